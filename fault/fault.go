@@ -1,0 +1,111 @@
+// Package fault is the one error type of Kiste: what was asked, of which
+// object, what kind of failure it is, and what a person can do about it.
+//
+//	takes    an operation, an object, a cause
+//	gives    an error with a Kind for programs and a hint for people
+//	touches  nothing
+//	state    none
+//
+// The kind is found where it is known best: a wrapped error keeps its kind,
+// and a bare errno has one of its own. Doors translate kinds by one table each
+// (exit code, HTTP status, gRPC code). All of the package is safe for
+// concurrent use.
+package fault
+
+import (
+	"errors"
+	"io/fs"
+	"strconv"
+	"syscall"
+)
+
+// A Kind is the part of an error that a program may act on.
+type Kind string
+
+// The kinds. A Kind is itself an error, so errors.Is(err, fault.NotFound)
+// works.
+const (
+	Invalid     Kind = "invalid argument"
+	NotFound    Kind = "not found"
+	Exists      Kind = "already exists"
+	Conflict    Kind = "in use or in the wrong state"
+	Denied      Kind = "not permitted"
+	Unsupported Kind = "not supported by this host"
+	Unavailable Kind = "not available"
+)
+
+func (k Kind) Error() string { return string(k) }
+
+// An Error says what could not be done. Its text reads on after "cannot":
+// the Op is a verb in its base form ("mount", "pull image").
+type Error struct {
+	Op   string // what was tried
+	On   string // the object: a path, a name, a field; may be empty
+	Kind Kind   // empty: the cause's kind
+	Hint string // the remedy, a sentence without a full stop; empty: the cause's
+	Err  error  // the cause; nil: the kind is the cause
+}
+
+func (e *Error) Error() string {
+	s := e.Op
+	if e.On != "" {
+		s += " " + strconv.Quote(e.On)
+	}
+	if e.Err != nil {
+		return s + ": " + e.Err.Error()
+	}
+	return s + ": " + e.Kind.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, fault.NotFound) work.
+func (e *Error) Is(target error) bool { k, ok := target.(Kind); return ok && KindOf(e) == k }
+
+// errnoKind gives an errno its kind where nobody set one.
+var errnoKind = map[syscall.Errno]Kind{
+	syscall.EINVAL: Invalid, syscall.ENAMETOOLONG: Invalid, syscall.ELOOP: Invalid, syscall.ENOTDIR: Invalid,
+	syscall.ENOENT: NotFound, syscall.ESRCH: NotFound, syscall.ENXIO: NotFound,
+	syscall.EEXIST: Exists,
+	syscall.EBUSY: Conflict, syscall.ENOTEMPTY: Conflict, syscall.ETXTBSY: Conflict,
+	syscall.EPERM: Denied, syscall.EACCES: Denied, syscall.EROFS: Denied,
+	syscall.ENOSYS: Unsupported, syscall.EOPNOTSUPP: Unsupported, syscall.ENODEV: Unsupported,
+	syscall.EAGAIN: Unavailable, syscall.ENOSPC: Unavailable, syscall.EDQUOT: Unavailable, syscall.ENOMEM: Unavailable,
+	syscall.EMFILE: Unavailable, syscall.ENFILE: Unavailable, syscall.EIO: Unavailable, syscall.ECONNREFUSED: Unavailable,
+}
+
+// KindOf returns the kind of err: the outermost that is set, else that of the
+// errno at its root, else "".
+func KindOf(err error) Kind {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		switch k := e.(type) {
+		case Kind:
+			return k
+		case *Error:
+			if k.Kind != "" {
+				return k.Kind
+			}
+		case syscall.Errno:
+			return errnoKind[k]
+		}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return NotFound
+	case errors.Is(err, fs.ErrExist):
+		return Exists
+	case errors.Is(err, fs.ErrPermission):
+		return Denied
+	}
+	return ""
+}
+
+// HintOf returns the outermost hint of err, or "".
+func HintOf(err error) string {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if f, ok := e.(*Error); ok && f.Hint != "" {
+			return f.Hint
+		}
+	}
+	return ""
+}

@@ -1,0 +1,34 @@
+// Package host knows what this host can do: one table of powers, each with a
+// name, a probe and a remedy.
+//
+//	takes    nothing
+//	gives    Powers: have or not, and what a person does to get one
+//	touches  /proc and /sys, reading; harmless probing system calls
+//	state    probes are run once a process and remembered
+//
+// "kiste doctor" prints the table, a failing step takes its hint from it, and
+// a test names its need from it. "Power", since "capability" is Linux's word
+// for something else. Safe for concurrent use.
+package host
+
+import (
+	"os"
+	"sync"
+)
+
+// A Power is something that a host may or may not be able to do for us.
+type Power struct {
+	Name   string      // one word, as in $KISTE_REQUIRE
+	Text   string      // what it is good for, one line
+	Have   func() bool // probed once
+	Remedy string      // what a person does to get it
+}
+
+func power(name, text string, probe func() bool, remedy string) Power {
+	return Power{Name: name, Text: text, Have: sync.OnceValue(probe), Remedy: remedy}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,49 @@
+// Package need lets a test say what it needs of the host, loudly.
+//
+//	takes    powers of package host, programs
+//	gives    a skip that names the need, or a failure where $KISTE_REQUIRE demands it
+//	touches  nothing
+//	state    none
+package need
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"kiste/host"
+)
+
+// Power skips the test where the host lacks one of powers, and fails it where
+// $KISTE_REQUIRE, a list of names with commas or "all", says that the host
+// must have it.
+func Power(t testing.TB, powers ...host.Power) {
+	t.Helper()
+	for _, p := range powers {
+		if !p.Have() {
+			missing(t, p.Name, p.Remedy)
+		}
+	}
+}
+
+// Program skips the test where one of names is not on $PATH, and fails it
+// where $KISTE_REQUIRE says "programs" or "all".
+func Program(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			missing(t, "programs", name+" is not installed: make test-deps")
+		}
+	}
+}
+
+func missing(t testing.TB, name, remedy string) {
+	t.Helper()
+	required := strings.Split(os.Getenv("KISTE_REQUIRE"), ",")
+	if slices.Contains(required, name) || slices.Contains(required, "all") {
+		t.Fatalf("NEEDS %s, which $KISTE_REQUIRE demands here; %s", name, remedy)
+	}
+	t.Skipf("NEEDS %s; %s", name, remedy)
+}

@@ -1,0 +1,250 @@
+// Package store is where Kiste keeps what must last: paths, atomic writes,
+// locks and JSON documents.
+//
+//	takes    a root for what survives a reboot (lib) and one that need not (run)
+//	gives    paths, documents, locks
+//	touches  files below lib and run
+//	state    the files; every process sees the same
+//
+// Writing is: a temporary file, fsync, rename, fsync of the directory, and
+// nothing else, so a crash leaves the old object or the new one. Locks are
+// flock(2) on files beside the objects: they end with the process that held
+// them. No process owns the state.
+//
+// Layout:
+//
+//	lib/version                    the schema of the store
+//	lib/lock                       shared by who adds, exclusive by gc
+//	lib/blobs/sha256/HEX           immutable, named by content
+//	lib/blobs/partial/HEX          a download under way, flocked by its writer
+//	lib/images/NAME.json           names of images
+//	lib/snapshots/overlay/layers/  unpacked layers, read-only
+//	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
+//	lib/volumes/NAME/              _data
+//	run/containers/ID/             state of what runs
+//
+// Safe for concurrent use, also by several processes.
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// Schema is the version of the store's layout that this program writes. A
+// store of a later schema is refused.
+const Schema = 1
+
+// A Store is the pair of roots. The zero value is not useful: see Open.
+type Store struct {
+	Lib string // survives a reboot
+	Run string // need not
+}
+
+// Locate tells where the store is: $KISTE_LIB and $KISTE_RUN where set, else
+// /var/lib/kiste and /run/kiste for root, else the XDG directories. It touches
+// nothing.
+func Locate() Store {
+	s := Store{Lib: "/var/lib/kiste", Run: "/run/kiste"}
+	if os.Geteuid() != 0 {
+		home := os.Getenv("HOME")
+		s.Lib = filepath.Join(first(os.Getenv("XDG_DATA_HOME"), filepath.Join(home, ".local/share")), "kiste")
+		s.Run = filepath.Join(first(os.Getenv("XDG_RUNTIME_DIR"), "/tmp/kiste-run-"+strconv.Itoa(os.Geteuid())), "kiste")
+	}
+	s.Lib = first(os.Getenv("KISTE_LIB"), s.Lib)
+	s.Run = first(os.Getenv("KISTE_RUN"), s.Run)
+	return s
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// Open makes the store usable: it creates what is missing, and refuses a
+// store of a later schema with fault.Unsupported.
+func (s Store) Open() error {
+	version := filepath.Join(s.Lib, "version")
+	b, err := os.ReadFile(version)
+	switch {
+	case err == nil:
+		return s.checkVersion(strings.TrimSpace(string(b)))
+	case !errors.Is(err, fs.ErrNotExist):
+		return &fault.Error{Op: "open store", On: s.Lib, Err: err}
+	}
+	// 0711 and not 0700: a container's process, nobody on the host, has to
+	// reach the mount points below by path.
+	for _, dir := range []string{s.Lib, s.Run} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return &fault.Error{Op: "create store", On: dir, Err: err,
+				Hint: "set KISTE_LIB and KISTE_RUN to directories that you may write"}
+		}
+	}
+	return WriteFile(version, []byte(strconv.Itoa(Schema)+"\n"))
+}
+
+func (s Store) checkVersion(v string) error {
+	n, err := strconv.Atoi(v)
+	switch {
+	case err != nil:
+		return &fault.Error{Op: "open store", On: s.Lib, Kind: fault.Invalid,
+			Err: fmt.Errorf("its version file says %q", v), Hint: "write " + strconv.Itoa(Schema) + " into " + s.Lib + "/version, or move the store away"}
+	case n > Schema:
+		return &fault.Error{Op: "open store", On: s.Lib, Kind: fault.Unsupported,
+			Err: fmt.Errorf("it has schema %d and this kiste knows %d", n, Schema), Hint: "use the newer kiste that wrote it"}
+	}
+	return nil
+}
+
+// Blob is the path of the blob with the given digest ("sha256:…"), which the
+// caller has validated.
+func (s Store) Blob(digest string) string {
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	return filepath.Join(s.Lib, "blobs", algorithm, hex)
+}
+
+// Partial is the path of a download under way.
+func (s Store) Partial(digest string) string {
+	_, hex, _ := strings.Cut(digest, ":")
+	return filepath.Join(s.Lib, "blobs", "partial", hex)
+}
+
+// Images is the directory of image names.
+func (s Store) Images() string { return filepath.Join(s.Lib, "images") }
+
+// Layers is the directory of unpacked layers of the snapshot driver.
+func (s Store) Layers(driver string) string {
+	return filepath.Join(s.Lib, "snapshots", driver, "layers")
+}
+
+// Container is the lasting directory of a container.
+func (s Store) Container(id string) string { return filepath.Join(s.Lib, "containers", id) }
+
+// Containers is the directory of all containers.
+func (s Store) Containers() string { return filepath.Join(s.Lib, "containers") }
+
+// Running is the directory of a container that runs.
+func (s Store) Running(id string) string { return filepath.Join(s.Run, "containers", id) }
+
+// Volume is the directory of a named volume's files.
+func (s Store) Volume(name string) string { return filepath.Join(s.Lib, "volumes", name, "_data") }
+
+// WriteFile replaces path by data: a reader, and a crash, sees the old content
+// or the new. Mode 0600; the directory must exist.
+func WriteFile(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".tmp-*")
+	if err != nil {
+		return err
+	}
+	err = errors.Join(writeSync(f, data), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return SyncDir(dir)
+}
+
+func writeSync(f *os.File, data []byte) error {
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// SyncDir makes the names in dir last.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// WriteJSON is WriteFile of v as JSON. Documents carry their own "schema".
+func WriteJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return &fault.Error{Op: "write", On: path, Kind: fault.Invalid, Err: err}
+	}
+	return WriteFile(path, append(b, '\n'))
+}
+
+// maxDocument bounds what ReadJSON reads: nothing of ours is as large.
+const maxDocument = 16 << 20
+
+// ReadJSON reads the document at path into v. A damaged one is
+// fault.Invalid and names the path.
+func ReadJSON(path string, v any) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxDocument {
+		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: fmt.Errorf("%d bytes are too many", info.Size())}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: err, Hint: "the file is damaged: remove the object it belongs to"}
+	}
+	return nil
+}
+
+// A Lock is held until Unlock or the end of the process.
+type Lock struct{ f *os.File }
+
+const (
+	lockShared    = 1 // LOCK_SH
+	lockExclusive = 2 // LOCK_EX
+	lockTry       = 4 // LOCK_NB
+)
+
+// LockFile waits for the lock on path, creating the file where it is missing.
+func LockFile(path string, exclusive bool) (*Lock, error) { return lock(path, exclusive, 0) }
+
+// TryLockFile is LockFile without waiting: fault.Conflict when somebody
+// else holds the lock.
+func TryLockFile(path string, exclusive bool) (*Lock, error) { return lock(path, exclusive, lockTry) }
+
+func lock(path string, exclusive bool, how int) (*Lock, error) {
+	if exclusive {
+		how |= lockExclusive
+	} else {
+		how |= lockShared
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.Flock(f, how); err != nil {
+		f.Close()
+		if fault.KindOf(err) == fault.Unavailable {
+			return nil, &fault.Error{Op: "lock", On: path, Kind: fault.Conflict, Err: err}
+		}
+		return nil, err
+	}
+	return &Lock{f}, nil
+}
+
+// Unlock gives the lock back.
+func (l *Lock) Unlock() error { return l.f.Close() }

@@ -1,0 +1,73 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"kiste/fault"
+	"kiste/store"
+)
+
+func testStore(t *testing.T) store.Store {
+	t.Helper()
+	dir := t.TempDir()
+	s := store.Store{Lib: filepath.Join(dir, "lib"), Run: filepath.Join(dir, "run")}
+	if err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestOpenRefusesLaterSchema(t *testing.T) {
+	s := testStore(t)
+	if err := os.WriteFile(filepath.Join(s.Lib, "version"), []byte("999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Open(); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("Open of a store with schema 999 = %v; want it unsupported", err)
+	}
+}
+
+func TestWriteFileLeavesNothingBehind(t *testing.T) {
+	s := testStore(t)
+	path := filepath.Join(s.Lib, "doc.json")
+	for range 2 {
+		if err := store.WriteJSON(path, map[string]int{"schema": 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(s.Lib, ".tmp-*"))
+	if len(left) > 0 {
+		t.Errorf("temporary files left: %v", left)
+	}
+}
+
+func TestLockExcludes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	a, err := store.LockFile(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.TryLockFile(path, false); !errors.Is(err, fault.Conflict) {
+		t.Errorf("second lock = %v; want a conflict", err)
+	}
+	if err := a.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := store.TryLockFile(path, false)
+	if err != nil {
+		t.Fatalf("after Unlock: %v", err)
+	}
+	b.Unlock()
+}
+
+func TestReadJSONDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "doc")
+	os.WriteFile(path, []byte(`{"a`), 0o600)
+	var v any
+	if err := store.ReadJSON(path, &v); !errors.Is(err, fault.Invalid) {
+		t.Errorf("ReadJSON of half a document = %v; want invalid", err)
+	}
+}
