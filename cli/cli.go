@@ -37,10 +37,13 @@ type Command struct {
 	Name    string   // "run", "cgroup run"
 	Args    string   // "IMAGE [COMMAND [ARG...]]", for the usage line
 	Short   string   // one line, without a full stop
-	Long    string   // paragraphs for help and man page
+	Long    string   // paragraphs for help and man page; indented lines stay as they are
 	Options []Option // in the order in which help shows them
 	Min     int      // least number of arguments
 	Max     int      // most; -1: any number
+
+	// Examples are whole lines to type: "kiste run debian sh".
+	Examples []string
 
 	// Rest: options end at the first argument, as in "run IMAGE ls -l".
 	Rest bool
@@ -56,6 +59,12 @@ type Command struct {
 	// Complete says what completion offers as argument: "image",
 	// "container", "file", "dir", "command" or "".
 	Complete string
+
+	// Hidden commands are for programs: no help text lists them.
+	Hidden bool
+
+	// Raw commands get their words as they are: no option is taken out.
+	Raw bool
 }
 
 // An ExitError ends the process with Code and without a word: the code of a
@@ -65,9 +74,39 @@ type ExitError struct{ Code int }
 func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
 // exitCode is the promise made to scripts; "kiste help exit" prints it.
-var exitCode = map[fault.Kind]int{
-	fault.Invalid: 2, fault.NotFound: 3, fault.Exists: 4, fault.Conflict: 5,
-	fault.Denied: 6, fault.Unsupported: 7, fault.Unavailable: 8,
+func exitCode(k fault.Kind) int {
+	for _, row := range exitCodes() {
+		if row.kind != "" && row.kind == k {
+			return row.code
+		}
+	}
+	return 1
+}
+
+type exitRow struct {
+	code int
+	kind fault.Kind // empty: not the code of a kind
+	text string
+}
+
+// exitCodes is a function and not a variable, since a start that succeeds
+// should not pay for it.
+func exitCodes() []exitRow {
+	return []exitRow{
+		{0, "", "success"},
+		{1, "", "any other error"},
+		{2, fault.Invalid, "wrong usage, or something given does not make sense"},
+		{3, fault.NotFound, "something named is not there"},
+		{4, fault.Exists, "something of that name is there already"},
+		{5, fault.Conflict, "something is in use or in the wrong state"},
+		{6, fault.Denied, "the kernel or a registry does not permit it"},
+		{7, fault.Unsupported, "this host cannot do it; see kiste doctor"},
+		{8, fault.Unavailable, "something is missing at the moment: a registry, disk space, memory"},
+		{125, "", "run, exec: kiste itself failed before the process started"},
+		{126, "", "run, exec: the command is there but cannot be executed"},
+		{127, "", "run, exec: the command was not found"},
+		{128, "", "128+n: the process ended by signal n; 130 is an interrupt"},
+	}
 }
 
 // Exit shows err, if any, and returns the exit code that goes with it. It is
@@ -77,7 +116,7 @@ func Exit(env *Env, err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &own) && errors.Unwrap(err) == nil:
+	case errors.As(err, &own) && errors.Unwrap(err) == nil && err == error(own):
 		return own.Code
 	case errors.Is(err, context.Canceled):
 		return 130
@@ -89,10 +128,7 @@ func Exit(env *Env, err error) int {
 	if own != nil {
 		return own.Code
 	}
-	if code, ok := exitCode[fault.KindOf(err)]; ok {
-		return code
-	}
-	return 1
+	return exitCode(fault.KindOf(err))
 }
 
 // WithCode makes Exit show err and return code in place of its kind's, as run
@@ -104,7 +140,17 @@ type codedError struct {
 	code *ExitError
 }
 
-func (e *codedError) Unwrap() []error { return []error{e.error, e.code} }
+func (e *codedError) Unwrap() error { return e.error }
+
+// As finds the code beside the error: Unwrap leads to the error alone, so that
+// its kind and its hint are found.
+func (e *codedError) As(target any) bool {
+	p, ok := target.(**ExitError)
+	if ok {
+		*p = e.code
+	}
+	return ok
+}
 
 // Main carries out the command that args name and returns the exit code.
 func Main(ctx context.Context, env *Env, args []string) int {

@@ -63,19 +63,36 @@ func Size(p *int64) Var {
 	}
 }
 
-var sizeUnit = map[string]float64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+// sizeUnit is the factor that a unit stands for, 0 where it is none.
+func sizeUnit(unit string) float64 {
+	switch unit {
+	case "":
+		return 1
+	case "k":
+		return 1 << 10
+	case "m":
+		return 1 << 20
+	case "g":
+		return 1 << 30
+	case "t":
+		return 1 << 40
+	case "p":
+		return 1 << 50
+	}
+	return 0
+}
 
 // ParseSize is the number of bytes that s says, as Size takes it.
 func ParseSize(s string) (int64, error) {
-	bad := fmt.Errorf("want a size such as 64M or 1.5g")
+	bad := errors.New("want a size such as 64M or 1.5g")
 	if s == "-1" {
 		return -1, nil
 	}
 	number := strings.TrimRight(s, "bBiIkKmMgGtTpP ")
 	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(strings.TrimSpace(s[len(number):])), "b"), "i")
-	factor, ok := sizeUnit[unit]
+	factor := sizeUnit(unit)
 	v, err := strconv.ParseFloat(number, 64)
-	if !ok || err != nil || v < 0 || v*factor >= 1<<63 {
+	if factor == 0 || err != nil || !(v >= 0) || v*factor >= 1<<63 {
 		return 0, bad
 	}
 	return int64(v * factor), nil
@@ -84,17 +101,15 @@ func ParseSize(s string) (int64, error) {
 // names splits "-e, --env" into "-e" and "--env".
 func (o Option) names() []string { return strings.Split(o.Names, ", ") }
 
+// errHelp says that --help (or -h, where it is not an option of the command)
+// was among the options.
+var errHelp = errors.New("help is wanted")
+
 // parse takes the options out of args and returns the rest. Options may stand
 // anywhere before "--", or with rest only before the first argument. Forms:
 // --name value, --name=value, -n value, -nvalue, -n=value, and -abc for
 // switches together.
 func parse(options []Option, args []string, rest bool) ([]string, error) {
-	byName := map[string]*Option{}
-	for i := range options {
-		for _, n := range options[i].names() {
-			byName[n] = &options[i]
-		}
-	}
 	var left []string
 	for len(args) > 0 {
 		arg := args[0]
@@ -111,9 +126,9 @@ func parse(options []Option, args []string, rest bool) ([]string, error) {
 		}
 		var err error
 		if strings.HasPrefix(arg, "--") {
-			args, err = parseLong(byName, arg, args)
+			args, err = parseLong(options, arg, args)
 		} else {
-			args, err = parseShort(byName, arg, args)
+			args, err = parseShort(options, arg, args)
 		}
 		if err != nil {
 			return nil, err
@@ -122,11 +137,23 @@ func parse(options []Option, args []string, rest bool) ([]string, error) {
 	return left, nil
 }
 
-func parseLong(byName map[string]*Option, arg string, args []string) ([]string, error) {
+// lookup finds the option that has name, or nil.
+func lookup(options []Option, name string) *Option {
+	for i := range options {
+		for n := range strings.SplitSeq(options[i].Names, ", ") {
+			if n == name {
+				return &options[i]
+			}
+		}
+	}
+	return nil
+}
+
+func parseLong(options []Option, arg string, args []string) ([]string, error) {
 	name, value, has := strings.Cut(arg, "=")
-	o := byName[name]
+	o := lookup(options, name)
 	if o == nil {
-		return nil, badOption(name, errors.New("there is no such option"))
+		return nil, noOption(options, name)
 	}
 	if !has && o.Value == "" {
 		value, has = "true", true
@@ -134,12 +161,12 @@ func parseLong(byName map[string]*Option, arg string, args []string) ([]string, 
 	return set(o, name, value, has, args)
 }
 
-func parseShort(byName map[string]*Option, arg string, args []string) ([]string, error) {
+func parseShort(options []Option, arg string, args []string) ([]string, error) {
 	for i := 1; i < len(arg); i++ {
 		name := "-" + arg[i:i+1]
-		o := byName[name]
+		o := lookup(options, name)
 		if o == nil {
-			return nil, badOption(name, errors.New("there is no such option"))
+			return nil, noOption(options, name)
 		}
 		tail := arg[i+1:]
 		if o.Value != "" {
@@ -155,6 +182,23 @@ func parseShort(byName map[string]*Option, arg string, args []string) ([]string,
 	return args, nil
 }
 
+// noOption is the error for an unknown option, with the nearest known one; or
+// errHelp where it asks for help.
+func noOption(options []Option, name string) error {
+	if name == "--help" || name == "-h" {
+		return errHelp
+	}
+	known := []string{"--help"}
+	for _, o := range options {
+		known = append(known, o.names()...)
+	}
+	err := badOption(name, errors.New("there is no such option"))
+	if near := nearest(name, known); near != "" {
+		err.Hint = fmt.Sprintf("did you mean %s?", near)
+	}
+	return err
+}
+
 func set(o *Option, name, value string, has bool, args []string) ([]string, error) {
 	if !has {
 		if len(args) == 0 {
@@ -168,6 +212,47 @@ func set(o *Option, name, value string, has bool, args []string) ([]string, erro
 	return args, nil
 }
 
-func badOption(name string, err error) error {
+func badOption(name string, err error) *fault.Error {
 	return &fault.Error{Op: "take option", On: name, Kind: fault.Invalid, Err: err}
+}
+
+// nearest is the candidate that typed was most likely meant to be, or "": it
+// is at most a third of the letters away.
+func nearest(typed string, candidates []string) string {
+	best, least := "", len(typed)/3+1
+	for _, c := range candidates {
+		if d := distance(typed, c); d < least || d == least && best == "" {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, remove, replace or swap with their
+// neighbour that make b of a.
+func distance(a, b string) int {
+	const longest = 64
+	if len(a) > longest || len(b) > longest {
+		return longest
+	}
+	var d [longest + 1][longest + 1]int
+	for i := range len(a) + 1 {
+		d[i][0] = i
+	}
+	for j := range len(b) + 1 {
+		d[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(a)][len(b)]
 }

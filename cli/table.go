@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // A row is a command by name; its constructor is called when it is needed, so
-// that a start pays for one command and not for all.
+// that a start pays for one command and not for all. A row without a
+// constructor is a heading of "kiste help".
 type row struct {
 	name string
 	new  func() *Command
@@ -23,36 +24,144 @@ type row struct {
 // group. It is a function, since "help" itself, a row, reads it.
 func table() []row {
 	return []row{
+		{"Containers", nil},
+
+		{"Images", nil},
+
+		{"The pieces, one by one", nil},
+
+		{"Kiste itself", nil},
 		{"version", versionCommand},
+		{"help", helpCommand},
+		{"completion", completionCommand},
+		{"man", manCommand},
+		{"__complete", completeCommand},
 	}
 }
 
-// find takes the longest command name off the front of args.
+// An alias is another name for a command: Docker's longer names and what
+// people type everywhere.
+type alias struct{ name, means string }
+
+// aliases has a row for every alias; what each means stands in table.
+func aliases() []alias {
+	return []alias{
+		{"-h", "help"},
+		{"--help", "help"},
+		{"-v", "version"},
+		{"--version", "version"},
+	}
+}
+
+// commands is table without its headings.
+func commands() []row {
+	return slices.DeleteFunc(table(), func(r row) bool { return r.new == nil })
+}
+
+// find takes the longest command name, or alias, off the front of args. Nil
+// without an error: args name a group, whose verbs are to be listed.
 func find(args []string) (*Command, []string, error) {
+	rows := table()
 	for words := min(2, len(args)); words > 0; words-- {
 		name := strings.Join(args[:words], " ")
-		rows := table()
-		if i := slices.IndexFunc(rows, func(r row) bool { return r.name == name }); i >= 0 {
-			return rows[i].new(), args[words:], nil
+		if c := named(rows, name); c != nil {
+			return c, args[words:], nil
+		}
+		for _, a := range aliases() {
+			if a.name == name {
+				return named(rows, a.means), args[words:], nil
+			}
 		}
 	}
-	return nil, nil, &fault.Error{Op: "find command", On: strings.Join(args[:min(1, len(args))], " "), Kind: fault.Invalid,
-		Err: fmt.Errorf("there is no such command"), Hint: `"kiste help" lists them`}
+	if isGroup(args) {
+		return nil, nil, nil
+	}
+	return nil, nil, unknown(args)
+}
+
+func named(rows []row, name string) *Command {
+	for _, r := range rows {
+		if r.new != nil && r.name == name {
+			return r.new()
+		}
+	}
+	return nil
+}
+
+// isGroup says whether args are a group alone, or a group and a request for
+// help.
+func isGroup(args []string) bool {
+	if len(args) == 2 && args[1] != "--help" && args[1] != "-h" || len(args) > 2 {
+		return false
+	}
+	return len(args) > 0 && len(verbs(args[0])) > 0
+}
+
+// verbs are the names of the group's commands, aliases among them.
+func verbs(group string) []string {
+	var names []string
+	for _, r := range commands() {
+		if strings.HasPrefix(r.name, group+" ") {
+			names = append(names, r.name)
+		}
+	}
+	for _, a := range aliases() {
+		if strings.HasPrefix(a.name, group+" ") {
+			names = append(names, a.name)
+		}
+	}
+	return names
+}
+
+// unknown is the error for words that name no command. It suggests the
+// nearest name there is.
+func unknown(args []string) error {
+	typed, candidates := args[0], allNames()
+	if group := verbs(args[0]); len(group) > 0 {
+		typed, candidates = args[0]+" "+args[1], group
+	}
+	err := &fault.Error{Op: "find command", On: typed, Kind: fault.Invalid, Err: fmt.Errorf("there is no such command")}
+	if near := nearest(typed, candidates); near != "" {
+		err.Hint = fmt.Sprintf("did you mean %q? \"kiste help\" lists all commands", near)
+	} else {
+		err.Hint = `"kiste help" lists all commands`
+	}
+	return err
+}
+
+// allNames are the first words of every command and alias.
+func allNames() []string {
+	var names []string
+	for _, r := range commands() {
+		if !strings.HasPrefix(r.name, "__") {
+			first, _, _ := strings.Cut(r.name, " ")
+			names = append(names, first)
+		}
+	}
+	for _, a := range aliases() {
+		first, _, _ := strings.Cut(a.name, " ")
+		names = append(names, first)
+	}
+	return names
 }
 
 func dispatch(ctx context.Context, env *Env, args []string) error {
+	if len(args) == 0 {
+		args = []string{"help"}
+	}
 	command, words, err := find(args)
 	if err != nil {
 		return err
 	}
-	left, err := parse(command.Options, words, command.Rest)
-	if err == nil {
-		err = checkCount(command, left)
+	if command == nil {
+		return printGroup(env.Out, args[0])
 	}
-	if err != nil {
-		return withHint(err, fmt.Sprintf("%q shows its options", "kiste help "+command.Name))
-	}
+	left, err := take(command, words)
 	switch {
+	case err == errHelp:
+		return printCommand(env.Out, command)
+	case err != nil:
+		return err
 	case command.Heavy == "":
 		return command.Run(ctx, env, left)
 	case env.Heavy == nil:
@@ -61,33 +170,41 @@ func dispatch(ctx context.Context, env *Env, args []string) error {
 	return env.Heavy[command.Heavy](ctx, env, left, command.HeavyOptions)
 }
 
+// take parses words by the command's tables and returns its arguments.
+func take(c *Command, words []string) ([]string, error) {
+	if c.Raw {
+		return words, nil
+	}
+	left, err := parse(c.Options, words, c.Rest)
+	if err == nil {
+		err = checkCount(c, left)
+	}
+	if err != nil && err != errHelp && fault.HintOf(err) == "" {
+		err = &fault.Error{Op: "run " + c.Name, Hint: fmt.Sprintf("%q shows its usage", "kiste help "+c.Name), Err: err}
+	}
+	return left, err
+}
+
 func checkCount(c *Command, args []string) error {
 	if len(args) < c.Min || c.Max >= 0 && len(args) > c.Max {
-		return &fault.Error{Op: "run command", On: c.Name, Kind: fault.Invalid, Err: fmt.Errorf("it takes %s", wanted(c))}
+		return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: fmt.Errorf("it wants %s and got %s", wanted(c), got(args))}
 	}
 	return nil
 }
 
 func wanted(c *Command) string {
 	if c.Args == "" {
-		return "no arguments"
+		return "none"
 	}
 	return c.Args
 }
 
-func withHint(err error, hint string) error {
-	if fault.HintOf(err) != "" {
-		return err
+func got(args []string) string {
+	if len(args) == 0 {
+		return "none"
 	}
-	return &hinted{err, hint}
+	return fmt.Sprintf("%q", args)
 }
-
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Unwrap() error { return &fault.Error{Hint: h.hint, Err: h.error} }
 
 // Kisted is the path of kisted: $KISTE_KISTED, else beside this program.
 func Kisted() (string, error) {
@@ -105,7 +222,7 @@ func Kisted() (string, error) {
 func becomeKisted(args []string) error {
 	path, err := Kisted()
 	if err == nil {
-		err = syscall.Exec(path, append([]string{"kiste"}, args...), os.Environ())
+		err = sys.Exec(path, append([]string{"kiste"}, args...))
 	}
 	return &fault.Error{Op: "start", On: path, Err: err, Hint: "kisted belongs beside kiste: install both"}
 }
