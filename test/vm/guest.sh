@@ -1,0 +1,30 @@
+# guest.sh runs inside the virtual machine, as root, from /payload: every test
+# binary in its own directory, then the scripts as root and as the user ann.
+# It exits with the number of what failed.
+export HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
+failed=0
+echo "kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
+for dir in /payload/tests/*/; do
+	name=$(basename "$dir")
+	cd "$dir"
+	echo "=== root: $name"
+	if ! KISTE_REQUIRE=root,cgroup2,userns timeout 240 ./test -test.timeout 220s -test.v=false; then
+		echo "--- FAIL: $name"
+		failed=$((failed + 1))
+	fi
+done
+run() {
+	echo "=== $1"
+	shift
+	if ! timeout 120 "$@"; then
+		echo "--- FAIL: $*"
+		failed=$((failed + 1))
+	fi
+}
+[ -e /payload/root.sh ] && run "root: root.sh" sh /payload/root.sh
+if [ -e /payload/user.sh ]; then
+	run "user: user.sh" runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 \
+		DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus PATH="$PATH" \
+		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/user.sh
+fi
+exit $failed

@@ -1,0 +1,175 @@
+package vm
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"kiste/host"
+	"kiste/internal/need"
+)
+
+// tested are the packages whose tests run inside, as go list patterns.
+var tested = []string{"./kernel/...", "./container/...", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/..."}
+
+// limit bounds one boot, from the firmware to the power switch.
+const limit = 10 * time.Minute
+
+func TestVM(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the virtual machine takes minutes")
+	}
+	need.Power(t, host.Root)
+	need.Program(t, "qemu-system-x86_64", "mmdebstrap", "dpkg-deb", "apt-get", "mke2fs", "cpio", "depmod", "busybox")
+	cache := disk(t)
+	payload := payloadDisk(t)
+
+	code, output := boot(t, cache, payload)
+	if code != "0" {
+		t.Errorf("the tests inside ended with %q; the end of the console was:\n%s", code, tail(output, 60))
+	}
+}
+
+// disk makes the kernel and the root file system, or finds them where the
+// files they are made by have not changed.
+func disk(t *testing.T) string {
+	t.Helper()
+	sum := sha256.New()
+	for _, name := range []string{"build", "initrd-init", "kiste-test.service"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum.Write(b)
+	}
+	cache, err := filepath.Abs(fmt.Sprintf("../cache/vm-%x", sum.Sum(nil)[:6]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "./build", cache)
+	return cache
+}
+
+// payloadDisk makes the disk with kiste, the test binaries and the scripts.
+func payloadDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(dir, "payload")
+	for _, d := range []string{"bin", "tests"} {
+		if err := os.MkdirAll(filepath.Join(tree, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, top, "go", "build", "-o", filepath.Join(tree, "bin")+"/", "./cmd/...")
+	for _, name := range []string{"guest.sh", "root.sh", "user.sh"} {
+		run(t, "", "cp", name, tree)
+	}
+	run(t, "", "cp", busybox(t), filepath.Join(tree, "bin", "busybox"))
+	list := run(t, top, "go", append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}"}, tested...)...)
+	for line := range strings.Lines(list) {
+		pkg, src, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		room := filepath.Join(tree, "tests", strings.ReplaceAll(strings.TrimPrefix(pkg, "kiste/"), "/", "_"))
+		if err := os.MkdirAll(room, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run(t, top, "go", "test", "-c", "-o", filepath.Join(room, "test"), pkg)
+		if _, err := os.Stat(filepath.Join(src, "testdata")); err == nil {
+			run(t, "", "cp", "-r", filepath.Join(src, "testdata"), room)
+		}
+	}
+	image := filepath.Join(dir, "payload.img")
+	run(t, "", "truncate", "-s", "1G", image)
+	run(t, "", "mke2fs", "-q", "-t", "ext4", "-d", tree, image)
+	return image
+}
+
+func busybox(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// boot runs the machine until it switches itself off, and returns the exit
+// code that guest.sh ended with ("" where it did not come to its end) and what
+// the console said.
+func boot(t *testing.T, cache, payload string) (code string, output []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	drive := func(file string) string {
+		return "if=virtio,format=raw,snapshot=on,file=" + strings.ReplaceAll(file, ",", ",,")
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
+		"-kernel", filepath.Join(cache, "vmlinuz"), "-initrd", filepath.Join(cache, "initrd.gz"),
+		"-append", "console=ttyS0 panic=-1 quiet systemd.show_status=false systemd.log_level=warning",
+		"-drive", drive(filepath.Join(cache, "root.img")), "-drive", drive(payload))
+	console, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	code, output = read(t, console)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("qemu: %v (the limit is %v)", err, limit)
+	}
+	return code, output
+}
+
+var exitLine = regexp.MustCompile(`KISTE-VM-EXIT (\d+)`)
+
+func read(t *testing.T, console io.Reader) (code string, output []string) {
+	lines := bufio.NewScanner(console)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := strings.TrimRight(lines.Text(), "\r")
+		output = append(output, line)
+		if testing.Verbose() || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- FAIL") {
+			t.Log(line)
+		}
+		if m := exitLine.FindStringSubmatch(line); m != nil {
+			code = m[1]
+		}
+	}
+	return code, output
+}
+
+func tail(lines []string, n int) string { return strings.Join(lines[max(0, len(lines)-n):], "\n") }
+
+// run runs a program in dir and returns what it printed.
+func run(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var errors strings.Builder
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, errors.String())
+	}
+	return string(out)
+}
