@@ -112,6 +112,7 @@ func Resolve(ctx context.Context, s Source, o Options) (*Image, error) {
 	if err := check(root, b); err != nil {
 		return nil, err
 	}
+	root.Platform = nil // nothing was chosen by it
 	r := &resolver{source: s, want: want, strict: o.Platform != ""}
 	img, err := r.document(ctx, root, b, 0)
 	switch {
@@ -305,9 +306,6 @@ func (m *Manifest) layers(diffIDs []string) ([]Layer, error) {
 			return nil, invalid("layer %d: %w", i, err)
 		}
 		compression, _ := compressionOf(m.Layers[i].MediaType)
-		if compression == "" && strings.HasPrefix(id, "sha256:") && strings.HasPrefix(m.Layers[i].Digest, "sha256:") && id != m.Layers[i].Digest {
-			return nil, invalid("layer %d is not compressed, yet its digest is not the one in the config", i)
-		}
 		layers[i] = Layer{Descriptor: m.Layers[i], DiffID: id, Compression: compression}
 	}
 	return layers, nil

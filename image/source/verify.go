@@ -30,7 +30,7 @@ func NewHash(digest string) hash.Hash {
 
 // Open opens what d describes and verifies it while it is read: what is
 // damaged, too long or too short makes the last Read fail with fault.Invalid
-// instead of io.EOF. Have, if not nil, is the beginning of it that is already
+// instead of io.EOF, so it has to be read to its end. Have, if not nil, is the beginning of it that is already
 // here: it is read and counted in, and the result starts behind it.
 func Open(ctx context.Context, s Source, d Descriptor, have io.Reader) (io.ReadCloser, error) {
 	if err := d.check(); err != nil {
