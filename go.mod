@@ -3,6 +3,7 @@ module kiste
 go 1.26.0
 
 require (
+	github.com/klauspost/compress v1.20.4 // indirect
 	github.com/opencontainers/runtime-spec v1.3.0 // indirect
 	golang.org/x/sys v0.50.0 // indirect
 )
