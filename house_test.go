@@ -1,0 +1,459 @@
+package kiste_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// floors is the house, from the cellar up. A package may import packages of
+// lower floors, and of its own floor only what stands to its left.
+//
+// DO NOT EDIT THIS TABLE TO MAKE A BUILD PASS. Moving a package is a design
+// decision: say why in the commit, and in ARCHITECTURE.md.
+var floors = [][]string{
+	{"fault", "progress", "internal/sys", "host", "store", "internal/need"},
+	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/network", "kernel/privilege"},
+	{"image/reference", "image/source", "image/registry", "image/layout", "image/archive", "image/layer",
+		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
+	{"container/bundle", "container/plan", "container/process"},
+	{"engine", "engine/fetch"},
+	{"cli", "cli/heavy"},
+	{"cmd/kiste", "cmd/kisted"},
+}
+
+// outside are the packages that stand on no floor: they hold tests alone.
+var outside = []string{"", "test/vm", "test/script", "test/bench", "test/bench/pull", "test/conformance"}
+
+// A guest is a foreign module: who may import it, and why we have it. Tests
+// may import what tests need from anywhere.
+type guest struct {
+	module string
+	rooms  []string // nil: tests alone
+	why    string
+}
+
+var guests = []guest{
+	{"golang.org/x/sys", []string{"internal/sys", "kernel/...", "container/...", "image/..."},
+		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
+	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "kernel/privilege", "kernel/cgroup"},
+		"the words of the OCI runtime specification; a bundle is one"},
+	{"github.com/klauspost/compress", []string{"image/layer", "image/archive", "engine/fetch", "test/bench/pull"},
+		"zstd layers, and a gzip that is twice as fast as the standard library's"},
+	{"rsc.io/script", nil, "txtar scripts on the real binary"},
+	{"golang.org/x/tools", nil, "txtar, the format of the scripts"},
+}
+
+// A file is a source file of the house, parsed.
+type file struct {
+	room   string // "kernel/cgroup"; "" is the roof
+	name   string // "kernel/cgroup/group.go"
+	test   bool
+	syntax *ast.File
+	set    *token.FileSet
+	source []byte
+}
+
+func (f *file) at(n ast.Node) string {
+	return fmt.Sprintf("%s:%d", f.name, f.set.Position(n.Pos()).Line)
+}
+
+// files parses the whole house once.
+func files(t *testing.T) []*file {
+	t.Helper()
+	var all []*file
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (name == "vendor" || name == "bin" || d.Name() == "testdata" || name == "test/cache" || name != "." && strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case !strings.HasSuffix(name, ".go"):
+			return nil
+		}
+		source, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		set := token.NewFileSet()
+		syntax, err := parser.ParseFile(set, name, source, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		if bytes.HasPrefix(source, []byte("//go:build ignore\n")) || bytes.Contains(source, []byte("\n//go:build ignore\n")) {
+			return nil // a generator, which go generate runs
+		}
+		room := strings.TrimPrefix(path.Dir(name), ".")
+		all = append(all, &file{room, name, strings.HasSuffix(name, "_test.go"), syntax, set, source})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func imports(f *file) []string {
+	var paths []string
+	for _, spec := range f.syntax.Imports {
+		p, _ := strconv.Unquote(spec.Path.Value)
+		paths = append(paths, p)
+	}
+	return paths
+}
+
+func TestFloors(t *testing.T) {
+	rank := map[string]int{}
+	for f, rooms := range floors {
+		for i, room := range rooms {
+			rank[room] = 1 + f*100 + i
+		}
+	}
+	for _, f := range files(t) {
+		if slices.Contains(outside, f.room) {
+			continue
+		}
+		mine := rank[f.room]
+		if mine == 0 {
+			t.Errorf("%s: package %q stands on no floor; add it to floors and to ARCHITECTURE.md", f.name, f.room)
+			continue
+		}
+		for _, imp := range imports(f) {
+			to, ours := strings.CutPrefix(imp, "kiste/")
+			// a test stands outside of its own room's walls, and may ask for what it needs
+			if !ours || f.test && (to == f.room || to == "internal/need") {
+				continue
+			}
+			if rank[to] >= mine && !f.test {
+				t.Errorf("%s: %s imports %s, which is not below it", f.name, f.room, to)
+			}
+			if a, b := wing(f.room), wing(to); a != "" && b != "" && a != b && inKernel(a) == inKernel(b) {
+				t.Errorf("%s: %s and %s must not know each other", f.name, f.room, to)
+			}
+			if to == "internal/need" && !f.test {
+				t.Errorf("%s: internal/need is for tests", f.name)
+			}
+		}
+	}
+}
+
+// wing is the part of the house that a room keeps to. The image wing and the
+// container wing are strangers, and so are the kernel modules to each other.
+func wing(room string) string {
+	part := strings.Split(room, "/")
+	switch {
+	case part[0] == "image" || part[0] == "container":
+		return part[0]
+	case part[0] == "kernel":
+		return "kernel/" + part[1]
+	}
+	return ""
+}
+
+func inKernel(wing string) bool { return strings.HasPrefix(wing, "kernel/") }
+
+func TestGuestsAreInvited(t *testing.T) {
+	for _, f := range files(t) {
+		for _, imp := range imports(f) {
+			first, _, _ := strings.Cut(imp, "/")
+			if !strings.Contains(first, ".") {
+				continue
+			}
+			i := slices.IndexFunc(guests, func(g guest) bool { return imp == g.module || strings.HasPrefix(imp, g.module+"/") })
+			switch {
+			case i < 0:
+				t.Errorf("%s: nobody invited %s; give a reason in guests", f.name, imp)
+			case !f.test && !admitted(guests[i].rooms, f.room):
+				t.Errorf("%s: %s may not import %s (see guests)", f.name, f.room, imp)
+			}
+		}
+	}
+}
+
+func admitted(rooms []string, room string) bool {
+	return slices.ContainsFunc(rooms, func(r string) bool {
+		prefix, all := strings.CutSuffix(r, "...")
+		return r == room || all && strings.HasPrefix(room, prefix)
+	})
+}
+
+// System calls are made in internal/sys, so that it is the list of what Kiste
+// can ask of a kernel. Constants and types may be named elsewhere.
+func TestSystemCallsAreMadeInOneRoom(t *testing.T) {
+	for _, f := range files(t) {
+		if f.test || f.room == "internal/sys" || f.room == "container/process" || slices.Contains(outside, f.room) {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if pkg, name := selector(call.Fun); (pkg == "unix" || pkg == "syscall") && !slices.Contains(conversions, name) {
+				t.Errorf("%s: %s.%s is called outside of internal/sys", f.at(n), pkg, name)
+			}
+			return true
+		})
+	}
+}
+
+// conversions look like calls and ask nothing of the kernel.
+var conversions = []string{"Errno", "Signal", "WaitStatus", "Mkdev", "Major", "Minor", "SignalName", "ErrnoName", "SignalNum", "ByteSliceToString", "CmsgSpace"}
+
+func selector(e ast.Expr) (pkg, name string) {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return "", ""
+	}
+	if id, ok := s.X.(*ast.Ident); ok && id.Obj == nil {
+		return id.Name, s.Sel.Name
+	}
+	return "", ""
+}
+
+func TestPrintingAndExitingAreForDoors(t *testing.T) {
+	forbidden := map[string][]string{
+		"fmt": {"Print", "Printf", "Println"},
+		"os":  {"Exit"},
+	}
+	for _, f := range files(t) {
+		if f.test || strings.HasPrefix(f.room, "cli") || strings.HasPrefix(f.room, "cmd/") || slices.Contains(outside, f.room) {
+			continue
+		}
+		if slices.Contains(imports(f), "log") || slices.Contains(imports(f), "log/slog") {
+			t.Errorf("%s: libraries do not log", f.name)
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				pkg, name := selector(s)
+				if slices.Contains(forbidden[pkg], name) || pkg == "os" && (name == "Stdout" || name == "Stderr") {
+					t.Errorf("%s: %s.%s belongs to cli and cmd", f.at(n), pkg, name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// kernelFiles begin the names of files that are the kernel's.
+var kernelFiles = regexp.MustCompile(`^/(proc|sys)(/|$)`)
+
+func TestKernelFilesAreReadByTheHeart(t *testing.T) {
+	for _, f := range files(t) {
+		top, _, _ := strings.Cut(f.room, "/")
+		if f.test || top == "kernel" || top == "host" || top == "internal" || f.room == "container/process" || slices.Contains(outside, f.room) {
+			continue
+		}
+		eachString(f, func(n ast.Node, s string) {
+			if kernelFiles.MatchString(s) && !mayName(f.room) {
+				t.Errorf("%s: %q: the kernel's files belong to kernel, host and container/process", f.at(n), s)
+			}
+		})
+	}
+}
+
+// mayName says which rooms name /proc and /sys as places inside a container
+// and touch neither on the host: the pure ones.
+func mayName(room string) bool { return room == "container/bundle" || room == "container/plan" }
+
+func TestStatePathsAreBuiltInStore(t *testing.T) {
+	state := regexp.MustCompile(`^/(var/lib|run)/kiste`)
+	for _, f := range files(t) {
+		if f.test || f.room == "store" || slices.Contains(outside, f.room) {
+			continue
+		}
+		eachString(f, func(n ast.Node, s string) {
+			if state.MatchString(s) {
+				t.Errorf("%s: %q: paths of state are built in store", f.at(n), s)
+			}
+		})
+	}
+}
+
+func eachString(f *file, visit func(n ast.Node, s string)) {
+	ast.Inspect(f.syntax, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if s, err := strconv.Unquote(lit.Value); err == nil {
+				visit(n, s)
+			}
+		}
+		return true
+	})
+}
+
+func TestNothingHappensBehindTheCaller(t *testing.T) {
+	for _, f := range files(t) {
+		for _, d := range f.syntax.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
+				t.Errorf("%s: an init function; write a row in a table instead", f.at(d))
+			}
+		}
+		for _, spec := range f.syntax.Imports {
+			// unsafe is what go:linkname asks for, embed what go:embed asks for
+			if spec.Name != nil && spec.Name.Name == "_" && spec.Path.Value != `"embed"` && spec.Path.Value != `"unsafe"` {
+				t.Errorf("%s: a blank import of %s", f.at(spec), spec.Path.Value)
+			}
+		}
+	}
+}
+
+func TestNothingIsLeftForLater(t *testing.T) {
+	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
+	for _, f := range files(t) {
+		for _, g := range f.syntax.Comments {
+			if m := later.FindString(g.Text()); m != "" {
+				t.Errorf("%s: %s", f.at(g), m)
+			}
+		}
+	}
+}
+
+// Every room tells at its door what it takes, gives, touches and keeps.
+func TestEveryRoomHasADoorPlate(t *testing.T) {
+	plates := map[string]string{}
+	for _, f := range files(t) {
+		if f.test || f.room == "" || strings.HasPrefix(f.room, "cmd/") {
+			continue
+		}
+		if _, ok := plates[f.room]; !ok {
+			plates[f.room] = ""
+		}
+		if f.syntax.Doc != nil {
+			plates[f.room] += f.syntax.Doc.Text()
+		}
+	}
+	for room, doc := range plates {
+		if !strings.HasPrefix(doc, "Package "+path.Base(room)+" ") {
+			t.Errorf("%s: no package comment", room)
+			continue
+		}
+		for _, line := range []string{"takes", "gives", "touches", "state"} {
+			if !regexp.MustCompile(`(?m)^\s+` + line + `\s+\S`).MatchString(doc) {
+				t.Errorf("%s: the package comment has no line %q", room, line)
+			}
+		}
+	}
+}
+
+var badNames = []string{"pkg", "util", "utils", "common", "types", "helpers", "runtime", "errors", "log"}
+
+func TestRoomsHaveTheirOwnNames(t *testing.T) {
+	for _, f := range files(t) {
+		for part := range strings.SplitSeq(f.room, "/") {
+			if slices.Contains(badNames, part) {
+				t.Errorf("%s: %q says nothing", f.name, part)
+			}
+		}
+	}
+}
+
+// What each binary links is a file that is read when it changes.
+func TestBinariesLinkWhatIsWritten(t *testing.T) {
+	binaries, err := filepath.Glob("cmd/*")
+	if err != nil || len(binaries) == 0 {
+		t.Fatalf("no commands: %v", err)
+	}
+	for _, dir := range binaries {
+		if sources, _ := filepath.Glob(filepath.Join(dir, "*.go")); len(sources) == 0 {
+			continue
+		}
+		golden(t, filepath.Join(dir, "deps.golden"), linked(t, "./"+dir))
+	}
+}
+
+// linked lists the packages of a binary, ours and foreign ones, and of the
+// standard library those without "internal" in their paths.
+func linked(t *testing.T, pkg string) string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard", pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		errors.As(err, &exit)
+		t.Fatalf("go list %s: %v\n%s", pkg, err, exit.Stderr)
+	}
+	var names []string
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			ImportPath string
+			Standard   bool
+		}
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !p.Standard || !strings.Contains("/"+p.ImportPath+"/", "/internal/") && !strings.HasPrefix(p.ImportPath, "vendor/") {
+			names = append(names, p.ImportPath)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, "\n") + "\n"
+}
+
+// kiste starts for every container: it must not link what costs every start.
+func TestKisteStaysLight(t *testing.T) {
+	heavy := []string{"net/http", "crypto/tls", "compress/", "text/template", "html/", "regexp", "go/", "testing", "github.com/klauspost/"}
+	for name := range strings.Lines(linked(t, "./cmd/kiste")) {
+		for _, h := range heavy {
+			if strings.HasPrefix(name, h) {
+				t.Errorf("kiste links %s, which belongs into kisted", strings.TrimSpace(name))
+			}
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not what it was (\"go test . -update\" rewrites it):\n%s", name, difference(string(want), got))
+	}
+}
+
+// difference lists the lines that only one side has.
+func difference(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
+	var s strings.Builder
+	for _, line := range a {
+		if !slices.Contains(b, line) {
+			fmt.Fprintf(&s, "- %s\n", line)
+		}
+	}
+	for _, line := range b {
+		if !slices.Contains(a, line) {
+			fmt.Fprintf(&s, "+ %s\n", line)
+		}
+	}
+	return s.String()
+}
