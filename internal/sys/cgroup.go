@@ -1,0 +1,171 @@
+package sys
+
+import (
+	"encoding/binary"
+	"os"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteKnob writes value to the existing file path in one write(2), as the
+// files of cgroupfs want it. It never creates or truncates.
+func WriteKnob(path, value string) error {
+	fd, err := retryFD(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
+	if err != nil {
+		return onPath("open", path, err)
+	}
+	defer unix.Close(fd)
+	_, err = retryFD(func() (int, error) { return unix.Write(fd, []byte(value)) })
+	return onPath("write", path, err)
+}
+
+// ReadKnob reads at most limit bytes of the file path.
+func ReadKnob(path string, limit int) (string, error) {
+	fd, err := retryFD(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
+	if err != nil {
+		return "", onPath("open", path, err)
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, min(limit, 4096))
+	for len(b) < limit {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := retryFD(func() (int, error) { return unix.Read(fd, b[len(b):min(cap(b), limit)]) })
+		if err != nil {
+			return "", onPath("read", path, err)
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+	}
+	return string(b), nil
+}
+
+// Rmdir is rmdir(2).
+func Rmdir(path string) error {
+	return onPath("rmdir", path, retry(func() error { return unix.Rmdir(path) }))
+}
+
+// Kill is kill(2).
+func Kill(pid int, signal int) error { return named("kill", unix.Kill(pid, unix.Signal(signal))) }
+
+// Alive reports whether a process, or a zombie, has the number pid.
+func Alive(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }
+
+// PollChange waits until the kernel announces a change of the file fd (POLLPRI,
+// as cgroup.events and /proc/self/mountinfo do), or until wait has passed.
+func PollChange(fd int, wait time.Duration) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+	ms := max(1, int(wait.Milliseconds()))
+	_, err := retryFD(func() (int, error) { return unix.Poll(fds, ms) })
+	return named("poll", err)
+}
+
+// DeviceNumber is the major and minor number of the device at path, and
+// whether it is a block device.
+func DeviceNumber(path string) (major, minor uint32, block bool, err error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Stat(path, &st) }); err != nil {
+		return 0, 0, false, onPath("stat", path, err)
+	}
+	if k := st.Mode & unix.S_IFMT; k != unix.S_IFBLK && k != unix.S_IFCHR {
+		return 0, 0, false, onPath("stat", path, unix.ENODEV)
+	}
+	return unix.Major(st.Rdev), unix.Minor(st.Rdev), st.Mode&unix.S_IFMT == unix.S_IFBLK, nil
+}
+
+// bpfAttr is union bpf_attr. Calls always pass the whole of it: kernels 6.17
+// to 7.1 write past a shorter one in BPF_PROG_QUERY. Kernels that know less
+// accept the zeros behind.
+type bpfAttr [256]byte
+
+func (a *bpfAttr) u32(at int, v uint32) { binary.NativeEndian.PutUint32(a[at:], v) }
+func (a *bpfAttr) u64(at int, v uint64) { binary.NativeEndian.PutUint64(a[at:], v) }
+
+func bpf(name string, cmd int, a *bpfAttr) (int, error) {
+	r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a))
+	runtime.KeepAlive(a)
+	if errno != 0 {
+		return -1, os.NewSyscallError(name, errno)
+	}
+	return int(r), nil
+}
+
+// BPFLoad is bpf(2) BPF_PROG_LOAD of a program of type kind (unix.BPF_PROG_TYPE_)
+// for the attach point expected. Instructions are 8 bytes each. The descriptor
+// is the caller's to close.
+func BPFLoad(kind, expected uint32, instructions []uint64, license string) (int, error) {
+	var a bpfAttr
+	l := append([]byte(license), 0)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&l[0])
+	pin.Pin(&instructions[0])
+	a.u32(0, kind)
+	a.u32(4, uint32(len(instructions)))
+	a.u64(8, uint64(uintptr(unsafe.Pointer(&instructions[0]))))
+	a.u64(16, uint64(uintptr(unsafe.Pointer(&l[0]))))
+	a.u32(68, expected)
+	return bpf("bpf load", unix.BPF_PROG_LOAD, &a)
+}
+
+// BPFAttach is bpf(2) BPF_PROG_ATTACH to the cgroup directory dirfd.
+func BPFAttach(dirfd, prog int, kind, flags uint32) error {
+	var a bpfAttr
+	a.u32(0, uint32(dirfd))
+	a.u32(4, uint32(prog))
+	a.u32(8, kind)
+	a.u32(12, flags)
+	_, err := bpf("bpf attach", unix.BPF_PROG_ATTACH, &a)
+	return err
+}
+
+// BPFDetach is bpf(2) BPF_PROG_DETACH.
+func BPFDetach(dirfd, prog int, kind uint32) error {
+	var a bpfAttr
+	a.u32(0, uint32(dirfd))
+	a.u32(4, uint32(prog))
+	a.u32(8, kind)
+	_, err := bpf("bpf detach", unix.BPF_PROG_DETACH, &a)
+	return err
+}
+
+// BPFQuery is bpf(2) BPF_PROG_QUERY: the ids of at most 64 programs attached
+// to the cgroup directory dirfd itself.
+func BPFQuery(dirfd int, kind uint32) ([]uint32, error) {
+	ids := make([]uint32, 64)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&ids[0])
+	var a bpfAttr
+	a.u32(0, uint32(dirfd))
+	a.u32(4, kind)
+	a.u64(16, uint64(uintptr(unsafe.Pointer(&ids[0]))))
+	a.u32(24, uint32(len(ids)))
+	if _, err := bpf("bpf query", unix.BPF_PROG_QUERY, &a); err != nil {
+		return nil, err
+	}
+	return ids[:min(int(binary.NativeEndian.Uint32(a[24:])), len(ids))], nil
+}
+
+// BPFByID is bpf(2) BPF_PROG_GET_FD_BY_ID. The descriptor is the caller's to
+// close.
+func BPFByID(id uint32) (int, error) {
+	var a bpfAttr
+	a.u32(0, id)
+	return bpf("bpf program by id", unix.BPF_PROG_GET_FD_BY_ID, &a)
+}
+
+// OpenDir opens the directory path for use as a descriptor, as
+// CLONE_INTO_CGROUP wants it.
+func OpenDir(path string) (int, error) {
+	fd, err := retryFD(func() (int, error) {
+		return unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
+	return fd, onPath("open", path, err)
+}

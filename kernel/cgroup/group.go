@@ -1,0 +1,442 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// A Group is a cgroup that exists: one directory in each hierarchy that has
+// it. It is running, frozen, or gone:
+//
+//	          Freeze                Remove, when empty
+//	running ─────────▶ frozen      ────────────────────▶ gone
+//	        ◀─────────
+//	           Thaw
+//
+// Kill works in both states. The state is the kernel's alone.
+type Group struct {
+	Path string // "/kiste/web"
+
+	layout Layout
+	dirs   []dir // the unified one first
+}
+
+// A dir is a group's directory in one hierarchy.
+type dir struct {
+	path string
+	h    Hierarchy
+}
+
+// Open finds the group at path in the hierarchies of l. It is fault.NotFound
+// where none has it.
+func Open(l Layout, group string) (*Group, error) {
+	p, err := CheckPath(group)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{Path: p, layout: l}
+	for _, h := range l.All() {
+		d := h.Dir(p)
+		if _, err := os.Stat(d); err == nil {
+			g.dirs = append(g.dirs, dir{d, h})
+		}
+	}
+	if len(g.dirs) == 0 {
+		return nil, &fault.Error{Op: "open cgroup", On: p, Kind: fault.NotFound, Err: syscall.ENOENT, Hint: `"kiste cgroup show" lists the groups`}
+	}
+	return g, nil
+}
+
+// Create compiles lim for a new group at path and does the steps.
+func Create(l Layout, group string, lim Limits, o Options) (*Group, error) {
+	steps, err := Compile(l, group, lim, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := Do(steps); err != nil {
+		return nil, err
+	}
+	return Open(l, group)
+}
+
+// Dirs are the group's directories, the unified one first.
+func (g *Group) Dirs() []string {
+	var out []string
+	for _, d := range g.dirs {
+		out = append(out, d.path)
+	}
+	return out
+}
+
+// Dir is the group's directory in the unified hierarchy, for
+// CLONE_INTO_CGROUP, or "".
+func (g *Group) Dir() string {
+	if d, ok := g.unified(); ok {
+		return d.path
+	}
+	return ""
+}
+
+func (g *Group) unified() (dir, bool) {
+	for _, d := range g.dirs {
+		if d.h.V2 {
+			return d, true
+		}
+	}
+	return dir{}, false
+}
+
+// with is the group's directory that has controller's files.
+func (g *Group) with(controller string) (dir, bool) {
+	h, ok := g.layout.Find(controller)
+	if !ok {
+		return dir{}, false
+	}
+	for _, d := range g.dirs {
+		if d.h.Mount == h.Mount {
+			return d, true
+		}
+	}
+	return dir{}, false
+}
+
+// Attach moves the process pid, zero for the caller, into the group.
+func (g *Group) Attach(pid int) error {
+	for _, d := range g.dirs {
+		if err := attachTo(d.path, pid, d.h.V2).Do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Procs are the processes in the group and below it.
+func (g *Group) Procs() ([]int, error) {
+	seen := map[int]bool{}
+	for _, d := range g.dirs {
+		err := walk(d.path, func(at string) error {
+			b, err := sys.ReadKnob(path.Join(at, "cgroup.procs"), 1<<20)
+			for _, n := range numbers(b) {
+				seen[n] = true
+			}
+			if errors.Is(err, syscall.EOPNOTSUPP) {
+				return nil // a threaded group: its processes are counted above
+			}
+			return err
+		})
+		if err != nil {
+			return nil, &fault.Error{Op: "list processes of cgroup", On: g.Path, Err: err}
+		}
+	}
+	pids := make([]int, 0, len(seen))
+	for n := range seen {
+		if n > 0 { // 0: a process of another pid namespace
+			pids = append(pids, n)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+func numbers(text string) []int {
+	var out []int
+	for w := range strings.FieldsSeq(text) {
+		if n, err := strconv.Atoi(w); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// maxDepth bounds the walk: a container may make groups in its own.
+const maxDepth = 64
+
+// walk calls f for dir and the groups below it, the deepest first. What
+// vanishes meanwhile is no error.
+func walk(dir string, f func(at string) error) error { return walkTo(dir, f, maxDepth) }
+
+func walkTo(dir string, f func(at string) error, depth int) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return gone(err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		if depth == 0 {
+			return &fault.Error{Op: "walk cgroups below", On: dir, Kind: fault.Invalid, Err: errText("they are nested too deep")}
+		}
+		if err := walkTo(path.Join(dir, e.Name()), f, depth-1); err != nil {
+			return err
+		}
+	}
+	return gone(f(dir))
+}
+
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// Update changes the limits that lim names and leaves the others. Where a
+// limit needs a hierarchy in which the group has no directory yet, it gets one
+// and its processes are moved.
+func (g *Group) Update(lim Limits) error {
+	now, _ := g.memoryLimit()
+	if err := g.checkUsage(lim.Memory); err != nil {
+		return err
+	}
+	steps, err := Compile(g.layout, g.Path, lim, Options{Exist: true, Memory: now})
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if err := s.Do(); err != nil {
+			return err
+		}
+	}
+	later, err := Open(g.layout, g.Path)
+	if err != nil || len(later.dirs) == len(g.dirs) {
+		return err
+	}
+	old := g.dirs
+	g.dirs = later.dirs
+	return g.spread(old)
+}
+
+// spread moves the group's processes into those directories that are not
+// among old.
+func (g *Group) spread(old []dir) error {
+	pids, err := (&Group{Path: g.Path, layout: g.layout, dirs: old}).Procs()
+	if err != nil {
+		return err
+	}
+	for _, d := range g.dirs {
+		if slices.ContainsFunc(old, func(o dir) bool { return o.path == d.path }) {
+			continue
+		}
+		for _, pid := range pids {
+			if err := attachTo(d.path, pid, d.h.V2).Do(); err != nil && fault.KindOf(err) != fault.NotFound {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkUsage refuses a memory limit below the current usage.
+func (g *Group) checkUsage(m Memory) error {
+	if !m.CheckUsage || m.Limit <= 0 {
+		return nil
+	}
+	u, err := g.Usage()
+	if err != nil || u.Memory == nil || u.Memory.Current <= m.Limit {
+		return err
+	}
+	return &fault.Error{Op: "limit memory of cgroup", On: g.Path, Kind: fault.Conflict,
+		Err:  errText("it uses " + strconv.FormatInt(u.Memory.Current, 10) + " bytes now, which is more than " + strconv.FormatInt(m.Limit, 10)),
+		Hint: "a limit below the usage would kill processes"}
+}
+
+func (g *Group) memoryLimit() (int64, error) {
+	d, ok := g.with("memory")
+	if !ok {
+		return -1, nil
+	}
+	if d.h.V2 {
+		return readNumber(d.path, "memory.max")
+	}
+	return readNumber(d.path, "memory.limit_in_bytes")
+}
+
+// Freeze stops all processes of the group and waits until they are, or until
+// ctx ends. On version 2 the kernel announces it; on version 1 it does not and
+// the state is read again each millisecond.
+func (g *Group) Freeze(ctx context.Context) error { return g.freeze(ctx, true) }
+
+// Thaw lets the processes of the group go on.
+func (g *Group) Thaw(ctx context.Context) error { return g.freeze(ctx, false) }
+
+func (g *Group) freeze(ctx context.Context, on bool) error {
+	op, value, state := "thaw cgroup", "0", "THAWED"
+	if on {
+		op, value, state = "freeze cgroup", "1", "FROZEN"
+	}
+	err := unsupported("freeze", "freezer", "no hierarchy of this host has it")
+	if d, ok := g.unified(); ok {
+		err = sys.WriteKnob(d.path+"/cgroup.freeze", value)
+		if err == nil {
+			err = waitEvent(ctx, d.path, "frozen", value)
+		}
+	} else if d, ok := g.with("freezer"); ok {
+		err = freezeV1(ctx, d.path, state)
+	}
+	if err != nil {
+		return &fault.Error{Op: op, On: g.Path, Err: err}
+	}
+	return nil
+}
+
+// freezeV1 writes the state again each time: a process that forks may keep
+// the group FREEZING for ever otherwise, as runc found out.
+func freezeV1(ctx context.Context, dir, want string) error {
+	for {
+		if err := sys.WriteKnob(dir+"/freezer.state", want); err != nil {
+			return err
+		}
+		now, err := sys.ReadKnob(dir+"/freezer.state", 64)
+		if err != nil || strings.TrimSpace(now) == want {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// waitEvent waits until cgroup.events of dir says "key value".
+func waitEvent(ctx context.Context, dir, key, value string) error {
+	f, err := os.Open(dir + "/cgroup.events")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 512)
+	for {
+		n, err := f.ReadAt(buf, 0)
+		if n == 0 && err != nil {
+			return err
+		}
+		if now, ok := fieldOf(string(buf[:n]), key); ok && now == value {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// Half a second, to look at ctx now and then.
+		if err := sys.PollChange(int(f.Fd()), 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Frozen reports whether the group is frozen.
+func (g *Group) Frozen() bool {
+	if d, ok := g.unified(); ok {
+		v, _ := sys.ReadKnob(d.path+"/cgroup.freeze", 16)
+		return strings.TrimSpace(v) == "1"
+	}
+	if d, ok := g.with("freezer"); ok {
+		v, _ := sys.ReadKnob(d.path+"/freezer.state", 64)
+		return strings.TrimSpace(v) != "THAWED"
+	}
+	return false
+}
+
+// Kill sends SIGKILL to every process in the group and below it, and returns
+// when they have got it; Wait waits for their end. Processes that fork
+// meanwhile do not get away.
+func (g *Group) Kill(ctx context.Context) error {
+	if d, ok := g.unified(); ok {
+		if err := sys.WriteKnob(d.path+"/cgroup.kill", "1"); !errors.Is(err, fs.ErrNotExist) {
+			return wrap("kill cgroup", g.Path, err)
+		}
+	}
+	return wrap("kill cgroup", g.Path, g.killAll(ctx))
+}
+
+// killAll is for kernels and hosts without cgroup.kill: freeze, signal all,
+// thaw, until nobody is left.
+func (g *Group) killAll(ctx context.Context) error {
+	for {
+		freezing, cancel := context.WithTimeout(ctx, time.Second)
+		g.Freeze(freezing) // best effort: the loop copes with forks
+		cancel()
+		pids, err := g.Procs()
+		for _, pid := range pids {
+			sys.Kill(pid, int(syscall.SIGKILL))
+		}
+		g.Thaw(ctx)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Wait waits until no process is left in the group and below it.
+func (g *Group) Wait(ctx context.Context) error {
+	if d, ok := g.unified(); ok {
+		return wrap("wait for cgroup", g.Path, gone(waitEvent(ctx, d.path, "populated", "0")))
+	}
+	for {
+		pids, err := g.Procs()
+		if err != nil || len(pids) == 0 {
+			return wrap("wait for cgroup", g.Path, err)
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Remove removes the group and those below it once they are empty, for which
+// it waits until ctx ends. What still holds processes then is fault.Conflict;
+// it kills nobody.
+func (g *Group) Remove(ctx context.Context) error {
+	for {
+		err := g.rmdir()
+		if !errors.Is(err, syscall.EBUSY) {
+			return wrap("remove cgroup", g.Path, err)
+		}
+		if g.Wait(ctx) != nil || pause(ctx, 200*time.Microsecond) != nil {
+			return g.busy(err)
+		}
+	}
+}
+
+func (g *Group) busy(err error) error {
+	pids, _ := g.Procs()
+	e := &fault.Error{Op: "remove cgroup", On: g.Path, Kind: fault.Conflict, Err: err}
+	if len(pids) > 0 {
+		e.Err = errText("process " + strconv.Itoa(pids[0]) + " is in it")
+		e.Hint = `"kiste cgroup kill" ends its processes`
+	}
+	return e
+}
+
+// rmdir tries once, in all hierarchies, the unified one last: while it
+// stands, others see that the group is not gone yet.
+func (g *Group) rmdir() error {
+	for _, d := range slices.Backward(g.dirs) {
+		if err := walk(d.path, sys.Rmdir); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package cgroup
+
+import (
+	"os"
+	"path"
+	"strings"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// Parent is the group below which Kiste puts its own on a host that is ours.
+const Parent = "/kiste"
+
+// leaf is the group below a limited one in which version 2 keeps the
+// processes, so that further groups fit beside it.
+const leaf = "main"
+
+// Place is the path below which the caller may make groups: Parent for who may
+// write the root, else one below the cgroup that was delegated to the caller.
+// Who stands in a group of Kiste's already gets that one, so that limits nest.
+// Errors are Delegated's.
+func Place(l Layout) (string, error) {
+	if own, err := Of(l, 0); err == nil && Ours(own) && writable(l, own) {
+		return Outer(own), nil
+	}
+	return Delegated(l)
+}
+
+// Ours reports whether the group at path is one that Kiste made.
+func Ours(group string) bool {
+	parts := strings.Split(group, "/")
+	for i, p := range parts {
+		if p == path.Base(Parent) && i < len(parts)-1 {
+			return true
+		}
+	}
+	return false
+}
+
+// Outer is the group that limits the processes of group: itself, or on version
+// 2 the one above the leaf that holds the processes.
+func Outer(group string) string {
+	if path.Base(group) == leaf {
+		return path.Dir(group)
+	}
+	return group
+}
+
+// Leaf is the path at which the processes of group belong: below it on
+// version 2, where a group with processes cannot hand controllers on, else
+// group itself.
+func Leaf(l Layout, group string) string {
+	if l.Kind() == "v2" {
+		return path.Join(group, leaf)
+	}
+	return group
+}
+
+// Delegated tells whether and where the caller may make groups. Otherwise its
+// error says why not: fault.Unsupported without cgroups, else fault.Denied.
+// Source: systemd's CGROUP_DELEGATION.
+func Delegated(l Layout) (string, error) {
+	base, ok := l.Base()
+	if !ok {
+		return "", noCgroups("create cgroup")
+	}
+	if writable(l, "/") {
+		return Parent, nil
+	}
+	no := func(why, hint string) error {
+		return &fault.Error{Op: "create cgroup", Kind: fault.Denied, Err: errText(why), Hint: hint}
+	}
+	const ask = "run it in a cgroup of your own: systemd-run --user --scope -p Delegate=yes kiste …, or as root"
+	if !base.V2 || len(l.V1) > 0 {
+		return "", no("this host mounts cgroup version 1, which belongs to root", "run as root, or boot with systemd.unified_cgroup_hierarchy=1")
+	}
+	own, err := Of(l, 0)
+	if err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(own, "/..") {
+		return "", no("this process is in a cgroup outside its cgroup namespace", "")
+	}
+	if !writable(l, own) {
+		return "", no("cgroup "+own+" is not delegated to this user", ask)
+	}
+	for at := own; at != "/" && writable(l, at); at = path.Dir(at) {
+		procs, err := sys.ReadKnob(base.Dir(at)+"/cgroup.procs", 64)
+		if err == nil && strings.TrimSpace(procs) == "" {
+			return path.Join(at, path.Base(Parent)), nil
+		}
+	}
+	return "", no("cgroup "+own+" is delegated, but holds processes itself", "move them into a group below it first: mkdir "+base.Dir(own)+"/main")
+}
+
+// writable reports whether the caller may make groups in the group at path
+// and move processes there, in all hierarchies.
+func writable(l Layout, group string) bool {
+	const w = 2 // W_OK
+	for _, h := range l.All() {
+		dir := h.Dir(group)
+		if _, err := os.Stat(dir); err != nil && !h.V2 {
+			continue // made when a limit needs it
+		}
+		if sys.Access(dir, w) != nil || sys.Access(dir+"/cgroup.procs", w) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Sweep removes the empty groups below parent whose name begins with one of
+// prefixes and ends in "-PID" of a process that is gone. Errors are none:
+// whoever comes next sweeps again.
+func Sweep(l Layout, parent string, prefixes ...string) {
+	base, ok := l.Base()
+	if !ok {
+		return
+	}
+	entries, err := os.ReadDir(base.Dir(parent))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !abandoned(e.Name(), prefixes) {
+			continue
+		}
+		if g, err := Open(l, path.Join(parent, e.Name())); err == nil {
+			g.rmdir()
+		}
+	}
+}
+
+func abandoned(name string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if rest, ok := strings.CutPrefix(name, p+"-"); ok {
+			n, err := parseNumber(rest)
+			return err == nil && n > 0 && !sys.Alive(int(n))
+		}
+	}
+	return false
+}

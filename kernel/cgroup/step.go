@@ -1,0 +1,274 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// An Op is what a Step does.
+type Op string
+
+// The ops.
+const (
+	Mkdir   Op = "mkdir"   // make the directory Path; Value "shared": it may exist
+	Enable  Op = "enable"  // in Path, a cgroup.subtree_control, the controllers in Value
+	Inherit Op = "inherit" // if the file Path is empty, fill it from the parent's file
+	Write   Op = "write"   // Value into the file Path
+	Attach  Op = "attach"  // the process Value into the cgroup of Path, a cgroup.procs
+	Guard   Op = "guard"   // put the device program of Rules before the cgroup Path
+)
+
+// shared marks a directory that other groups use too.
+const shared = "shared"
+
+// A Step is one request to the kernel, as data. Do makes it, Undo takes back
+// what would otherwise stay. Values are safe to copy.
+type Step struct {
+	Op         Op
+	Path       string
+	Value      string
+	For        string       // the OCI field it comes from, "linux.resources.memory.limit"; may be empty
+	Controller string       // of a Write: the controller whose file it is
+	Or         []File       // of a Write: what to do instead when Path is missing, in order
+	Optional   bool         // of a Write: no error when Path and all of Or are missing
+	Rules      []DeviceRule // of a Guard
+	V2         bool         // in the unified hierarchy
+	Leaf       bool         // of a Mkdir: the group itself, not one above
+}
+
+// A File is a file of the same directory, and what to write.
+type File struct{ Name, Value string }
+
+// String is the step in one line.
+func (s Step) String() string {
+	line := fmt.Sprintf("%-9s %s", s.Op, s.Path)
+	switch s.Op {
+	case Mkdir, Inherit:
+		return line
+	case Guard:
+		return line + " " + strconv.Itoa(len(s.Rules)) + " device rules"
+	}
+	line += " " + strconv.Quote(s.Value)
+	for _, f := range s.Or {
+		line += ", or " + f.Name + " " + strconv.Quote(f.Value)
+	}
+	return line
+}
+
+// Do makes the request. Errors name the file, and for a limit its field and
+// controller.
+func (s Step) Do() error {
+	switch s.Op {
+	case Mkdir:
+		return s.mkdir()
+	case Enable:
+		return s.enable()
+	case Inherit:
+		return s.inherit()
+	case Attach:
+		return s.attach()
+	case Guard:
+		return guard(s.Path, s.Rules)
+	}
+	return s.write()
+}
+
+// Undo takes back what Do made and the end of the process would not: the
+// directory. What others may use by now stays.
+func (s Step) Undo() {
+	if s.Op == Mkdir && s.Value != shared {
+		sys.Rmdir(s.Path)
+	}
+}
+
+func (s Step) mkdir() error {
+	err := os.Mkdir(s.Path, 0o755)
+	switch {
+	case err == nil || s.Value == shared && errors.Is(err, fs.ErrExist):
+		return nil
+	case errors.Is(err, fs.ErrExist):
+		return &fault.Error{Op: "create cgroup", On: s.Path, Kind: fault.Exists, Err: syscall.EEXIST,
+			Hint: "take another name, or remove the group: rmdir " + s.Path}
+	case errors.Is(err, syscall.EAGAIN):
+		return &fault.Error{Op: "create cgroup", On: s.Path, Err: syscall.EAGAIN,
+			Hint: "cgroup.max.descendants or cgroup.max.depth of a group above is reached"}
+	}
+	return denied("create cgroup", s.Path, err)
+}
+
+// denied is the error of a request on path, with the remedy where it was not
+// permitted.
+func denied(op, path string, err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	e := &fault.Error{Op: op, On: path, Err: err}
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		e.Hint = "cgroups are mounted read-only here, as in a container"
+	case fault.KindOf(err) == fault.Denied:
+		e.Hint = "run as root, or in a cgroup of your own: systemd-run --user --scope -p Delegate=yes kiste …"
+	}
+	return e
+}
+
+// enable asks first: the file of a busy host has everything already, and a
+// delegated user may not write the files above.
+func (s Step) enable() error {
+	have, err := sys.ReadKnob(s.Path, 4096)
+	if err != nil {
+		return denied("enable controllers", s.Path, err)
+	}
+	var missing []string
+	for _, c := range strings.Fields(s.Value) {
+		if !hasWord(have, strings.TrimPrefix(c, "+")) {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	err = sys.WriteKnob(s.Path, strings.Join(missing, " "))
+	e := &fault.Error{Op: "enable controllers " + strings.Join(missing, " "), On: s.Path, Err: err}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOENT):
+		e.Kind = fault.Unsupported
+		e.Err = fault.Unsupported
+		e.Hint = "the group above did not hand these controllers on; see its cgroup.controllers"
+	case errors.Is(err, syscall.EBUSY):
+		e.Err = syscall.EBUSY
+		e.Hint = "a version 2 group with processes of its own cannot hand controllers on: move them into a group below first"
+	default:
+		return denied(e.Op, s.Path, err)
+	}
+	return e
+}
+
+func hasWord(text, word string) bool {
+	for w := range strings.FieldsSeq(text) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+func (s Step) inherit() error {
+	own, err := sys.ReadKnob(s.Path, 4096)
+	if err != nil || strings.TrimSpace(own) != "" {
+		return wrap("read", s.Path, err)
+	}
+	above := path.Join(path.Dir(path.Dir(s.Path)), path.Base(s.Path))
+	v, err := sys.ReadKnob(above, 4096)
+	if err != nil {
+		return wrap("read", above, err)
+	}
+	return wrap("write", s.Path, sys.WriteKnob(s.Path, strings.TrimSpace(v)))
+}
+
+func wrap(op, on string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return denied(op, on, err)
+}
+
+func (s Step) write() error {
+	files := append([]File{{path.Base(s.Path), s.Value}}, s.Or...)
+	var err error
+	for _, f := range files {
+		err = sys.WriteKnob(path.Join(path.Dir(s.Path), f.Name), f.Value)
+		if !missingFile(err) {
+			break
+		}
+	}
+	switch {
+	case err == nil || s.Optional && missingFile(err):
+		return nil
+	case missingFile(err):
+		return unsupported(s.For, s.Controller, "this kernel's has no file "+path.Base(s.Path))
+	}
+	return s.explain(err)
+}
+
+// missingFile is how cgroupfs says that it does not know a file: ENOENT, or
+// EACCES/EPERM for root, who would have had to create it.
+func missingFile(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EOPNOTSUPP)
+}
+
+// explain says of which limit the kernel did not like which value.
+func (s Step) explain(err error) error {
+	e := denied("set "+s.name()+" to "+strconv.Quote(s.Value)+" in", s.Path, err).(*fault.Error)
+	switch {
+	case e.Hint != "":
+	case errors.Is(err, syscall.EBUSY):
+		e.Hint = "the group uses more than that now, or groups below it do"
+	case errors.Is(err, syscall.EINVAL) && s.Controller == "memory":
+		e.Hint = "memory and swap together cannot be less than memory"
+	case errors.Is(err, syscall.EINVAL):
+		e.Hint = "the value is out of range, or exceeds that of the group above"
+	case errors.Is(err, syscall.ENODEV):
+		e.Hint = "there is no such block device; limits are for whole disks, not partitions"
+	}
+	return e
+}
+
+func (s Step) name() string {
+	if s.For == "" {
+		return path.Base(s.Path)
+	}
+	return strings.TrimPrefix(s.For, "linux.resources.")
+}
+
+func (s Step) attach() error {
+	err := sys.WriteKnob(s.Path, s.Value)
+	e := &fault.Error{Op: "move process " + s.Value + " into", On: path.Dir(s.Path), Err: err}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ESRCH):
+		e.Kind, e.Err, e.Hint = fault.NotFound, syscall.ESRCH, "the process has ended"
+	case errors.Is(err, syscall.EBUSY):
+		e.Err, e.Hint = syscall.EBUSY, "the group hands controllers on, so processes belong into the groups below it"
+	default:
+		return denied(e.Op, e.On, err)
+	}
+	return e
+}
+
+// Do carries out steps in order. When one fails those before it are undone in
+// reverse, and its error is returned.
+func Do(steps []Step) error {
+	for i, s := range steps {
+		if err := s.Do(); err != nil {
+			Undo(steps[:i])
+			return err
+		}
+	}
+	return nil
+}
+
+// Undo undoes steps in reverse.
+func Undo(steps []Step) {
+	for i := len(steps) - 1; i >= 0; i-- {
+		steps[i].Undo()
+	}
+}
+
+func unsupported(field, controller, why string) error {
+	return &fault.Error{Op: "limit", On: strings.TrimPrefix(field, "linux.resources."), Kind: fault.Unsupported,
+		Err: fmt.Errorf("cgroup controller %s: %s", controller, why)}
+}
