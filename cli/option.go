@@ -216,10 +216,16 @@ func badOption(name string, err error) *fault.Error {
 	return &fault.Error{Op: "take option", On: name, Kind: fault.Invalid, Err: err}
 }
 
+// longestName bounds what is compared: nothing of ours is as long.
+const longestName = 64
+
 // nearest is the candidate that typed was most likely meant to be, or "": it
 // is at most a third of the letters away.
 func nearest(typed string, candidates []string) string {
 	best, least := "", len(typed)/3+1
+	if len(typed) > longestName {
+		return ""
+	}
 	for _, c := range candidates {
 		if d := distance(typed, c); d < least || d == least && best == "" {
 			best, least = c, d
@@ -231,11 +237,10 @@ func nearest(typed string, candidates []string) string {
 // distance counts the letters to insert, remove, replace or swap with their
 // neighbour that make b of a.
 func distance(a, b string) int {
-	const longest = 64
-	if len(a) > longest || len(b) > longest {
-		return longest
+	if len(a) > longestName || len(b) > longestName {
+		return longestName
 	}
-	var d [longest + 1][longest + 1]int
+	var d [longestName + 1][longestName + 1]int
 	for i := range len(a) + 1 {
 		d[i][0] = i
 	}
