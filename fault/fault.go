@@ -62,16 +62,26 @@ func (e *Error) Unwrap() error { return e.Err }
 // Is makes errors.Is(err, fault.NotFound) work.
 func (e *Error) Is(target error) bool { k, ok := target.(Kind); return ok && KindOf(e) == k }
 
-// errnoKind gives an errno its kind where nobody set one.
-var errnoKind = map[syscall.Errno]Kind{
-	syscall.EINVAL: Invalid, syscall.ENAMETOOLONG: Invalid, syscall.ELOOP: Invalid, syscall.ENOTDIR: Invalid,
-	syscall.ENOENT: NotFound, syscall.ESRCH: NotFound, syscall.ENXIO: NotFound,
-	syscall.EEXIST: Exists,
-	syscall.EBUSY: Conflict, syscall.ENOTEMPTY: Conflict, syscall.ETXTBSY: Conflict,
-	syscall.EPERM: Denied, syscall.EACCES: Denied, syscall.EROFS: Denied,
-	syscall.ENOSYS: Unsupported, syscall.EOPNOTSUPP: Unsupported, syscall.ENODEV: Unsupported,
-	syscall.EAGAIN: Unavailable, syscall.ENOSPC: Unavailable, syscall.EDQUOT: Unavailable, syscall.ENOMEM: Unavailable,
-	syscall.EMFILE: Unavailable, syscall.ENFILE: Unavailable, syscall.EIO: Unavailable, syscall.ECONNREFUSED: Unavailable,
+// errnoKind gives an errno its kind where nobody set one. It is a switch and
+// not a map, which every start would have to fill.
+func errnoKind(e syscall.Errno) Kind {
+	switch e {
+	case syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ELOOP, syscall.ENOTDIR:
+		return Invalid
+	case syscall.ENOENT, syscall.ESRCH, syscall.ENXIO:
+		return NotFound
+	case syscall.EEXIST:
+		return Exists
+	case syscall.EBUSY, syscall.ENOTEMPTY, syscall.ETXTBSY:
+		return Conflict
+	case syscall.EPERM, syscall.EACCES, syscall.EROFS:
+		return Denied
+	case syscall.ENOSYS, syscall.EOPNOTSUPP, syscall.ENODEV:
+		return Unsupported
+	case syscall.EAGAIN, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EIO, syscall.ECONNREFUSED:
+		return Unavailable
+	}
+	return ""
 }
 
 // KindOf returns the kind of err: the outermost that is set, else that of the
@@ -86,7 +96,7 @@ func KindOf(err error) Kind {
 				return k.Kind
 			}
 		case syscall.Errno:
-			return errnoKind[k]
+			return errnoKind(k)
 		}
 	}
 	switch {
