@@ -1,9 +1,6 @@
 package privilege
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "fmt"
 
 // seccompData is struct seccomp_data, as the kernel gives it to a filter.
 type seccompData struct {
@@ -11,28 +8,26 @@ type seccompData struct {
 	args     [6]uint64
 }
 
-func (d seccompData) bytes(big bool) []byte {
-	var order binary.AppendByteOrder = binary.LittleEndian
-	if big {
-		order = binary.BigEndian
+// word is the 32 bits at an offset.
+func (d seccompData) word(off uint32, big bool) uint32 {
+	switch {
+	case off == 0:
+		return d.nr
+	case off == 4:
+		return d.arch
+	case off < 16:
+		return 0
 	}
-	b := order.AppendUint32(nil, d.nr)
-	b = order.AppendUint32(b, d.arch)
-	b = order.AppendUint64(b, 0)
-	for _, a := range d.args {
-		b = order.AppendUint64(b, a)
+	arg := d.args[(off-16)/8]
+	if (off%8 == 0) == big {
+		return uint32(arg >> 32)
 	}
-	return b
+	return uint32(arg)
 }
 
 // run is the kernel's interpreter of classic BPF, as far as seccomp goes. It
 // gives the return value and the number of instructions executed.
 func run(code []Instruction, d seccompData, big bool) (ret uint32, steps int, err error) {
-	mem := d.bytes(big)
-	var order binary.ByteOrder = binary.LittleEndian
-	if big {
-		order = binary.BigEndian
-	}
 	var acc uint32
 	for pc := 0; pc < len(code); pc++ {
 		in := code[pc]
@@ -46,10 +41,10 @@ func run(code []Instruction, d seccompData, big bool) (ret uint32, steps int, er
 		}
 		switch in.Op {
 		case opLoad:
-			if in.K%4 != 0 || int(in.K) >= len(mem) {
+			if in.K%4 != 0 || in.K >= 64 {
 				return 0, steps, fmt.Errorf("%d: load of offset %d", pc, in.K)
 			}
-			acc = order.Uint32(mem[in.K:])
+			acc = d.word(in.K, big)
 		case opAnd:
 			acc &= in.K
 		case opJump:
