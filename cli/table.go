@@ -29,6 +29,12 @@ func table() []row {
 		{"Images", nil},
 
 		{"The pieces, one by one", nil},
+		{"cgroup run", cgroupRunCommand},
+		{"cgroup set", cgroupSetCommand},
+		{"cgroup show", cgroupShowCommand},
+		{"cgroup freeze", cgroupFreezeCommand},
+		{"cgroup thaw", cgroupThawCommand},
+		{"cgroup kill", cgroupKillCommand},
 
 		{"Kiste itself", nil},
 		{"version", versionCommand},

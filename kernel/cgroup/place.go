@@ -3,6 +3,7 @@ package cgroup
 import (
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"kiste/fault"
@@ -110,8 +111,8 @@ func writable(l Layout, group string) bool {
 	return true
 }
 
-// Sweep removes the empty groups below parent whose name begins with one of
-// prefixes and ends in "-PID" of a process that is gone. Errors are none:
+// Sweep removes the empty groups below parent that are named PREFIX-PID or
+// PREFIX.N-PID, with one of prefixes and a process that is gone. Errors are none:
 // whoever comes next sweeps again.
 func Sweep(l Layout, parent string, prefixes ...string) {
 	base, ok := l.Base()
@@ -133,11 +134,11 @@ func Sweep(l Layout, parent string, prefixes ...string) {
 }
 
 func abandoned(name string, prefixes []string) bool {
-	for _, p := range prefixes {
-		if rest, ok := strings.CutPrefix(name, p+"-"); ok {
-			n, err := parseNumber(rest)
-			return err == nil && n > 0 && !sys.Alive(int(n))
-		}
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 {
+		return false
 	}
-	return false
+	head, _, _ := strings.Cut(name[:i], ".") // "run.2-1234"
+	n, err := parseNumber(name[i+1:])
+	return slices.Contains(prefixes, head) && err == nil && n > 0 && !sys.Alive(int(n))
 }

@@ -57,9 +57,9 @@ func (g *Group) Usage() (Usage, error) {
 			part.read(&u, d)
 		}
 	}
-	// cpu.stat is there without the controller, which has a cost.
-	if d, ok := g.unified(); ok && u.CPU == nil {
-		cpuUsage(&u, d)
+	// The unified cpu.stat has the time used without any controller.
+	if d, ok := g.unified(); ok && (u.CPU == nil || u.CPU.Total == 0) {
+		cpuTime(&u, d)
 	}
 	if _, err := Open(g.layout, g.Path); err != nil {
 		return Usage{}, err
@@ -183,12 +183,23 @@ func cpuUsage(u *Usage, d dir) {
 		}
 		return
 	}
-	c.Total, c.User, c.System = micros(t["usage_usec"]), micros(t["user_usec"]), micros(t["system_usec"])
+	cpuTime(u, d)
 	c.ThrottledTime = micros(t["throttled_usec"])
 	text, err := sys.ReadKnob(d.path+"/cpu.max", 64)
 	if err == nil {
 		c.Quota = parseCPUMax(text)
 	}
+}
+
+func cpuTime(u *Usage, d dir) {
+	t, err := table(d.path, "cpu.stat")
+	if err != nil {
+		return
+	}
+	if u.CPU == nil {
+		u.CPU = &CPUUsage{}
+	}
+	u.CPU.Total, u.CPU.User, u.CPU.System = micros(t["usage_usec"]), micros(t["user_usec"]), micros(t["system_usec"])
 }
 
 // parseCPUMax is the number of CPUs that cpu.max allows, 0 for "max".

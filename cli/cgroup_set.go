@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+)
+
+func cgroupSetCommand() *Command {
+	var lim cgroup.Limits
+	var name string
+	return &Command{
+		Name:  "cgroup set",
+		Args:  "NAME|PID",
+		Short: "change the limits of a group, or limit a running process",
+		Long: `With the name of a group: changes the limits that are given and leaves the others; a memory limit below what the group uses now is refused.
+
+With the number of a process: if that process is in a group of "kiste cgroup", changes that group. Otherwise makes a new group and moves the process, with all its threads but without its groupsBelow, there. Without --name, that group is removed by a later "kiste cgroup" command once the process is gone.`,
+		Options: append(cgroupOptions(&lim), Option{"--name", "NAME", "name of the group for PID", String(&name)}),
+		Min:     1, Max: 1,
+		Run: func(_ context.Context, _ *Env, args []string) error {
+			lim.Memory.CheckUsage = true
+			pid, err := strconv.Atoi(args[0])
+			if err != nil {
+				g, _, err := groupNamed(args[0])
+				if err != nil {
+					return err
+				}
+				return g.Update(lim)
+			}
+			return limitProcess(pid, name, lim)
+		},
+	}
+}
+
+// groupNamed opens the group with the given name.
+func groupNamed(name string) (*cgroup.Group, cgroup.Layout, error) {
+	l, parent, err := cgroupPlace()
+	if err != nil {
+		return nil, l, err
+	}
+	group, err := namedGroup(parent, name)
+	if err != nil {
+		return nil, l, err
+	}
+	g, err := cgroup.Open(l, group)
+	if fault.KindOf(err) == fault.NotFound && parent != cgroup.Parent {
+		// Asked from within a group: one of the host's.
+		if outer, bad := namedGroup(cgroup.Parent, name); bad == nil {
+			if og, err := cgroup.Open(l, outer); err == nil {
+				return og, l, nil
+			}
+		}
+	}
+	return g, l, err
+}
+
+// groupOf opens the group of Kiste's that a name or the number of a process
+// says.
+func groupOf(word string) (*cgroup.Group, error) {
+	pid, err := strconv.Atoi(word)
+	if err != nil {
+		g, _, err := groupNamed(word)
+		return g, err
+	}
+	l, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	own, err := processGroup(l, pid)
+	if err != nil {
+		return nil, err
+	}
+	if !cgroup.Ours(own) {
+		return nil, &fault.Error{Op: "find group of process", On: word, Kind: fault.Conflict,
+			Err:  fmt.Errorf("it is in %s, which is not a group of kiste's", own),
+			Hint: fmt.Sprintf("\"kiste cgroup set %s\" moves it into one of its own", word)}
+	}
+	return cgroup.Open(l, cgroup.Outer(own))
+}
+
+// processGroup is the group of the process pid.
+func processGroup(l cgroup.Layout, pid int) (string, error) {
+	if pid <= 0 || !sys.Alive(pid) {
+		return "", &fault.Error{Op: "find process", On: strconv.Itoa(pid), Kind: fault.NotFound}
+	}
+	return cgroup.Of(l, pid)
+}
+
+// limitProcess limits a running process.
+func limitProcess(pid int, name string, lim cgroup.Limits) error {
+	l, parent, err := cgroupPlace()
+	if err != nil {
+		return err
+	}
+	own, err := processGroup(l, pid)
+	if err != nil {
+		return err
+	}
+	if cgroup.Ours(own) && name == "" {
+		g, err := cgroup.Open(l, cgroup.Outer(own))
+		if err != nil {
+			return err
+		}
+		return g.Update(lim)
+	}
+	group := path.Join(parent, groupOfPID+"-"+strconv.Itoa(pid))
+	if name != "" {
+		if group, err = namedGroup(parent, name); err != nil {
+			return err
+		}
+	}
+	steps, err := cgroup.Compile(l, group, lim, cgroup.Options{})
+	if err != nil {
+		return err
+	}
+	if steps, err = withLeaf(l, group, steps); err != nil {
+		return err
+	}
+	return cgroup.Do(append(steps, attachInto(l, group, steps, pid)...))
+}
+
+// attachInto is AttachSteps, with the leaf in place of the group where
+// processes belong there.
+func attachInto(l cgroup.Layout, group string, steps []cgroup.Step, pid int) []cgroup.Step {
+	leaf := cgroup.Leaf(l, group)
+	if leaf == group {
+		return cgroup.AttachSteps(steps, pid)
+	}
+	return cgroup.AttachSteps(slices.DeleteFunc(slices.Clone(steps), func(s cgroup.Step) bool { return s.Path == l.Unified.Dir(group) }), pid)
+}
