@@ -1,0 +1,323 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kiste/container/bundle"
+)
+
+// runChoices are what "kiste run" is told that is no wish about the container.
+type runChoices struct {
+	Plan  string // "" run; "steps" or "calls": print those
+	Trace bool
+}
+
+// runOptions are the options that make a container, with Docker's names. What
+// they say goes into w and c.
+func runOptions(w *bundle.Wishes, c *runChoices) []Option {
+	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w), []Option{
+		{"--plan", "", "print the steps to the kernel in place of making them; --plan=calls prints the system calls", planVar(&c.Plan)},
+		{"--trace", "", "print each step with its time", Bool(&c.Trace)},
+	})
+}
+
+func planVar(p *string) Var {
+	return func(s string) error {
+		switch s {
+		case "true", "steps":
+			*p = "steps"
+		case "false":
+			*p = ""
+		case "calls":
+			*p = "calls"
+		default:
+			return fmt.Errorf("want steps or calls")
+		}
+		return nil
+	}
+}
+
+// objectOptions are about the container as an object and its streams.
+func objectOptions(w *bundle.Wishes) []Option {
+	return []Option{
+		{"-i, --interactive", "", "keep stdin open", Bool(&w.Interactive)},
+		{"-t, --tty", "", "give it a terminal", Bool(&w.TTY)},
+		{"--rm", "", "remove it, and its anonymous volumes, when it ends", Bool(&w.Remove)},
+		{"--name", "NAME", "a name for it", func(s string) error { w.Name = s; return bundle.CheckName(s) }},
+		{"--cidfile", "FILE", "write its id to a new file", String(&w.CIDFile)},
+		{"-l, --label", "KEY=VALUE", "a label", labelVar(w, false)},
+		{"--label-file", "FILE", "read labels from a file", labelVar(w, true)},
+		{"--annotation", "KEY=VALUE", "an annotation of the OCI spec", pairVar(&w.Annotations)},
+		{"--pull", "WHEN", "pull the image: always, missing or never", into(&w.Pull, bundle.ParsePull)},
+		{"--platform", "OS/ARCH[/VARIANT]", "of an image for several", func(s string) error { w.Platform = s; return bundle.ParsePlatform(s) }},
+		{"--rootfs", "", "the image is a directory, used in place", Bool(&w.RootFS)},
+		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, parseDetachKeys)},
+		{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&w.NoSigProxy)},
+	}
+}
+
+// processOptions are about its process.
+func processOptions(w *bundle.Wishes) []Option {
+	return []Option{
+		{"--entrypoint", "COMMAND", "in place of the image's; empty: none", func(s string) error { w.Entrypoint = []string{s}; return nil }},
+		{"-e, --env", "KEY[=VALUE]", "set a variable; a bare KEY takes this environment's", envVar(w)},
+		{"--env-file", "FILE", "read variables from a file", envFileVar(w)},
+		{"-w, --workdir", "DIR", "start in DIR", String(&w.Workdir)},
+		{"-u, --user", "USER[:GROUP]", "by name or number", String(&w.User)},
+		{"--group-add", "GROUP", "a supplementary group", Strings(&w.Groups)},
+		{"--init", "", "an init that reaps zombies and passes signals on", Bool(&w.Init)},
+		{"--stop-signal", "SIGNAL", "ends it politely", into(&w.StopSignal, bundle.ParseSignal)},
+		{"--stop-timeout", "SECONDS", "until it is killed; -1: never", intVar(&w.StopTimeout)},
+		{"--umask", "MODE", "its umask, octal", pointer(&w.Umask, bundle.ParseUmask)},
+		{"--ulimit", "NAME=SOFT[:HARD]", "a limit of setrlimit(2)", list(&w.Rlimits, bundle.ParseUlimit)},
+		{"--oom-score-adj", "N", "-1000 to 1000: how soon it is killed where memory is short", intVar(&w.OOMScoreAdj)},
+	}
+}
+
+// viewOptions are about what it sees.
+func viewOptions(w *bundle.Wishes) []Option {
+	return []Option{
+		{"-h, --hostname", "NAME", "its host name", String(&w.Hostname)},
+		{"--domainname", "NAME", "its NIS domain name", String(&w.Domainname)},
+		{"--read-only", "", "its root file system is read-only", Bool(&w.ReadOnly)},
+		{"-v, --volume", "[SOURCE:]TARGET[:OPTIONS]", "a directory of the host or a volume", mountVar(w, bundle.ParseVolume)},
+		{"--mount", "KEY=VALUE,...", "type=bind|volume|tmpfs|image,source=...,target=...", mountVar(w, bundle.ParseMount)},
+		{"--tmpfs", "TARGET[:OPTIONS]", "a file system in memory", list(&w.Mounts, bundle.ParseTmpfs)},
+		{"--shm-size", "SIZE", "of /dev/shm (64m)", sizeVar(&w.ShmSize)},
+		{"--device", "HOST[:CONTAINER[:rwm]]", "a device of the host", list(&w.Devices, bundle.ParseDevice)},
+		{"--device-cgroup-rule", "RULE", "allow devices: \"c 13:* rwm\"", list(&w.DeviceRule, bundle.ParseDeviceRule)},
+		{"--add-host", "NAME:IP", "a line of /etc/hosts", list(&w.Hosts, bundle.ParseHost)},
+		{"--dns", "IP", "a name server", checked(&w.DNS, bundle.CheckDNS)},
+		{"--dns-search", "DOMAIN", "a domain to search names in", checked(&w.DNSSearch, bundle.CheckLine)},
+		{"--dns-option, --dns-opt", "OPTION", "an option of resolv.conf(5)", checked(&w.DNSOptions, bundle.CheckLine)},
+	}
+}
+
+// wallOptions are about its namespaces.
+func wallOptions(w *bundle.Wishes) []Option {
+	return []Option{
+		{"--network, --net", "NETWORK", "none, host, container:NAME or ns:PATH", spaceVar(&w.Network, "network")},
+		{"--pid", "SPACE", "host, private, container:NAME or ns:PATH", spaceVar(&w.PID, "pid")},
+		{"--ipc", "SPACE", "host, private, shareable, none, container:NAME or ns:PATH", spaceVar(&w.IPC, "ipc")},
+		{"--uts", "SPACE", "host, private or ns:PATH", spaceVar(&w.UTS, "uts")},
+		{"--userns", "SPACE", "private (the default), host, keep-id, container:NAME or ns:PATH", spaceVar(&w.UserNS, "userns")},
+		{"--cgroupns", "SPACE", "private (the default), host or ns:PATH", spaceVar(&w.CgroupNS, "cgroupns")},
+		{"--sysctl", "NAME=VALUE", "a sysctl of its own namespaces", sysctlVar(w)},
+	}
+}
+
+// privilegeOptions are about what it may ask for.
+func privilegeOptions(w *bundle.Wishes) []Option {
+	return []Option{
+		{"--cap-add", "CAPABILITY", "add a capability, or ALL", Strings(&w.CapAdd)},
+		{"--cap-drop", "CAPABILITY", "drop a capability, or ALL", Strings(&w.CapDrop)},
+		{"--privileged", "", "all capabilities and devices, nothing masked, no filter", Bool(&w.Privileged)},
+		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, apparmor=PROFILE, label=...",
+			func(s string) error { return bundle.ParseSecurity(&w.Security, s) }},
+	}
+}
+
+// runLimitOptions are about what it may use.
+func runLimitOptions(w *bundle.Wishes) []Option {
+	l := &w.Limits
+	return []Option{
+		{"-m, --memory", "SIZE", "limit memory: 512m, 2g", sizeVar(&l.Memory)},
+		{"--memory-swap", "SIZE", "limit memory and swap together; -1: no limit", sizeVar(&l.MemorySwap)},
+		{"--memory-reservation", "SIZE", "memory that it keeps where memory is short", sizeVar(&l.MemoryReservation)},
+		{"--memory-swappiness", "N", "0 to 100, or -1", runSwappinessVar(&l.MemorySwappiness)},
+		{"--oom-kill-disable", "", "wait for memory in place of being killed", Bool(&l.OOMKillDisable)},
+		{"--cpus", "N", "limit CPU time: 1.5", into(&l.NanoCPUs, bundle.ParseCPUs)},
+		{"-c, --cpu-shares", "N", "relative weight, 1024 by default", Int(&l.CPUShares)},
+		{"--cpu-period", "MICROSECONDS", "the scheduler's period", Int(&l.CPUPeriod)},
+		{"--cpu-quota", "MICROSECONDS", "CPU time in each period", Int(&l.CPUQuota)},
+		{"--cpu-rt-period", "MICROSECONDS", "the real-time scheduler's period", Int(&l.CPURTPeriod)},
+		{"--cpu-rt-runtime", "MICROSECONDS", "real-time CPU time in each period", Int(&l.CPURTRuntime)},
+		{"--cpuset-cpus", "LIST", "run on these CPUs: 0-3,7", func(s string) error { l.CpusetCPUs = s; return bundle.CheckCPUSet(s) }},
+		{"--cpuset-mems", "LIST", "use these memory nodes", func(s string) error { l.CpusetMems = s; return bundle.CheckCPUSet(s) }},
+		{"--pids-limit", "N", "limit processes and threads; -1: no limit", Int(&l.Pids)},
+		{"--blkio-weight", "N", "relative weight of block I/O, 10 to 1000", runWeightVar(&l.BlkioWeight)},
+		{"--blkio-weight-device", "DEVICE:N", "relative weight on one device", list(&l.WeightDevice, bundle.ParseWeightDevice)},
+		{"--device-read-bps", "DEVICE:SIZE", "limit bytes read a second", list(&l.ReadBps, bytesRate)},
+		{"--device-write-bps", "DEVICE:SIZE", "limit bytes written a second", list(&l.WriteBps, bytesRate)},
+		{"--device-read-iops", "DEVICE:N", "limit reads a second", list(&l.ReadIOps, countRate)},
+		{"--device-write-iops", "DEVICE:N", "limit writes a second", list(&l.WriteIOps, countRate)},
+		{"--cgroup-parent", "PATH", "the cgroup above its own", String(&w.CgroupParent)},
+	}
+}
+
+func bytesRate(s string) (bundle.Throttle, error) { return bundle.ParseThrottle(s, true) }
+func countRate(s string) (bundle.Throttle, error) { return bundle.ParseThrottle(s, false) }
+
+// into sets p to what read makes of the value.
+func into[T any](p *T, read func(string) (T, error)) Var {
+	return func(s string) (err error) { *p, err = read(s); return err }
+}
+
+// pointer is into for values that may be absent.
+func pointer[T any](p **T, read func(string) (T, error)) Var {
+	return func(s string) error {
+		v, err := read(s)
+		*p = &v
+		return err
+	}
+}
+
+// list collects what read makes of every value.
+func list[T any](p *[]T, read func(string) (T, error)) Var {
+	return func(s string) error {
+		v, err := read(s)
+		*p = append(*p, v)
+		return err
+	}
+}
+
+// checked collects values that check lets pass.
+func checked(p *[]string, check func(string) error) Var {
+	return func(s string) error { *p = append(*p, s); return check(s) }
+}
+
+// not is a switch whose field says the opposite.
+func not(p *bool) Var {
+	return func(s string) error {
+		v := false
+		err := Bool(&v)(s)
+		*p = !v
+		return err
+	}
+}
+
+func intVar(p **int) Var { return pointer(p, strconv.Atoi) }
+
+func sizeVar(p *int64) Var { return into(p, bundle.ParseSize) }
+
+func runWeightVar(p *uint16) Var {
+	return into(p, func(s string) (uint16, error) {
+		v, err := strconv.ParseUint(s, 10, 16)
+		return uint16(v), err
+	})
+}
+
+// runSwappinessVar takes Docker's -1 for "as it is".
+func runSwappinessVar(p **int64) Var {
+	return func(s string) error {
+		v, err := strconv.ParseInt(s, 10, 64)
+		if *p = &v; v == -1 {
+			*p = nil
+		}
+		return err
+	}
+}
+
+func spaceVar(p *bundle.Namespace, kind string) Var {
+	return into(p, func(s string) (bundle.Namespace, error) { return bundle.ParseNamespace(kind, s) })
+}
+
+// mountVar collects mounts; a relative source is below this directory.
+func mountVar(w *bundle.Wishes, read func(spec, cwd string) (bundle.Mount, error)) Var {
+	return list(&w.Mounts, func(s string) (bundle.Mount, error) {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return bundle.Mount{}, err
+		}
+		return read(s, cwd)
+	})
+}
+
+func envVar(w *bundle.Wishes) Var {
+	return list(&w.Env, func(s string) (string, error) { return bundle.ParseEnv(s, os.LookupEnv) })
+}
+
+// envFileVar puts files before single variables, in whichever order they were
+// given: a single one wins.
+func envFileVar(w *bundle.Wishes) Var {
+	fromFiles := 0
+	return func(name string) error {
+		pairs, err := readPairs(name, os.LookupEnv)
+		if err != nil {
+			return err
+		}
+		w.Env = slices.Insert(w.Env, fromFiles, pairs...)
+		fromFiles += len(pairs)
+		return nil
+	}
+}
+
+// labelVar takes one label, or those of a file, which do not replace single
+// ones.
+func labelVar(w *bundle.Wishes, file bool) Var {
+	return func(s string) error {
+		pairs, err := []string{s}, error(nil)
+		if file {
+			pairs, err = readPairs(s, nil)
+		}
+		if err != nil {
+			return err
+		}
+		for _, pair := range pairs {
+			key, value, err := bundle.ParseLabel(pair)
+			if err != nil {
+				return err
+			}
+			if _, given := w.Labels[key]; given && file {
+				continue
+			}
+			put(&w.Labels, key, value)
+		}
+		return nil
+	}
+}
+
+func pairVar(m *map[string]string) Var {
+	return func(s string) error {
+		key, value, err := bundle.ParseLabel(s)
+		if err == nil {
+			put(m, key, value)
+		}
+		return err
+	}
+}
+
+func sysctlVar(w *bundle.Wishes) Var {
+	return func(s string) error {
+		name, value, err := bundle.ParseSysctl(s)
+		if err == nil {
+			put(&w.Sysctl, name, value)
+		}
+		return err
+	}
+}
+
+func put(m *map[string]string, key, value string) {
+	if *m == nil {
+		*m = map[string]string{}
+	}
+	(*m)[key] = value
+}
+
+// maxPairsFile is the most that is read of an env or label file.
+const maxPairsFile = 16 << 20
+
+func readPairs(name string, lookup func(string) (string, bool)) ([]string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPairsFile+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxPairsFile:
+		return nil, fmt.Errorf("%s is larger than %d MiB", name, maxPairsFile>>20)
+	}
+	pairs, err := bundle.ParseEnvFile(data, lookup)
+	if err != nil {
+		return nil, fmt.Errorf("invalid file (%s): %w", strings.TrimSpace(name), err)
+	}
+	return pairs, nil
+}

@@ -1,0 +1,282 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// A console carries bytes between the user's terminal and the master side of
+// a container's.
+type console struct {
+	in     *os.File  // where the user types; nil: the user does not
+	out    io.Writer // where the user sees
+	size   *os.File  // the terminal whose size the container's has; nil: none
+	master *os.File
+	keys   []byte // typed in a row, they detach; empty: nothing does
+}
+
+// newConsole connects env with master, which must be in non-blocking mode, as
+// sys.OpenPTY gives it. Input: the user types (-i). Nil keys: the default ones.
+func newConsole(env *Env, master *os.File, input bool, keys []byte) *console {
+	c := &console{out: env.Out, master: master, keys: keys}
+	if keys == nil {
+		c.keys = defaultDetachKeys()
+	}
+	if input {
+		c.in = env.In
+	}
+	for _, f := range []*os.File{env.In, env.Stdout, env.Stderr} {
+		if sys.IsTerminal(f) {
+			c.size = f
+			break
+		}
+	}
+	return c
+}
+
+// run returns when the other side has hung up and all its output is written,
+// or when the user has typed the detach keys. While it runs, the user's
+// terminal is in raw mode and the container's has its size; afterwards, on
+// every way out, the terminal is as it was.
+func (c *console) run() (detached bool, err error) {
+	if sys.IsTerminal(c.in) {
+		restore, err := sys.MakeRaw(c.in)
+		if err != nil {
+			return false, &fault.Error{Op: "prepare the terminal", Err: err}
+		}
+		defer restore()
+	}
+	defer c.followSize()()
+	detach, stop := c.readInput()
+	output := make(chan error, 1)
+	go func() { output <- copyOutput(c.out, c.master) }()
+	select {
+	case err = <-output:
+		stop()
+		return false, err
+	case <-detach:
+		stop()
+		return true, nil
+	}
+}
+
+// copyOutput copies until the other side has hung up: a master says EIO then.
+func copyOutput(to io.Writer, master *os.File) error {
+	_, err := io.Copy(to, onlyReader{master})
+	if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// onlyReader hides what would make io.Copy ask the kernel to splice, which
+// terminals refuse.
+type onlyReader struct{ io.Reader }
+
+// followSize gives the container's terminal the size of the user's, now and at
+// every change, until the function returned is called.
+func (c *console) followSize() (stop func()) {
+	if c.size == nil {
+		return func() {}
+	}
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	c.resize()
+	var done sync.WaitGroup
+	done.Go(func() {
+		for range changed {
+			c.resize()
+		}
+	})
+	return func() {
+		signal.Stop(changed)
+		close(changed)
+		done.Wait()
+	}
+}
+
+// resize is best effort: a terminal of a wrong size is no reason to end.
+func (c *console) resize() {
+	if rows, columns, err := sys.WindowSize(c.size); err == nil {
+		_ = sys.SetWindowSize(c.master, rows, columns)
+	}
+}
+
+// readInput copies what the user types until stop is called, which returns
+// when no more of it will be read: what is typed later is the shell's. Detach
+// is closed when the detach keys were typed.
+func (c *console) readInput() (detach <-chan struct{}, stop func()) {
+	typed := make(chan struct{})
+	if c.in == nil {
+		return typed, func() {}
+	}
+	wake, waker, err := os.Pipe()
+	if err != nil {
+		return typed, func() {}
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		if c.copyInput(wake) {
+			close(typed)
+		}
+	})
+	return typed, func() {
+		waker.Close()
+		// A write to a container that does not read ends now.
+		if c.master.SetWriteDeadline(time.Unix(1, 0)) == nil {
+			done.Wait()
+			wake.Close()
+			c.master.SetWriteDeadline(time.Time{})
+		}
+	}
+}
+
+// copyInput reports whether the detach keys were typed.
+func (c *console) copyInput(wake *os.File) bool {
+	d := detacher{keys: c.keys}
+	buf := make([]byte, 4096)
+	for {
+		ready, err := sys.WaitRead(c.in, wake)
+		if err != nil || ready[1] {
+			return false
+		}
+		n, err := c.in.Read(buf)
+		out, detached := d.feed(buf[:n])
+		if _, werr := c.master.Write(out); werr != nil {
+			return detached
+		}
+		if detached {
+			return true
+		}
+		if err != nil {
+			c.endInput(d.held())
+			return false
+		}
+	}
+}
+
+// endInput tells the other side that no more comes: a terminal has no half
+// that could be closed, so it is told as a person would, with ctrl-d.
+func (c *console) endInput(held []byte) {
+	const endOfTransmission = 4
+	if !sys.IsTerminal(c.in) {
+		_, _ = c.master.Write(append(held, endOfTransmission))
+	}
+}
+
+// A detacher finds the detach keys in what is typed. What may become them is
+// held back until it is known.
+type detacher struct {
+	keys  []byte
+	match int // how many of keys are the last that were typed
+}
+
+// held is what was typed and not passed on yet.
+func (d *detacher) held() []byte { return append([]byte(nil), d.keys[:d.match]...) }
+
+// feed takes what was typed and returns what is to be passed on. What follows
+// the keys is dropped.
+func (d *detacher) feed(typed []byte) (out []byte, detached bool) {
+	if len(d.keys) == 0 {
+		return typed, false
+	}
+	for _, b := range typed {
+		held := append(d.held(), b)
+		// The longest end of what is held that begins the keys stays.
+		keep := min(len(held), len(d.keys))
+		for ; keep > 0 && string(held[len(held)-keep:]) != string(d.keys[:keep]); keep-- {
+		}
+		out = append(out, held[:len(held)-keep]...)
+		if d.match = keep; keep == len(d.keys) {
+			d.match = 0
+			return out, true
+		}
+	}
+	return out, false
+}
+
+// defaultDetachKeys are ctrl-p ctrl-q.
+func defaultDetachKeys() []byte { return []byte{16, 17} }
+
+// parseDetachKeys reads Docker's form: single characters and ctrl-X, with
+// commas between, X a letter or one of @ [ \ ] ^ _.
+func parseDetachKeys(s string) ([]byte, error) {
+	if s == "" {
+		return defaultDetachKeys(), nil
+	}
+	var keys []byte
+	for word := range strings.SplitSeq(s, ",") {
+		control, isControl := strings.CutPrefix(strings.ToLower(word), "ctrl-")
+		switch {
+		case len(word) == 1 && word[0] > ' ' && word[0] < 0x7f:
+			keys = append(keys, word[0])
+		case strings.EqualFold(word, "DEL"):
+			keys = append(keys, 0x7f)
+		case isControl && len(control) == 1 && (control[0] >= 'a' && control[0] <= 'z' || strings.Contains(`@[\]^_`, control)):
+			keys = append(keys, control[0]&0x1f)
+		default:
+			return nil, fmt.Errorf("unknown character: '%s': want single characters and ctrl-X with commas between", word)
+		}
+	}
+	return keys, nil
+}
+
+// checkTerminal refuses -it where nobody can type, as Docker does.
+func checkTerminal(env *Env, interactive, tty bool) error {
+	if interactive && tty && !sys.IsTerminal(env.In) {
+		return &fault.Error{Op: "use option", On: "-t", Kind: fault.Invalid, Err: errors.New("the input device is not a TTY"),
+			Hint: "leave out -t, or -i"}
+	}
+	return nil
+}
+
+// forwardSignals passes every signal that comes on to send, until stop is
+// called. Not those that are about this process alone: its children, its
+// broken pipes, its terminal, the Go runtime's own.
+func forwardSignals(send func(syscall.Signal) error) (stop func()) {
+	arrived := make(chan os.Signal, 128)
+	signal.Notify(arrived, forwarded()...)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for s := range arrived {
+			// A process that is gone needs no signal.
+			_ = send(s.(syscall.Signal))
+		}
+	})
+	return func() {
+		signal.Stop(arrived)
+		close(arrived)
+		done.Wait()
+	}
+}
+
+// forwarded are the signals that forwardSignals passes on.
+func forwarded() []os.Signal {
+	own := map[syscall.Signal]bool{
+		syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,
+		syscall.SIGTTIN: true, syscall.SIGTTOU: true,
+		// Nobody can catch these.
+		syscall.SIGKILL: true, syscall.SIGSTOP: true,
+		// These are errors of this process.
+		syscall.SIGSEGV: true, syscall.SIGBUS: true, syscall.SIGFPE: true, syscall.SIGILL: true, syscall.SIGPROF: true,
+		// The C library's.
+		32: true, 33: true,
+	}
+	var all []os.Signal
+	for s := syscall.Signal(1); s <= 64; s++ {
+		if !own[s] {
+			all = append(all, s)
+		}
+	}
+	return all
+}
