@@ -1,0 +1,26 @@
+// Package script runs the txtar scripts of testdata on the real binaries: what
+// a person types, what he reads, and the exit code.
+//
+//	takes    testdata/*.txt
+//	gives    a test for each
+//	touches  what the scripts do, in directories of their own
+//	state    test/cache keeps images between runs
+//
+// A script is a list of commands, as rsc.io/script describes them ("!" before
+// one that must fail, "?" before one that may), with files after it. These are
+// ours:
+//
+//	kiste ARG...                run kiste, with a store of the script's own
+//	code N PROGRAM ARG...       run a program, which must end with exit code N
+//	need WORD...                powers of package host, or programs
+//	mkimage DIR [KEY=VALUE...]  write an OCI layout with a busybox image, tag "test";
+//	                            arch=, user=, cmd=, entrypoint=, damage=layer|digest, bomb=SIZE
+//	registry                    start a registry on loopback, $REGISTRY is its host and port
+//	asuser PROGRAM ARG...       run as an ordinary user who has ranges of ids
+//	pty PROGRAM ARG...          run under a pseudo terminal
+//	kill9 TIME PROGRAM ARG...   run, and kill with signal 9 after TIME
+//	diskfull SIZE DIR           mount a file system of SIZE at DIR
+//
+// After each script the host must be as it was: mounts, links, cgroups and
+// processes.
+package script

@@ -1,0 +1,300 @@
+package script
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+	"rsc.io/script"
+
+	"kiste/host"
+	"kiste/internal/need"
+)
+
+// bin is the directory of the binaries under test.
+var bin string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "kiste-script")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	// an ordinary user of a script has to reach the binaries
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test", "-o", dir+"/", "./cmd/...")
+	build.Dir = "../.."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build kiste: %w\n%s", err, out)
+	}
+	bin = dir
+	return m.Run(), nil
+}
+
+// TestScripts runs one script after the other: each is to leave the host as it
+// was, which could not be told if others were at work.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScript(t, file) })
+	}
+}
+
+func runScript(t *testing.T, file string) {
+	before := floor(t)
+	t.Cleanup(func() {
+		if left := settle(t, before); len(left) > 0 {
+			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		}
+	})
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	// the parents of t.TempDir belong to root alone; an ordinary user must pass
+	for dir := work; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	state, err := script.NewState(ctx, work, environment(work))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := state.ExtractFiles(archive); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	defer func() {
+		if err := state.CloseAndWait(&log); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() || testing.Verbose() {
+			t.Log("\n" + log.String())
+		}
+	}()
+	if err := engine(t).Execute(state, file, bufio.NewReader(strings.NewReader(string(archive.Comment))), &log); err != nil {
+		t.Error(err)
+	}
+}
+
+func environment(work string) []string {
+	return []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"),
+		"HOME=" + work, "WORK=" + work, "TMPDIR=" + os.TempDir(),
+		"KISTE_LIB=" + work + "/lib", "KISTE_RUN=" + work + "/run",
+		"DOCKER_CONFIG=" + work + "/.docker", "LANG=C.UTF-8", "TERM=dumb",
+	}
+}
+
+func engine(t *testing.T) *script.Engine {
+	e := script.NewEngine()
+	for name, cmd := range map[string]script.Cmd{
+		"kiste":    kisteCmd(),
+		"code":     codeCmd(),
+		"need":     needCmd(t),
+		"mkimage":  mkimageCmd(),
+		"registry": registryCmd(t),
+		"asuser":   asuserCmd(),
+		"pty":      ptyCmd(),
+		"kill9":    kill9Cmd(),
+		"diskfull": diskfullCmd(t),
+	} {
+		e.Cmds[name] = cmd
+	}
+	return e
+}
+
+// command is a script.Cmd of a function that runs to its end.
+func command(summary, args string, least int, run func(s *script.State, args []string) (out, errs string, err error)) script.Cmd {
+	usage := script.CmdUsage{Summary: summary, Args: args}
+	return script.Command(usage, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		if len(args) < least {
+			return nil, script.ErrUsage
+		}
+		out, errs, err := run(s, args)
+		return func(*script.State) (string, string, error) { return out, errs, err }, nil
+	})
+}
+
+// program prepares a program with the script's directory and environment.
+func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder) {
+	path := args[0]
+	if !strings.Contains(path, "/") {
+		list, _ := s.LookupEnv("PATH")
+		for dir := range strings.SplitSeq(list, ":") {
+			if info, err := os.Stat(filepath.Join(dir, path)); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
+				path = filepath.Join(dir, path)
+				break
+			}
+		}
+	}
+	cmd := exec.CommandContext(s.Context(), path, args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Dir, cmd.Env = s.Getwd(), s.Environ()
+	cmd.WaitDelay = 5 * time.Second
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	return cmd, &out, &errs
+}
+
+func runProgram(s *script.State, args []string) (string, string, error) {
+	cmd, out, errs := program(s, args)
+	err := cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+func kisteCmd() script.Cmd {
+	return command("run kiste", "args...", 0, func(s *script.State, args []string) (string, string, error) {
+		return runProgram(s, append([]string{"kiste"}, args...))
+	})
+}
+
+func codeCmd() script.Cmd {
+	return command("run a program that must end with an exit code", "N program args...", 2, func(s *script.State, args []string) (string, string, error) {
+		want, err := strconv.Atoi(args[0])
+		if err != nil {
+			return "", "", err
+		}
+		out, errs, err := runProgram(s, args[1:])
+		var exit *exec.ExitError
+		got := 0
+		switch {
+		case errors.As(err, &exit):
+			got = exit.ExitCode()
+		case err != nil:
+			return out, errs, err
+		}
+		if got != want {
+			return out, errs, fmt.Errorf("exit code %d, want %d", got, want)
+		}
+		return out, errs, nil
+	})
+}
+
+func needCmd(t *testing.T) script.Cmd {
+	return command("skip, loudly, where a power or a program is missing", "word...", 1, func(s *script.State, args []string) (string, string, error) {
+		for _, word := range args {
+			if i := slices.IndexFunc(host.Powers(), func(p host.Power) bool { return p.Name == word }); i >= 0 {
+				need.Power(t, host.Powers()[i])
+			} else {
+				need.Program(t, word)
+			}
+		}
+		return "", "", nil
+	})
+}
+
+func ptyCmd() script.Cmd {
+	return command("run a program under a pseudo terminal", "program args...", 1, func(s *script.State, args []string) (string, string, error) {
+		var line []string
+		for _, a := range args {
+			line = append(line, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+		}
+		return runProgram(s, []string{"script", "-qefc", strings.Join(line, " "), "/dev/null"})
+	})
+}
+
+func kill9Cmd() script.Cmd {
+	return command("run a program and kill it after a time", "duration program args...", 2, func(s *script.State, args []string) (string, string, error) {
+		after, err := time.ParseDuration(args[0])
+		if err != nil {
+			return "", "", err
+		}
+		cmd, out, errs := program(s, args[1:])
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			return "", "", err
+		}
+		timer := time.AfterFunc(after, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		defer timer.Stop()
+		err = cmd.Wait()
+		return out.String(), errs.String(), err
+	})
+}
+
+// The ordinary user of asuser lives in files that a private mount namespace
+// lays over /etc, so that the host's own users stay as they are.
+const (
+	userID = "20000"
+	passwd = "root:x:0:0:root:/root:/bin/sh\nkistetest:x:" + userID + ":" + userID + ":a test:/tmp:/bin/sh\n"
+	group  = "root:x:0:\nkistetest:x:" + userID + ":\n"
+	ranges = "kistetest:200000:65536\n"
+)
+
+func asuserCmd() script.Cmd {
+	return command("run a program as an ordinary user with ranges of ids", "program args...", 1, func(s *script.State, args []string) (string, string, error) {
+		home := filepath.Join(s.Getwd(), "user")
+		etc := filepath.Join(s.Getwd(), "user-etc")
+		id, err := strconv.Atoi(userID)
+		if err != nil {
+			return "", "", err
+		}
+		for _, dir := range []string{home, etc, home + "/run"} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return "", "", err
+			}
+		}
+		for _, dir := range []string{home, home + "/run"} {
+			if err := os.Chown(dir, id, id); err != nil {
+				return "", "", err
+			}
+		}
+		mounts := ""
+		for name, text := range map[string]string{"passwd": passwd, "group": group, "subuid": ranges, "subgid": ranges} {
+			if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
+				return "", "", err
+			}
+			mounts += fmt.Sprintf("mount --bind '%s/%s' /etc/%s && ", etc, name, name)
+		}
+		line := mounts + `exec setpriv --reuid=` + userID + ` --regid=` + userID + ` --clear-groups --inh-caps=-all -- env -u KISTE_LIB -u KISTE_RUN "HOME=$0" "XDG_RUNTIME_DIR=$0/run" "$@"`
+		return runProgram(s, append([]string{"unshare", "--mount", "sh", "-c", line, home}, args...))
+	})
+}
+
+func diskfullCmd(t *testing.T) script.Cmd {
+	return command("mount a small file system", "size dir", 2, func(s *script.State, args []string) (string, string, error) {
+		dir := s.Path(args[1])
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return "", "", err
+		}
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=711,size="+args[0]); err != nil {
+			return "", "", err
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(dir, 0); err != nil {
+				t.Errorf("unmount %s: %v", dir, err)
+			}
+		})
+		return "", "", nil
+	})
+}
