@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 var floors = [][]string{
 	{"fault", "progress", "internal/sys", "host", "store", "internal/need"},
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/network", "kernel/privilege"},
-	{"image/reference", "image/source", "image/registry", "image/layout", "image/archive", "image/layer",
+	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/bundle", "container/plan", "container/process"},
 	{"engine", "engine/fetch"},

@@ -2,23 +2,18 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"kiste/fault"
 	"kiste/image/source"
 )
 
-const (
-	progressMade = 64 << 10 // bytes after which failures are forgotten: fewer, and a hostile server could go on for ever
-	slowest      = 4 << 10  // bytes that must come while Options.Stall is waited for
-)
-
-var errStalled = errors.New("nothing came any more")
+// progressMade is how many bytes make failures forgotten: with fewer a hostile
+// server could go on for ever.
+const progressMade = 64 << 10
 
 // A blob reads a blob and heals itself: when the connection breaks, the rest
 // is asked for. It is for one goroutine.
@@ -30,36 +25,31 @@ type blob struct {
 	o        Options
 
 	body     io.ReadCloser // nil: there is no connection
-	cancel   context.CancelCauseFunc
-	fresh    int64 // bytes since the last failure
+	fresh    int64         // bytes since the last failure
 	failures int
 }
 
 // open asks for the bytes from b.at on.
 func (b *blob) open() error {
-	ctx, cancel := context.WithCancelCause(b.ctx)
 	h := http.Header{}
 	if b.at > 0 {
 		h.Set("Range", "bytes="+strconv.FormatInt(b.at, 10)+"-")
 	}
-	res, err := b.endpoint.get(ctx, "blobs/"+b.d.Digest, h)
+	res, err := b.endpoint.get(b.ctx, "blobs/"+b.d.Digest, h)
 	if err != nil {
-		cancel(nil)
 		return err
 	}
-	body := &patient{ReadCloser: res.Body, ctx: ctx, cancel: cancel, limit: b.o.Stall}
-	if err := b.accept(res, body); err != nil {
-		cancel(nil)
+	if err := b.accept(res); err != nil {
 		res.Body.Close()
 		return err
 	}
-	b.body, b.cancel = body, cancel
+	b.body = res.Body
 	return nil
 }
 
 // accept checks that a response is what was asked for. A registry that gives
 // all of the blob instead of its rest has the beginning thrown away.
-func (b *blob) accept(res *http.Response, body io.Reader) error {
+func (b *blob) accept(res *http.Response) error {
 	switch res.StatusCode {
 	case http.StatusPartialContent:
 		from, size, ok := contentRange(res.Header.Get("Content-Range"))
@@ -71,7 +61,7 @@ func (b *blob) accept(res *http.Response, body io.Reader) error {
 		if res.ContentLength >= 0 && res.ContentLength != b.d.Size {
 			return b.invalid(fmt.Errorf("the registry has %d bytes of it and the manifest says %d", res.ContentLength, b.d.Size))
 		}
-		if _, err := io.CopyN(io.Discard, body, b.at); err != nil {
+		if _, err := io.CopyN(io.Discard, res.Body, b.at); err != nil {
 			return b.endpoint.unavailable(err)
 		}
 		return nil
@@ -160,55 +150,10 @@ func (b *blob) hangUp() {
 		return
 	}
 	b.body.Close()
-	b.cancel(nil)
 	b.body = nil
 }
 
 func (b *blob) Close() error {
 	b.hangUp()
 	return nil
-}
-
-// A patient reader gives up a body from which nothing, or next to nothing,
-// comes while it is waited for. Time that the consumer takes does not count.
-type patient struct {
-	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	limit  time.Duration
-
-	timer  *time.Timer
-	waited time.Duration
-	got    int64
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	if p.timer == nil {
-		p.timer = time.AfterFunc(p.limit, func() { p.cancel(errStalled) })
-	} else {
-		p.timer.Reset(p.limit)
-	}
-	start := time.Now()
-	n, err := p.ReadCloser.Read(b)
-	p.timer.Stop()
-	p.waited += time.Since(start)
-	p.got += int64(n)
-	if p.waited > p.limit {
-		if p.got < slowest {
-			p.cancel(errStalled)
-			return n, errStalled
-		}
-		p.waited, p.got = 0, 0
-	}
-	if err != nil && err != io.EOF && p.ctx.Err() != nil {
-		err = context.Cause(p.ctx)
-	}
-	return n, err
-}
-
-func (p *patient) Close() error {
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	return p.ReadCloser.Close()
 }

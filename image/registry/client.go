@@ -233,12 +233,20 @@ func (c *client) once(make func(scheme string) (*http.Request, error)) (*http.Re
 	return res, err
 }
 
+// try sends one request. The body that comes does not wait for ever.
 func (c *client) try(make func(scheme string) (*http.Request, error), scheme string) (*http.Response, error) {
 	req, err := make(scheme)
 	if err != nil {
 		return nil, err
 	}
-	return c.http.Do(req)
+	ctx, cancel := context.WithCancelCause(req.Context())
+	res, err := c.http.Do(req.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	res.Body = &patient{ReadCloser: res.Body, ctx: ctx, cancel: cancel, limit: c.o.Stall}
+	return res, nil
 }
 
 // noTLS reports whether err is that of a server that speaks no TLS, or has no

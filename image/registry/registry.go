@@ -190,7 +190,7 @@ func describe(name string, h http.Header, b []byte) (source.Descriptor, []byte, 
 		return d, b, nil
 	}
 	said := h.Get("Docker-Content-Digest")
-	schema1 := strings.Contains(mediaType, "manifest.v1") // whose digest leaves the signature out
+	schema1 := strings.Contains(mediaType, "distribution.manifest.v1") // whose digest leaves the signature out
 	if strings.HasPrefix(said, "sha256:") && said != d.Digest && !schema1 {
 		return d, nil, &fault.Error{Op: "verify manifest", On: name, Kind: fault.Invalid,
 			Err: fmt.Errorf("the registry says %.80q and its content has the digest %s", said, d.Digest)}

@@ -61,7 +61,7 @@ func (a *authorizer) note() string {
 func (a *authorizer) answer(ctx context.Context, res *http.Response, used string) (retry bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.value != used {
+	if a.value != used && a.value != "" {
 		return true, nil // another goroutine did
 	}
 	challenges := parseChallenges(res.Header.Values("WWW-Authenticate"))

@@ -116,7 +116,7 @@ func kindOf(b []byte, keys []string, place string) (string, error) {
 	if err := json.Unmarshal(b, &own); err != nil {
 		return "", invalid("the manifest: %w", err)
 	}
-	if string(own.SchemaVersion) == "1" || strings.Contains(place, "manifest.v1+") || has(keys, "fsLayers") {
+	if string(own.SchemaVersion) == "1" || strings.Contains(place, "distribution.manifest.v1+") || has(keys, "fsLayers") {
 		return "", &fault.Error{Op: "read manifest", Kind: fault.Unsupported,
 			Err:  errors.New("it is of Docker's schema 1, which was given up in 2017"),
 			Hint: "build or push the image again with any newer tool"}
