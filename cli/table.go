@@ -35,6 +35,8 @@ func table() []row {
 		{"cgroup freeze", cgroupFreezeCommand},
 		{"cgroup thaw", cgroupThawCommand},
 		{"cgroup kill", cgroupKillCommand},
+		{"privilege run", privilegeRunCommand},
+		{"privilege show", privilegeShowCommand},
 
 		{"Kiste itself", nil},
 		{"version", versionCommand},

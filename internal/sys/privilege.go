@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -148,4 +149,13 @@ func OpenPath(path string) (fd int, dir bool, err error) {
 		return -1, false, onPath("fstat", path, err)
 	}
 	return fd, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
+
+// Owner is the user id in what stat(2) told of a file.
+func Owner(info os.FileInfo) (uint32, bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return st.Uid, true
 }

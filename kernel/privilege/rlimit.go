@@ -14,9 +14,12 @@ const Infinity = ^uint64(0)
 
 // An Rlimit is one resource limit of getrlimit(2).
 type Rlimit struct {
-	Resource   int    // RLIMIT_ of sys/resource.h
-	Name       string // as Docker writes it: "nofile"
-	Soft, Hard uint64 // in the resource's own unit: bytes, seconds, processes, files
+	Resource int    `json:"-"`    // RLIMIT_ of sys/resource.h
+	Name     string `json:"name"` // as Docker writes it: "nofile"
+
+	// In the resource's own unit: bytes, seconds, processes, files.
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
 }
 
 // rlimits are the resources by number; the numbers are those of every
