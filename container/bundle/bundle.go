@@ -78,10 +78,6 @@ type Facts struct {
 	// IDMapped: bind mounts can be id-mapped.
 	IDMapped bool
 
-	// RecursiveReadOnly: mount_setattr(2) can make a whole tree read-only
-	// (Linux 5.12 and later).
-	RecursiveReadOnly bool
-
 	// CgroupParent is the directory below which the container's cgroup is
 	// made, "/kiste" for instance. Empty: "/kiste".
 	CgroupParent string

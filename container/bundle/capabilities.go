@@ -6,25 +6,12 @@ import (
 	"strings"
 
 	"kiste/fault"
+	"kiste/kernel/privilege"
 )
 
-// defaultCapabilities are Docker's 14.
-func defaultCapabilities() []string {
-	return []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-		"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"}
-}
-
-// allCapabilities are capabilities(7), by number.
-func allCapabilities() []string {
-	names := strings.Split("CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "+
-		"NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE "+
-		"SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "+
-		"SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE", " ")
-	for i := range names {
-		names[i] = "CAP_" + names[i]
-	}
-	return names
-}
+// allCapabilities are those of Linux 5.9 and later, whatever the running
+// kernel's are: a newer one is added by name.
+func allCapabilities() []string { return privilege.Caps(1<<41 - 1).Names() }
 
 // tweakCapabilities applies --cap-add and --cap-drop to the default set.
 func tweakCapabilities(add, drop []string, privileged bool) ([]string, error) {
@@ -39,7 +26,7 @@ func tweakCapabilities(add, drop []string, privileged bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := defaultCapabilities()
+	base := privilege.DefaultCaps.Names()
 	switch {
 	case slices.Contains(add, "ALL"):
 		base, add = allCapabilities(), nil

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -42,9 +41,7 @@ func (c *compiler) mounts() error {
 	mine = append(mine, c.files(targets)...)
 	slices.SortStableFunc(mine, func(a, b Mount) int { return strings.Count(a.Target, "/") - strings.Count(b.Target, "/") })
 	for _, m := range mine {
-		if err := c.userMount(m); err != nil {
-			return err
-		}
+		c.userMount(m)
 	}
 	if c.w.Init && !c.w.PID.shared() {
 		c.addMount(c.mapped(specs.Mount{Destination: InitPath, Type: "bind", Source: c.host.Init, Options: []string{"bind", "ro"}}), "--init")
@@ -89,9 +86,9 @@ func (c *compiler) standardMounts() []specs.Mount {
 	if shm == 0 {
 		shm = defaultShm
 	}
-	ro := []string{"ro"}
+	ro, deep := []string{"ro"}, []string{"rro"}
 	if c.w.Privileged {
-		ro = nil
+		ro, deep = nil, nil
 	}
 	bind := func(dir string, more ...string) specs.Mount {
 		return specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: slices.Concat([]string{"rbind"}, quiet, more)}
@@ -109,11 +106,11 @@ func (c *compiler) standardMounts() []specs.Mount {
 		mounts[0] = bind("/proc")
 	}
 	if !c.mountable(c.w.Network) {
-		mounts[3] = bind("/sys", ro...)
+		mounts[3] = bind("/sys", deep...)
 	}
 	if !c.mountable(c.w.CgroupNS) {
 		// Never writable (CVE-2023-25809).
-		mounts[4] = bind("/sys/fs/cgroup", "ro")
+		mounts[4] = bind("/sys/fs/cgroup", "rro")
 	}
 	if !c.mountable(c.w.IPC) {
 		mounts[5] = bind("/dev/mqueue")
@@ -139,12 +136,12 @@ func (c *compiler) devptsOptions() []string {
 }
 
 // userMount adds one that is not the kernel's.
-func (c *compiler) userMount(m Mount) error {
+func (c *compiler) userMount(m Mount) {
 	from := strings.TrimSpace(m.option + " " + m.origin)
 	switch m.Type {
 	case "tmpfs":
 		c.addMount(specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: tmpfsOptions(m)}, from)
-		return nil
+		return
 	case "file":
 		c.Files = append(c.Files, File{Path: m.Target, Data: []byte(m.Source), Index: len(c.Spec.Mounts)})
 		m.Source = ""
@@ -152,36 +149,29 @@ func (c *compiler) userMount(m Mount) error {
 		c.Volumes = append(c.Volumes, Volume{Index: len(c.Spec.Mounts), Mount: m, Anonymous: m.Type == "volume" && m.Source == ""})
 		m.ReadOnly = m.ReadOnly || m.Type == "image"
 	}
-	options, err := c.bindOptions(m)
-	if err != nil {
-		return err
-	}
 	c.propagate(m.Propagation)
-	spec := specs.Mount{Destination: m.Target, Type: m.Type, Source: m.Source, Options: options}
+	spec := specs.Mount{Destination: m.Target, Type: m.Type, Source: m.Source, Options: bindOptions(m)}
 	if !m.NoIDMap {
 		spec = c.mapped(spec)
 	}
 	c.addMount(spec, from)
-	return nil
 }
 
-func (c *compiler) bindOptions(m Mount) ([]string, error) {
+func bindOptions(m Mount) []string {
 	options := []string{"rbind"}
 	if m.NonRecursive || m.Type == "file" {
 		options = []string{"bind"}
 	}
 	if m.ReadOnly {
-		deep := !m.WritableBelow && !m.NonRecursive && c.host.RecursiveReadOnly
-		if m.ForceReadOnly && !deep {
-			return nil, badOption("--mount", fault.Unsupported, errors.New("this host cannot make a whole tree read-only"))
-		}
+		// Every kernel that Kiste runs on can make a whole tree read-only.
+		deep := !m.WritableBelow && !slices.Contains(options, "bind")
 		options = append(options, map[bool]string{true: "rro", false: "ro"}[deep])
 	}
 	propagation := m.Propagation
 	if propagation == "" {
 		propagation = "rprivate"
 	}
-	return append(options, propagation), nil
+	return append(options, propagation)
 }
 
 // mapped makes a bind show its owners as they are on the host: uid 1000 stays

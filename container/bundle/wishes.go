@@ -21,12 +21,10 @@ type Wishes struct {
 	RootFS      bool   // --rootfs: the image argument is a directory
 
 	// Its streams.
-	Interactive bool     // -i: stdin is the user's
-	TTY         bool     // -t
-	Detach      bool     // -d
-	Attach      []string // -a: "stdin", "stdout", "stderr"; empty: the usual
-	DetachKeys  []byte   // as read from a terminal; nil: ctrl-p ctrl-q
-	NoSigProxy  bool     // --sig-proxy=false
+	Interactive bool   // -i: stdin is the user's
+	TTY         bool   // -t
+	DetachKeys  []byte // as read from a terminal; nil: ctrl-p ctrl-q
+	NoSigProxy  bool   // --sig-proxy=false
 
 	// Its process.
 	Args        []string // what follows the image
