@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // Options say how Compile makes a group. The zero value makes a new one.
@@ -164,7 +165,9 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 		add := func(file, value string) {
 			c.writes[h.Mount] = append(c.writes[h.Mount], Step{Op: Write, Path: path.Join(dir, file), Value: value, For: field, Controller: "devices"})
 		}
-		add("devices.deny", "a")
+		if len(rules) == 0 || rules[0].Allow || rules[0].v1()[0] != "a" {
+			add("devices.deny", "a") // a new group allows all: a list begins with nothing
+		}
 		for _, r := range rules {
 			for _, v := range r.v1() {
 				add(r.file(), v)
@@ -239,6 +242,39 @@ func Tasks(steps []Step) []string {
 		}
 	}
 	return files
+}
+
+// Enter moves the calling thread, which must be locked to its goroutine, into
+// the version 1 directories that steps make, so that what it forks is born
+// there. Leave moves it back and must be called on the same thread: Go never
+// ends a process's first thread, which would hold the group for ever.
+func Enter(l Layout, steps []Step) (leave func() error, err error) {
+	const self = "/proc/thread-self/cgroup"
+	table, err := sys.ReadKnob(self, 1<<20)
+	if err != nil {
+		return nil, &fault.Error{Op: "read", On: self, Err: err}
+	}
+	var back []string
+	leave = func() error {
+		for _, f := range back {
+			if err := sys.WriteKnob(f, "0"); err != nil {
+				return wrap("leave cgroup for", f, err)
+			}
+		}
+		return nil
+	}
+	for _, f := range Tasks(steps) {
+		if err := sys.WriteKnob(f, "0"); err != nil {
+			leave()
+			return nil, wrap("enter cgroup", path.Dir(f), err)
+		}
+		for _, h := range l.V1 {
+			if old, ok := parseMembership(table, h); ok && strings.HasPrefix(f, h.Mount+"/") {
+				back = append(back, path.Join(h.Dir(old), "tasks"))
+			}
+		}
+	}
+	return leave, nil
 }
 
 // AttachSteps move the process pid with all its threads into the group that

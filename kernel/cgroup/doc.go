@@ -38,9 +38,10 @@
 // so just before (30 to 50 µs when somebody did; mkdir 15 to 40 µs, rmdir
 // 10 to 30 µs). Two ways avoid it: clone3(2) with CLONE_INTO_CGROUP and the
 // directory that UnifiedDir names, and on version 1 a thread that writes "0"
-// into the tasks files that Tasks names, for itself: before the fork, or in
-// the child, which has one thread only. A thread that does so and then calls
-// execve(2) takes the whole process along. Attach is for everything else.
+// into the tasks files that Tasks names, for itself: before the fork, as Enter
+// does, or in the child, which has one thread only. A thread that does so and
+// then calls execve(2) takes the whole process along. Attach is for everything
+// else.
 //
 // # Privileges
 //
