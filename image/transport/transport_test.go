@@ -22,6 +22,7 @@ import (
 // One suite, one row for each transport. All but the first are written by
 // skopeo.
 func TestTransports(t *testing.T) {
+	need.Program(t, "skopeo", "docker-registry")
 	dir := t.TempDir()
 	oci := filepath.Join(dir, "oci")
 	sourcetest.Build(t, oci)
@@ -54,6 +55,7 @@ func TestTransports(t *testing.T) {
 }
 
 func TestIndexFromEveryPlaceThatKeepsIndexes(t *testing.T) {
+	need.Program(t, "skopeo", "docker-registry")
 	dir := t.TempDir()
 	oci := filepath.Join(dir, "oci")
 	sourcetest.Build(t, oci)
@@ -90,6 +92,7 @@ func TestIndexFromEveryPlaceThatKeepsIndexes(t *testing.T) {
 }
 
 func TestCompressedArchives(t *testing.T) {
+	need.Program(t, "skopeo")
 	dir := t.TempDir()
 	sourcetest.Build(t, dir+"/oci")
 	sourcetest.Skopeo(t, "copy", "-q", "oci:"+dir+"/oci:"+sourcetest.Tag, "docker-archive:"+dir+"/a.tar:app:1")

@@ -11,16 +11,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"kiste/internal/need"
 )
 
 // Registry starts Debian's docker-registry on a port of loopback and gives its
-// HOST:PORT; it ends with the test. More is added to its configuration, such
+// HOST:PORT; it ends with the test, which has asked need.Program for
+// docker-registry. More is added to its configuration, such
 // as an auth section.
 func Registry(t testing.TB, more string) string {
 	t.Helper()
-	need.Program(t, "docker-registry")
 	address := freePort(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
@@ -61,10 +59,9 @@ func freePort(t testing.TB) string {
 }
 
 // Skopeo runs skopeo, which makes the formats that we read: an independent
-// witness.
+// witness. The test has asked need.Program for it.
 func Skopeo(t testing.TB, args ...string) {
 	t.Helper()
-	need.Program(t, "skopeo")
 	cmd := exec.Command("skopeo", append([]string{"--insecure-policy"}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("skopeo %v: %v\n%s", args, err, out)
