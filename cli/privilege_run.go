@@ -33,7 +33,7 @@ func privilegeRunCommand() *Command {
 
 Capabilities are changed from those that you hold. LIST is names with commas, as in capabilities(7), with or without "CAP_", or one of the words default (the fourteen that Docker gives), all (that you hold) and none. They reach a COMMAND that runs as root; one that runs as another user gets those of --ambient only.
 
-With one of the --landlock options no file can be opened but those below the paths given, so the program itself and its libraries must be below one of them, /usr and /lib for instance. Nothing needs to be mounted for that, and it holds for all children.
+With one of the --landlock options no file can be opened but those below the paths given, so the program itself and its libraries must be below one of them, /usr and /lib for instance. Nothing needs to be mounted for that, and it holds for all children. Ports are those of TCP: UDP and MPTCP pass.
 
 An ordinary user can use --seccomp, --landlock-..., --no-new-privs and lower limits: the first two then imply --no-new-privs, with which setuid programs such as sudo give no privileges. Root needs it without CAP_SYS_ADMIN only.
 

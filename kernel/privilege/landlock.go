@@ -25,7 +25,9 @@ const (
 		unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 )
 
-// Rights over ports, LANDLOCK_ACCESS_NET_, and scopes, LANDLOCK_SCOPE_.
+// Rights over ports, LANDLOCK_ACCESS_NET_, and scopes, LANDLOCK_SCOPE_. Ports
+// are those of TCP sockets: UDP and MPTCP ones pass, unless a seccomp filter
+// stops them.
 const (
 	PortsBind    uint64 = unix.LANDLOCK_ACCESS_NET_BIND_TCP
 	PortsConnect uint64 = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
