@@ -69,25 +69,39 @@ func badImage(field string, err error) error {
 	return &fault.Error{Op: "use the image's", On: field, Kind: fault.Invalid, Err: err}
 }
 
-// args puts entrypoint and command together by Docker's rules: a given
-// entrypoint makes the image's command void.
-func (c *compiler) args() error {
-	entry, cmd, from := c.w.Entrypoint, c.w.Args, "command line"
-	if len(entry) == 0 {
-		if entry = c.image.Entrypoint; len(entry) > 0 {
-			from = "image: Entrypoint, " + from
-		}
+// Command is what a container runs, by Docker's rules: a given entrypoint makes
+// the image's command void, and an empty one is none.
+func (w *Wishes) Command(image ImageConfig) (entrypoint, cmd []string) {
+	entrypoint, cmd = w.Entrypoint, w.Args
+	if len(entrypoint) == 0 {
+		entrypoint = image.Entrypoint
 		if len(cmd) == 0 {
-			cmd = c.image.Cmd
-			from = strings.Replace(from, "command line", "image: Cmd", 1)
+			cmd = image.Cmd
 		}
-	} else {
-		from = "--entrypoint, " + from
 	}
-	if len(entry) == 1 && entry[0] == "" {
-		entry = nil
+	if len(entrypoint) == 1 && entrypoint[0] == "" {
+		entrypoint = nil
 	}
-	args := slices.Concat(entry, cmd)
+	return entrypoint, cmd
+}
+
+// argsFrom says where Command has its words from.
+func (c *compiler) argsFrom() string {
+	switch {
+	case len(c.w.Entrypoint) > 0:
+		return "--entrypoint, command line"
+	case len(c.w.Args) == 0:
+		return "image: Entrypoint, image: Cmd"
+	case len(c.image.Entrypoint) > 0:
+		return "image: Entrypoint, command line"
+	}
+	return "command line"
+}
+
+func (c *compiler) args() error {
+	from := c.argsFrom()
+	entrypoint, cmd := c.w.Command(*c.image)
+	args := slices.Concat(entrypoint, cmd)
 	if len(args) == 0 || args[0] == "" {
 		return &fault.Error{Op: "run a container", Kind: fault.Invalid, Err: errors.New("no command specified"),
 			Hint: "the image names no command of its own: write one after the image"}
@@ -121,7 +135,7 @@ func (c *compiler) environment() error {
 			return badImage("Env", fmt.Errorf("invalid environment variable: %q", e))
 		}
 	}
-	env = mergeEnv(mergeEnv(env, c.image.Env), c.w.Env)
+	env = MergeEnv(MergeEnv(env, c.image.Env), c.w.Env)
 	c.Spec.Process.Env = env
 	c.Origin["process.env"] = "default, image: Env, -e"
 	c.NeedHome = !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") })
@@ -138,8 +152,9 @@ func (c *compiler) environment() error {
 	return nil
 }
 
-// mergeEnv puts more over env, keeping the place of what is replaced.
-func mergeEnv(env, more []string) []string {
+// MergeEnv puts more over env, keeping the place of what is replaced; a bare
+// name removes.
+func MergeEnv(env, more []string) []string {
 	place := make(map[string]int, len(env)+len(more))
 	out := make([]string, 0, len(env)+len(more))
 	for _, e := range slices.Concat(env, more) {

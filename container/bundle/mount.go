@@ -20,7 +20,7 @@ func ParseVolume(spec, cwd string) (Mount, error) {
 	if slices.Contains(part, "") {
 		return Mount{}, fmt.Errorf("invalid spec: %s: empty section between colons", spec)
 	}
-	m := Mount{Type: "volume", Target: part[len(part)-1], option: "-v", origin: spec}
+	m := Mount{Type: "volume", Target: part[len(part)-1], Option: "-v", Text: spec}
 	switch len(part) {
 	case 1:
 	case 2:
@@ -51,10 +51,10 @@ func volumeSource(m *Mount, cwd string) error {
 		m.Source = path.Clean(m.Source)
 	}
 	if m.Type == "volume" && m.Propagation != "" {
-		return fmt.Errorf("invalid volume specification: '%s': propagation is for host directories", m.origin)
+		return fmt.Errorf("invalid volume specification: '%s': propagation is for host directories", m.Text)
 	}
 	if m.Type == "bind" && m.NoCopy {
-		return fmt.Errorf("invalid volume specification: '%s': nocopy is for volumes", m.origin)
+		return fmt.Errorf("invalid volume specification: '%s': nocopy is for volumes", m.Text)
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func ParseMount(spec, cwd string) (Mount, error) {
 	if err != nil {
 		return Mount{}, err
 	}
-	m := Mount{Type: "volume", option: "--mount", origin: spec}
+	m := Mount{Type: "volume", Option: "--mount", Text: spec}
 	var kinds []string // "bind", "volume" … whose own options were given
 	for _, field := range fields {
 		key, value, has := strings.Cut(field, "=")
@@ -253,7 +253,7 @@ func setPair(m map[string]string, pair string) map[string]string {
 // ParseTmpfs reads the value of --tmpfs: "TARGET[:OPTION,…]".
 func ParseTmpfs(spec string) (Mount, error) {
 	target, options, _ := strings.Cut(spec, ":")
-	m := Mount{Type: "tmpfs", Target: target, option: "--tmpfs", origin: spec}
+	m := Mount{Type: "tmpfs", Target: target, Option: "--tmpfs", Text: spec}
 	for o := range strings.SplitSeq(options, ",") {
 		if o == "" {
 			continue

@@ -25,7 +25,7 @@ func (c *compiler) mounts() error {
 	targets := map[string]bool{}
 	for _, m := range mine {
 		if targets[m.Target] {
-			return badOption(m.option, fault.Conflict, fmt.Errorf("Duplicate mount point: %s", m.Target))
+			return badOption(m.Option, fault.Conflict, fmt.Errorf("Duplicate mount point: %s", m.Target))
 		}
 		targets[m.Target] = true
 	}
@@ -63,7 +63,7 @@ func (c *compiler) userMounts() ([]Mount, error) {
 	}
 	slices.Sort(volumes)
 	for i, v := range volumes {
-		m := Mount{Type: "volume", Target: path.Clean("/" + v), option: "image: Volumes", origin: v}
+		m := Mount{Type: "volume", Target: path.Clean("/" + v), Option: "image: Volumes", Text: v}
 		if slices.Contains(volumes[:i], m.Target) || slices.ContainsFunc(mine, func(u Mount) bool { return u.Target == m.Target }) {
 			continue
 		}
@@ -137,7 +137,7 @@ func (c *compiler) devptsOptions() []string {
 
 // userMount adds one that is not the kernel's.
 func (c *compiler) userMount(m Mount) {
-	from := strings.TrimSpace(m.option + " " + m.origin)
+	from := strings.TrimSpace(m.Option + " " + m.Text)
 	switch m.Type {
 	case "tmpfs":
 		c.addMount(specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: tmpfsOptions(m)}, from)
@@ -252,7 +252,7 @@ func (c *compiler) files(taken map[string]bool) []Mount {
 		{"/etc/hosts", c.hosts()},
 	} {
 		if !taken[f.path] {
-			files = append(files, Mount{Type: "file", Target: f.path, Source: f.data, ReadOnly: c.w.ReadOnly, option: "default"})
+			files = append(files, Mount{Type: "file", Target: f.path, Source: f.data, ReadOnly: c.w.ReadOnly, Option: "default"})
 		}
 	}
 	return files

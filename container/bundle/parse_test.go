@@ -580,7 +580,7 @@ func TestTweakCapabilities(t *testing.T) {
 }
 
 func TestMergeEnv(t *testing.T) {
-	got := mergeEnv(mergeEnv([]string{"PATH=a", "HOSTNAME=h"}, []string{"X=1", "PATH=b"}), []string{"X", "Y=2", "HOSTNAME=", "NEW", "Y=3"})
+	got := MergeEnv(MergeEnv([]string{"PATH=a", "HOSTNAME=h"}, []string{"X=1", "PATH=b"}), []string{"X", "Y=2", "HOSTNAME=", "NEW", "Y=3"})
 	if want := []string{"PATH=b", "HOSTNAME=", "Y=3"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q; want %q", got, want)
 	}

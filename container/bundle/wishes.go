@@ -173,23 +173,25 @@ type Mount struct {
 	ReadOnly bool
 
 	// Of a bind.
-	Propagation    string // "rprivate" when empty
-	NonRecursive   bool   // bind-recursive=disabled
-	WritableBelow  bool   // bind-recursive=writable: only the top is read-only
-	ForceReadOnly  bool   // bind-recursive=readonly: fail rather than not
-	CreateSource   bool   // make a directory where there is nothing, as -v does
-	Relabel        string // "z" or "Z", SELinux
-	NoIDMap        bool   // noidmap: owners as the kernel shows them
-	Subpath        string // of a volume or an image
-	NoCopy         bool   // of a volume: do not fill it from the image
-	Driver         string
-	DriverOptions  map[string]string
-	Labels         map[string]string
-	TmpfsSize      int64
-	TmpfsMode      uint32
-	TmpfsOptions   []string // as in mount(8), from --tmpfs
-	Consistency    string   // taken and ignored, as Docker does on Linux
-	option, origin string   // "-v", and what was written, for errors and Origin
+	Propagation   string // "rprivate" when empty
+	NonRecursive  bool   // bind-recursive=disabled
+	WritableBelow bool   // bind-recursive=writable: only the top is read-only
+	ForceReadOnly bool   // bind-recursive=readonly: fail rather than not
+	CreateSource  bool   // make a directory where there is nothing, as -v does
+	Relabel       string // "z" or "Z", SELinux
+	NoIDMap       bool   // noidmap: owners as the kernel shows them
+	Subpath       string // of a volume or an image
+	NoCopy        bool   // of a volume: do not fill it from the image
+	Driver        string
+	DriverOptions map[string]string
+	Labels        map[string]string
+	TmpfsSize     int64
+	TmpfsMode     uint32
+	TmpfsOptions  []string // as in mount(8), from --tmpfs
+	Consistency   string   // taken and ignored, as Docker does on Linux
+
+	// Option is "-v", "--mount" or "--tmpfs", and Text what followed it.
+	Option, Text string
 }
 
 // A Device is a host's device to be in the container.
