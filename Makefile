@@ -50,7 +50,7 @@ vm:
 
 bench: build
 	test/bench/deps
-	go run ./test/bench
+	go run ./test/bench $(BENCHFLAGS)
 
 man: build
 	mkdir -p bin/man
