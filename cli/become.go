@@ -44,7 +44,7 @@ func lookCommand(name string) (string, error) {
 // become makes this process the program at path, which lookCommand found. It
 // returns only when that fails, with exit code 126.
 func become(path string, argv []string) error {
-	err := syscall.Exec(path, argv, os.Environ())
+	err := sys.Exec(path, argv)
 	hint := ""
 	if errors.Is(err, syscall.ENOEXEC) {
 		hint = "it is neither a program of this architecture nor a script with #!"
