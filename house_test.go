@@ -35,7 +35,7 @@ var floors = [][]string{
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/bundle", "container/plan", "container/process"},
-	{"engine", "engine/fetch"},
+	{"engine/inspect", "engine", "engine/fetch"},
 	{"cli", "cli/heavy"},
 	{"cmd/kiste", "cmd/kisted"},
 }
@@ -54,7 +54,7 @@ type guest struct {
 var guests = []guest{
 	{"golang.org/x/sys", []string{"internal/sys", "kernel/...", "container/...", "image/..."},
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
-	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "kernel/privilege", "kernel/cgroup"},
+	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup"},
 		"the words of the OCI runtime specification; a bundle is one"},
 	{"github.com/klauspost/compress", []string{"image/layer", "image/archive", "engine/fetch", "test/bench/pull"},
 		"zstd layers, and a gzip that is twice as fast as the standard library's"},

@@ -1,0 +1,296 @@
+// Package inspect says in Docker's words what a container or an image is: the
+// JSON that "docker inspect" prints and that programs read.
+//
+//	takes    Container and Image: what the engine knows of one
+//	gives    values that encoding/json writes as Docker does, field for field
+//	touches  nothing
+//	state    none
+//
+// Fields of things that Kiste does not have are there with Docker's empty
+// value, since programs read them without asking.
+//
+// "kiste inspect" prints this JSON itself. "kiste inspect --format" needs
+// text/template, which costs every start of a program that links it 0.1 ms of
+// 1.05 (measured, 1500 interleaved starts), so that kiste becomes kisted for
+// it.
+package inspect
+
+import (
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+)
+
+// A Container is what the engine knows of one.
+type Container struct {
+	ID        string
+	Name      string
+	Created   time.Time
+	ImageID   string // "sha256:…" of its config
+	ImageName string // as the user wrote it
+	Driver    string // of its snapshot
+	Image     bundle.ImageConfig
+	Wishes    bundle.Wishes
+	Result    *bundle.Result
+	State     State
+
+	// Sources are the directories of volumes and images, by target.
+	Sources map[string]string
+	// VolumeNames are the names of volumes, by target: also those that were
+	// made for anonymous ones.
+	VolumeNames map[string]string
+	// Paths of the files made for it, by their place inside.
+	FilePaths map[string]string
+	LogPath   string
+
+	// NetworkPath is where its network namespace can be joined.
+	NetworkPath string
+}
+
+// A State is what a container does. A zero time is one that has not come.
+type State struct {
+	Status     string // "created", "running", "paused", "exited"
+	PID        int
+	ExitCode   int
+	OOMKilled  bool
+	Error      string
+	StartedAt  time.Time
+	FinishedAt time.Time
+}
+
+// ContainerJSON is a container as GET /containers/{id}/json answers.
+type ContainerJSON struct {
+	ID              string `json:"Id"`
+	Created         string
+	Path            string
+	Args            []string
+	State           StateJSON
+	Image           string
+	ResolvConfPath  string
+	HostnamePath    string
+	HostsPath       string
+	LogPath         string
+	Name            string
+	RestartCount    int
+	Driver          string
+	Platform        string
+	MountLabel      string
+	ProcessLabel    string
+	AppArmorProfile string
+	ExecIDs         []string
+	HostConfig      HostConfigJSON
+	GraphDriver     GraphDriverJSON
+	Mounts          []MountJSON
+	Config          ConfigJSON
+	NetworkSettings NetworkSettingsJSON
+}
+
+// StateJSON is Docker's State.
+type StateJSON struct {
+	Status     string
+	Running    bool
+	Paused     bool
+	Restarting bool
+	OOMKilled  bool
+	Dead       bool
+	Pid        int
+	ExitCode   int
+	Error      string
+	StartedAt  string
+	FinishedAt string
+}
+
+// GraphDriverJSON is Docker's GraphDriver.
+type GraphDriverJSON struct {
+	Data map[string]string
+	Name string
+}
+
+// MountJSON is one of Docker's Mounts.
+type MountJSON struct {
+	Type        string
+	Name        string `json:",omitempty"`
+	Source      string
+	Destination string
+	Driver      string `json:",omitempty"`
+	Mode        string
+	RW          bool
+	Propagation string
+}
+
+// ConfigJSON is Docker's Config, of containers and images.
+type ConfigJSON struct {
+	Hostname     string
+	Domainname   string
+	User         string
+	AttachStdin  bool
+	AttachStdout bool
+	AttachStderr bool
+	ExposedPorts map[string]struct{} `json:",omitempty"`
+	Tty          bool
+	OpenStdin    bool
+	StdinOnce    bool
+	Env          []string
+	Cmd          []string
+	Healthcheck  *bundle.Healthcheck `json:",omitempty"`
+	Image        string
+	Volumes      map[string]struct{}
+	WorkingDir   string
+	Entrypoint   []string
+	OnBuild      []string `json:",omitempty"`
+	Labels       map[string]string
+	StopSignal   string   `json:",omitempty"`
+	StopTimeout  *int     `json:",omitempty"`
+	Shell        []string `json:",omitempty"`
+}
+
+// NetworkSettingsJSON is Docker's NetworkSettings.
+type NetworkSettingsJSON struct {
+	SandboxID  string
+	SandboxKey string
+	Ports      map[string][]any
+	Networks   map[string]NetworkJSON
+}
+
+// NetworkJSON is one network that a container is on.
+type NetworkJSON struct {
+	IPAMConfig          any
+	Links               []string
+	Aliases             []string
+	DriverOpts          map[string]string
+	GwPriority          int
+	NetworkID           string
+	EndpointID          string
+	Gateway             string
+	IPAddress           string
+	MacAddress          string
+	IPPrefixLen         int
+	IPv6Gateway         string
+	GlobalIPv6Address   string
+	GlobalIPv6PrefixLen int
+	DNSNames            []string
+}
+
+// JSON is c in Docker's shape.
+func (c *Container) JSON() ContainerJSON {
+	spec := c.Result.Spec
+	args := spec.Process.Args
+	if len(args) > 2 && args[0] == bundle.InitPath {
+		args = args[2:]
+	}
+	return ContainerJSON{
+		ID: c.ID, Created: stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
+		ResolvConfPath: c.FilePaths["/etc/resolv.conf"], HostnamePath: c.FilePaths["/etc/hostname"], HostsPath: c.FilePaths["/etc/hosts"],
+		LogPath: c.LogPath, Name: "/" + c.Name, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
+		HostConfig: c.hostConfig(), GraphDriver: GraphDriverJSON{Name: c.Driver}, Mounts: c.mounts(), Config: c.config(), NetworkSettings: c.network(),
+	}
+}
+
+func (s *State) json() StateJSON {
+	return StateJSON{
+		Status: s.Status, Running: s.Status == "running" || s.Status == "paused", Paused: s.Status == "paused", OOMKilled: s.OOMKilled,
+		Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
+	}
+}
+
+// stamp is Docker's form of a time: RFC 3339 in UTC, year 1 for none.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// list is never null, as Docker has it for Args.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func table[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return m
+}
+
+func (c *Container) config() ConfigJSON {
+	w := &c.Wishes
+	entrypoint, cmd := w.Command(c.Image)
+	dir := c.Result.Spec.Process.Cwd
+	if w.Workdir == "" && c.Image.WorkingDir == "" {
+		dir = ""
+	}
+	signal := w.StopSignal
+	if signal == "" {
+		signal = c.Image.StopSignal
+	}
+	var volumes map[string]struct{}
+	for target := range c.Image.Volumes {
+		volumes = table(volumes)
+		volumes[target] = struct{}{}
+	}
+	return ConfigJSON{
+		Hostname: c.Result.Spec.Hostname, Domainname: w.Domainname, User: c.Result.User,
+		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.Image.ExposedPorts,
+		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.Interactive, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
+		Healthcheck: c.Image.Healthcheck, Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
+		Labels: table(c.Result.Labels), StopSignal: signal, StopTimeout: w.StopTimeout, Shell: c.Image.Shell,
+	}
+}
+
+// mounts are the binds, volumes, images and tmpfs that somebody asked for.
+func (c *Container) mounts() []MountJSON {
+	out := []MountJSON{}
+	asked := c.Wishes.Mounts
+	for _, v := range c.Result.Volumes {
+		if v.Mount.Option == "image: Volumes" {
+			asked = append(asked[:len(asked):len(asked)], v.Mount)
+		}
+	}
+	for _, m := range asked {
+		j := MountJSON{Type: m.Type, Source: m.Source, Destination: m.Target, Mode: m.Relabel, RW: !m.ReadOnly, Propagation: m.Propagation}
+		switch m.Type {
+		case "bind":
+			if j.Propagation == "" {
+				j.Propagation = "rprivate"
+			}
+		case "volume":
+			j.Name, j.Source, j.Driver = c.VolumeNames[m.Target], c.Sources[m.Target], driver(m)
+			if j.Mode == "" {
+				j.Mode = "z"
+			}
+		case "image":
+			j.Source, j.RW = c.Sources[m.Target], false
+		case "tmpfs":
+			if m.Option == "--tmpfs" {
+				continue // Docker has these in HostConfig.Tmpfs alone
+			}
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+func driver(m bundle.Mount) string {
+	if m.Driver == "" {
+		return "local"
+	}
+	return m.Driver
+}
+
+func (c *Container) network() NetworkSettingsJSON {
+	n := NetworkSettingsJSON{SandboxKey: c.NetworkPath, Ports: map[string][]any{}, Networks: map[string]NetworkJSON{}}
+	switch kind := c.Wishes.Network.Kind; kind {
+	case bundle.Default, bundle.None, bundle.Private:
+		n.Networks["none"] = NetworkJSON{}
+	case bundle.HostNS:
+		n.Networks["host"] = NetworkJSON{}
+	}
+	return n
+}
+
+// ulimit is Docker's form: -1 for no limit.
+func ulimit(r specs.POSIXRlimit) UlimitJSON {
+	return UlimitJSON{Name: strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_")), Hard: int64(r.Hard), Soft: int64(r.Soft)}
+}
