@@ -64,7 +64,13 @@ func enterGroup(name string, lim cgroup.Limits) error {
 			return err
 		}
 	}
-	steps, err := cgroup.Compile(l, group, lim, cgroup.Options{Exist: name != ""})
+	o := cgroup.Options{Exist: name != ""}
+	if g, err := cgroup.Open(l, group); err == nil {
+		if u, err := g.Usage(); err == nil && u.Memory != nil {
+			o.Memory = u.Memory.Limit
+		}
+	}
+	steps, err := cgroup.Compile(l, group, lim, o)
 	if err != nil {
 		return err
 	}

@@ -50,13 +50,16 @@ func groupNamed(name string) (*cgroup.Group, cgroup.Layout, error) {
 		return nil, l, err
 	}
 	g, err := cgroup.Open(l, group)
-	if fault.KindOf(err) == fault.NotFound && parent != cgroup.Parent {
-		// Asked from within a group: one of the host's.
-		if outer, bad := namedGroup(cgroup.Parent, name); bad == nil {
-			if og, err := cgroup.Open(l, outer); err == nil {
-				return og, l, nil
-			}
-		}
+	if fault.KindOf(err) != fault.NotFound {
+		return g, l, err
+	}
+	// Asked from within a group, the name may be one of those beside it.
+	family, bad := cgroup.Delegated(l)
+	if bad != nil {
+		return nil, l, err
+	}
+	if group, bad = namedGroup(family, name); bad == nil {
+		g, err = cgroup.Open(l, group)
 	}
 	return g, l, err
 }

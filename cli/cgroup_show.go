@@ -44,6 +44,7 @@ func shownGroup(l cgroup.Layout, args []string) (string, error) {
 			return "", err
 		}
 		cgroup.Sweep(l, parent, groupOfRun, groupOfPID)
+		cgroup.Tidy(l, parent)
 		if _, err := cgroup.Open(l, parent); err != nil {
 			return "", nil
 		}
@@ -75,6 +76,9 @@ func showTree(out io.Writer, l cgroup.Layout, group, indent string) error {
 		return err
 	}
 	for _, child := range groupsBelow(g) {
+		if at := path.Join(group, child); at == cgroup.Leaf(l, group) {
+			continue // holds the processes of group, which are shown
+		}
 		// A group that vanished meanwhile is not worth an error.
 		showTree(out, l, path.Join(group, child), indent+"  ")
 	}

@@ -19,8 +19,9 @@ type Options struct {
 	// a limit: cpu, memory, pids and io, as far as the host has them.
 	Account bool
 
-	// Memory is the limit in force, where Exist; it decides whether version
-	// 1 takes the new memory limit or the new swap limit first.
+	// Memory is the limit in force, where Exist, and 0 or -1 where there is
+	// none: it decides whether version 1 takes the new memory limit or the
+	// new swap limit first.
 	Memory int64
 }
 

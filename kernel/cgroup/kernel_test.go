@@ -332,6 +332,19 @@ func TestCreateOfExistingGroupIsRefused(t *testing.T) {
 	}
 }
 
+// A group that may exist and does not: its memory limit goes before its swap
+// limit, as in every new one.
+func TestCreateOfGroupThatMayExist(t *testing.T) {
+	l, p := ground(t)
+	if _, ok := l.Find("memory"); !ok {
+		t.Skip("NEEDS the memory controller")
+	}
+	lim := Limits{Memory: Memory{Limit: 16 << 20, Swap: 32 << 20}}
+	if _, err := Create(l, p, lim, Options{Exist: true}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Whatever step fails, nothing may stay behind.
 func TestUndoAtEveryStep(t *testing.T) {
 	l, p := ground(t)

@@ -104,6 +104,19 @@ func TestParseFiles(t *testing.T) {
 	}
 }
 
+func TestFamily(t *testing.T) {
+	for in, want := range map[string]string{"/kiste/web": "/kiste", "/a.slice/kiste/run-1/kiste/x": "/a.slice/kiste", "/kiste": "", "/": "", "/my-kiste/x": "", "/kisten/x": ""} {
+		if got, ok := familyOf(in); ok != (want != "") || ok && got != want {
+			t.Errorf("familyOf(%q) = %q, %v; want %q", in, got, ok, want)
+		}
+	}
+	for in, want := range map[string]string{"/kiste/web/main": "/kiste/web", "/kiste/web": "/kiste/web"} {
+		if got := Outer(in); got != want {
+			t.Errorf("Outer(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestAbandoned(t *testing.T) {
 	const gone = "4194303" // above any pid_max in use
 	for name, want := range map[string]bool{"run-" + gone: true, "run.2-" + gone: true, "pid-" + gone: true,

@@ -29,14 +29,13 @@ func Place(l Layout) (string, error) {
 }
 
 // Ours reports whether the group at path is one that Kiste made.
-func Ours(group string) bool {
-	parts := strings.Split(group, "/")
-	for i, p := range parts {
-		if p == path.Base(Parent) && i < len(parts)-1 {
-			return true
-		}
-	}
-	return false
+func Ours(group string) bool { _, ok := familyOf(group); return ok }
+
+// familyOf is the path of the outermost parent of groups of Kiste's above
+// group: "/a/kiste" of "/a/kiste/run-1/main".
+func familyOf(group string) (string, bool) {
+	above, _, ok := strings.Cut(group, Parent+"/")
+	return above + Parent, ok
 }
 
 // Outer is the group that limits the processes of group: itself, or on version
@@ -60,7 +59,8 @@ func Leaf(l Layout, group string) string {
 
 // Delegated tells whether and where the caller may make groups. Otherwise its
 // error says why not: fault.Unsupported without cgroups, else fault.Denied.
-// Source: systemd's CGROUP_DELEGATION.
+// Who is in a group of ours is told where that one's family is. Source: systemd's
+// CGROUP_DELEGATION.
 func Delegated(l Layout) (string, error) {
 	base, ok := l.Base()
 	if !ok {
@@ -85,6 +85,9 @@ func Delegated(l Layout) (string, error) {
 	}
 	if !writable(l, own) {
 		return "", no("cgroup "+own+" is not delegated to this user", ask)
+	}
+	if family, ok := familyOf(own); ok {
+		return family, nil
 	}
 	for at := own; at != "/" && writable(l, at); at = path.Dir(at) {
 		procs, err := sys.ReadKnob(base.Dir(at)+"/cgroup.procs", 64)
@@ -130,6 +133,14 @@ func Sweep(l Layout, parent string, prefixes ...string) {
 		if g, err := Open(l, path.Join(parent, e.Name())); err == nil {
 			g.rmdir()
 		}
+	}
+}
+
+// Tidy removes the group at parent itself where it is empty: the last one
+// turns off the light.
+func Tidy(l Layout, parent string) {
+	for _, h := range l.All() {
+		sys.Rmdir(h.Dir(parent)) // ENOTEMPTY, EBUSY: it is in use
 	}
 }
 

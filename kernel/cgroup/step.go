@@ -250,15 +250,28 @@ func (s Step) attach() error {
 }
 
 // Do carries out steps in order. When one fails those before it are undone in
-// reverse, and its error is returned.
+// reverse, and its error is returned. When a directory above vanished
+// meanwhile, since Tidy of another process found it empty, it starts again.
 func Do(steps []Step) error {
+	const tries = 5
+	var err error
+	for range tries {
+		var vanished bool
+		if vanished, err = doOnce(steps); !vanished {
+			break
+		}
+	}
+	return err
+}
+
+func doOnce(steps []Step) (vanished bool, err error) {
 	for i, s := range steps {
 		if err := s.Do(); err != nil {
 			Undo(steps[:i])
-			return err
+			return i > 0 && (s.Op == Mkdir || s.Op == Enable) && errors.Is(err, fs.ErrNotExist), err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // Undo undoes steps in reverse.

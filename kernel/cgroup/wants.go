@@ -82,7 +82,7 @@ func memoryWants(lim Limits, o Options) ([]want, error) {
 		}
 		add("swap", "memory.memsw.limit_in_bytes", "memory.swap.max", swap, m.Swap)
 		// Version 1 keeps memory <= memory+swap at every moment.
-		if m.Limit != 0 && o.Exist && (m.Swap < 0 || o.Memory >= 0 && o.Memory < m.Swap) {
+		if m.Limit != 0 && o.Exist && (m.Swap < 0 || o.Memory > 0 && o.Memory < m.Swap) {
 			w[0], w[1] = w[1], w[0]
 		}
 	}
