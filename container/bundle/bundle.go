@@ -86,14 +86,15 @@ type Facts struct {
 	CgroupV2 bool
 
 	// Thermal are the paths of this host's thermal_throttle directories in
-	// /sys/devices/system/cpu, which are masked.
+	// /sys/devices/system/cpu, which are masked; see host.Thermal.
 	Thermal []string
 
 	// CPUs is the number of CPUs that are online. Zero: not known.
 	CPUs int
 
 	// Device says what a path of the host is: itself if it is a device, or
-	// all devices below it if it is a directory. Paths are as on the host.
+	// all devices below it if it is a directory. Paths are as on the host;
+	// see host.Devices.
 	Device func(path string) ([]specs.LinuxDevice, error)
 
 	// Devices are all of the host's, for --privileged.
