@@ -22,7 +22,7 @@ func linearSteps(spec *specs.LinuxSeccomp, nr uint32) int {
 	}
 	var numbers []uint32
 	for _, call := range c.calls[0] {
-		numbers = append(numbers, call.nr)
+		numbers = append(numbers, call.nr())
 	}
 	slices.Sort(numbers)
 	const before, after = 4, 1 // load and check architecture, load number, check x32; return

@@ -128,11 +128,12 @@ type rule struct {
 	conds []condition
 }
 
-// A call is a rule of one system call of one architecture.
-type call struct {
-	nr   uint32
-	rule rule
-}
+// A call is a system call's number in the upper half and in the lower half
+// which of the compiler's rules is for it: sorted, the rules of one number
+// stand together in the profile's order.
+type call uint64
+
+func (c call) nr() uint32 { return uint32(c >> 32) }
 
 // Compile turns an OCI profile into a filter for a kernel of architecture
 // goarch, as runc and libseccomp would, with a binary search over the numbers
@@ -175,6 +176,7 @@ func Compile(spec *specs.LinuxSeccomp, goarch string) (Filter, error) {
 // A compiler collects the rules by architecture.
 type compiler struct {
 	archs    []arch
+	rules    []rule
 	calls    [][]call // beside archs
 	fallback uint32   // the default action
 	enosys   bool     // calls newer than the profile get ENOSYS
@@ -278,10 +280,10 @@ func (c *compiler) readRule(i int, entry specs.LinuxSyscall) error {
 	if err != nil {
 		return err
 	}
+	first := len(c.rules)
+	c.rules = append(c.rules, rules...)
 	for _, name := range entry.Names {
-		for a := range c.archs {
-			c.add(a, name, rules)
-		}
+		c.add(name, first, len(rules))
 	}
 	return nil
 }
@@ -315,20 +317,28 @@ func split(i int, ret uint32, args []specs.LinuxSeccompArg) ([]rule, error) {
 	return rules, nil
 }
 
-func (c *compiler) add(a int, name string, rules []rule) {
-	table := syscallTable(c.archs[a].goarch)
-	if nr, ok := syscallNumber(table, name); ok {
-		for _, r := range rules {
-			c.calls[a] = append(c.calls[a], call{nr, r})
+// add makes n rules from first on those of a system call, in every
+// architecture that has one of that name.
+func (c *compiler) add(name string, first, n int) {
+	for a, arch := range c.archs {
+		if nr, ok := syscallNumber(syscallTable(arch.goarch), name); ok {
+			for i := range n {
+				c.calls[a] = append(c.calls[a], call(nr)<<32|call(first+i))
+			}
 		}
 	}
-	through, argument := muxed(name)
-	if argument == 0 || len(rules[0].conds) > 0 || c.muxed[0] && through == "socketcall" || c.muxed[1] && through == "ipc" {
+	if c.muxed[0] && c.muxed[1] || len(c.rules[first].conds) > 0 {
 		return
 	}
-	if nr, ok := syscallNumber(table, through); ok {
-		c.calls[a] = append(c.calls[a], call{nr, rule{rules[0].ret, []condition{{0, specs.OpEqualTo, argument, 0}}}})
+	if through, argument := muxed(name); argument != 0 && !c.muxed[0] && through == "socketcall" || argument != 0 && !c.muxed[1] && through == "ipc" {
+		c.addMuxed(through, rule{c.rules[first].ret, []condition{{0, specs.OpEqualTo, argument, 0}}})
 	}
+}
+
+// addMuxed adds a rule for socketcall or ipc.
+func (c *compiler) addMuxed(name string, r rule) {
+	c.rules = append(c.rules, r)
+	c.add(name, len(c.rules)-1, 1)
 }
 
 func (c *compiler) flags(names []specs.LinuxSeccompFlag) (uint, error) {
@@ -377,11 +387,11 @@ type span struct {
 
 // spans cuts the numbers of one architecture from lo on into spans.
 func (c *compiler) spans(lo uint32, calls []call) []span {
-	slices.SortStableFunc(calls, func(a, b call) int { return cmp.Compare(a.nr, b.nr) })
+	slices.Sort(calls)
 	newer := uint32(noCall) // the first number newer than the profile
 	for _, call := range calls {
-		if c.enosys && call.nr&^x32Bit < armOwn {
-			newer = call.nr + 1
+		if c.enosys && call.nr()&^x32Bit < armOwn {
+			newer = call.nr() + 1
 		}
 	}
 	var out []span
@@ -393,8 +403,8 @@ func (c *compiler) spans(lo uint32, calls []call) []span {
 		return span{lo: next, ret: c.fallback}
 	}
 	for len(calls) > 0 {
-		nr, n := calls[0].nr, 1
-		for n < len(calls) && calls[n].nr == nr {
+		nr, n := calls[0].nr(), 1
+		for n < len(calls) && calls[n].nr() == nr {
 			n++
 		}
 		if nr > next {
@@ -411,11 +421,11 @@ func (c *compiler) decide(nr uint32, calls []call) span {
 	s := span{lo: nr, ret: c.fallback}
 	always := false
 	for _, call := range calls {
-		switch {
-		case len(call.rule.conds) > 0:
-			s.rules = append(s.rules, call.rule)
-		case !always && call.rule.ret != c.fallback:
-			s.ret, always = call.rule.ret, true
+		switch r := c.rules[uint32(call)]; {
+		case len(r.conds) > 0:
+			s.rules = append(s.rules, r)
+		case !always && r.ret != c.fallback:
+			s.ret, always = r.ret, true
 		}
 	}
 	if always {
