@@ -1,0 +1,118 @@
+package heavy
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"text/template"
+	"unicode"
+
+	"kiste/fault"
+)
+
+// Format writes one line for each of values, made by text as Docker's --format
+// has it: a template of text/template with Docker's functions, or "json". A
+// field is found by its Go name and by its JSON name. Kind: fault.Invalid.
+func Format(w io.Writer, text string, values []any) error {
+	if text == "json" {
+		text = "{{json .}}"
+	}
+	t, err := template.New("").Funcs(formatFuncs()).Parse(text)
+	if err != nil {
+		return badFormat(text, err)
+	}
+	for _, v := range values {
+		var b bytes.Buffer
+		if err := t.Execute(&b, v); err != nil {
+			b.Reset()
+			if err := executeRaw(t, &b, v); err != nil {
+				return badFormat(text, err)
+			}
+		}
+		b.WriteByte('\n')
+		if _, err := w.Write(b.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func badFormat(text string, err error) error {
+	return &fault.Error{Op: "use format", On: text, Kind: fault.Invalid, Err: err, Hint: "it is a template such as {{.State.Status}} or {{json .Mounts}}"}
+}
+
+// executeRaw tries the names that the JSON has. A field that is not there is
+// an error, as it is for Docker.
+func executeRaw(t *template.Template, b *bytes.Buffer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var raw any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&raw); err != nil {
+		return err
+	}
+	return t.Option("missingkey=error").Execute(b, raw)
+}
+
+// formatFuncs are Docker's: https://docs.docker.com/engine/cli/formatting/.
+func formatFuncs() template.FuncMap {
+	return template.FuncMap{
+		"json": func(v any) (string, error) {
+			var b bytes.Buffer
+			e := json.NewEncoder(&b)
+			e.SetEscapeHTML(false)
+			err := e.Encode(v)
+			return strings.TrimSpace(b.String()), err
+		},
+		"split": strings.Split,
+		"join":  func(s any, sep string) string { return strings.Join(texts(s), sep) },
+		"title": title,
+		"lower": strings.ToLower,
+		"upper": strings.ToUpper,
+		"pad": func(s string, before, after int) string {
+			if s == "" {
+				return s
+			}
+			return strings.Repeat(" ", min(max(before, 0), 1000)) + s + strings.Repeat(" ", min(max(after, 0), 1000))
+		},
+		"truncate": func(s string, n int) string {
+			if r := []rune(s); n >= 0 && len(r) > n {
+				return string(r[:n])
+			}
+			return s
+		},
+	}
+}
+
+// texts is a list of strings, typed or as JSON has it.
+func texts(v any) []string {
+	switch list := v.(type) {
+	case []string:
+		return list
+	case []any:
+		var out []string
+		for _, e := range list {
+			if s, ok := e.(string); ok {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+// title makes the first letter of every word a capital.
+func title(s string) string {
+	before := ' '
+	return strings.Map(func(r rune) rune {
+		first := unicode.IsSpace(before)
+		if before = r; first {
+			return unicode.ToTitle(r)
+		}
+		return r
+	}, s)
+}
