@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"kiste/kernel/cgroup"
@@ -29,6 +30,19 @@ func cgroupKillCommand() *Command {
 				return err
 			}
 			return g.Wait(ctx)
+		})
+}
+
+func cgroupRemoveCommand() *Command {
+	return cgroupVerb("cgroup remove", "remove an empty group",
+		"Removes the group and those below it. A group with processes is refused; kill it first.",
+		func(ctx context.Context, g *cgroup.Group) error {
+			if pids, err := g.Procs(); err != nil || len(pids) > 0 {
+				ended, cancel := context.WithCancel(ctx)
+				cancel() // no waiting: the error names a process
+				return errors.Join(err, g.Remove(ended))
+			}
+			return g.Remove(ctx)
 		})
 }
 

@@ -33,7 +33,7 @@ func cgroupRunCommand() *Command {
 		Short: "run a command with limits on CPU, memory, I/O and processes",
 		Long: `Makes a cgroup, enters it and becomes COMMAND: no other process stays. Without a limit the command is still a group that can be looked at, frozen and killed.
 
-The group is below /kiste, or below a group that was delegated to you, or, started inside another "kiste cgroup run", below that one's: both limits hold then. With --name it stays when the command has ended, with its counters, and can be used again; remove it with rmdir. Without, it is removed by a later "kiste cgroup" command once it is empty.
+The group is below /kiste, or below a group that was delegated to you, or, started inside another "kiste cgroup run", below that one's: both limits hold then. With --name it stays when the command has ended, with its counters, and can be used again, until "kiste cgroup remove". Without, it is removed by a later "kiste cgroup" command once it is empty.
 
 The exit code is the command's; 125 if the group could not be made, 126 if the command cannot be executed, 127 if it is not there.`,
 		Options: append(cgroupOptions(&lim), Option{"--name", "NAME", "name of the group; it then stays", String(&name)}),

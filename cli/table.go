@@ -35,6 +35,11 @@ func table() []row {
 		{"cgroup freeze", cgroupFreezeCommand},
 		{"cgroup thaw", cgroupThawCommand},
 		{"cgroup kill", cgroupKillCommand},
+		{"cgroup remove", cgroupRemoveCommand},
+		{"namespace run", namespaceRunCommand},
+		{"namespace enter", namespaceEnterCommand},
+		{"namespace list", namespaceListCommand},
+		{"namespace pin", namespacePinCommand},
 		{"privilege run", privilegeRunCommand},
 		{"privilege show", privilegeShowCommand},
 

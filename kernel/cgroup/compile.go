@@ -46,7 +46,7 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := compiler{group: group, o: o, needed: map[string][]string{}, writes: map[string][]Step{}}
+	c := compiler{group: group, o: o, needed: map[string][]string{}, wished: map[string][]string{}, writes: map[string][]Step{}}
 	c.need(base, "")
 	for _, w := range wants {
 		if err := c.want(l, w); err != nil {
@@ -74,6 +74,7 @@ type compiler struct {
 	group  string
 	o      Options
 	needed map[string][]string
+	wished map[string][]string // for accounting: no error when it cannot be
 	writes map[string][]Step
 }
 
@@ -140,7 +141,11 @@ func place(l Layout, w want) (Hierarchy, bool) {
 
 func (c *compiler) account(l Layout) {
 	for _, name := range accounting {
-		if h, ok := l.Find(name); ok {
+		h, ok := l.Find(name)
+		switch {
+		case ok && h.V2 && !contains(c.needed[h.Mount], name):
+			c.wished[h.Mount] = append(c.wished[h.Mount], name)
+		case ok:
 			c.need(h, name)
 		}
 	}
@@ -188,11 +193,11 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 func (c *compiler) hierarchy(h Hierarchy) []Step {
 	var steps []Step
 	parts := strings.Split(strings.Trim(c.group, "/"), "/")
-	enable := "+" + strings.Join(c.needed[h.Mount], " +")
 	at := "/"
 	for i, part := range parts {
-		if h.V2 && len(c.needed[h.Mount]) > 0 {
-			steps = append(steps, Step{Op: Enable, Path: path.Join(h.Dir(at), "cgroup.subtree_control"), Value: enable, V2: true})
+		if h.V2 {
+			steps = append(steps, enables(h.Dir(at), c.needed[h.Mount], false)...)
+			steps = append(steps, enables(h.Dir(at), c.wished[h.Mount], true)...)
 		}
 		at = path.Join(at, part)
 		leaf := i == len(parts)-1
@@ -207,6 +212,14 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 		}
 	}
 	return append(steps, c.writes[h.Mount]...)
+}
+
+// enables is the step that hands controllers on from the group dir.
+func enables(dir string, controllers []string, optional bool) []Step {
+	if len(controllers) == 0 {
+		return nil
+	}
+	return []Step{{Op: Enable, Path: path.Join(dir, "cgroup.subtree_control"), Value: "+" + strings.Join(controllers, " +"), V2: true, Optional: optional}}
 }
 
 // Dirs are the directories of the group that steps make, the unified one

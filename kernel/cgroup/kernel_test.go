@@ -651,3 +651,71 @@ func BenchmarkWayIn(b *testing.B) {
 		}
 	})
 }
+
+// A host with version 1 alone freezes, kills and waits through the freezer.
+func TestVersion1Alone(t *testing.T) {
+	need.Power(t, host.Root, host.CgroupV1)
+	l, p := ground(t)
+	l.Unified = Hierarchy{}
+	if _, ok := l.Find("freezer"); !ok {
+		t.Skip("NEEDS the freezer")
+	}
+	g, err := Create(l, p, Limits{}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, h := range l.V1 {
+			sys.Rmdir(h.Dir(Parent))
+		}
+	})
+	defer end(t, g)
+	c := start(t, g, "sleep 100 & while :; do :; done")
+	settle(t, "two processes", func() bool { return inside(g) == 2 })
+	ctx, cancel := within(t, 5*time.Second)
+	defer cancel()
+	if err := g.Freeze(ctx); err != nil || !g.Frozen() {
+		t.Fatalf("Freeze: %v, Frozen %v", err, g.Frozen())
+	}
+	first := ticks(t, c.Process.Pid)
+	time.Sleep(50 * time.Millisecond)
+	if now := ticks(t, c.Process.Pid); now != first {
+		t.Errorf("a frozen process went from %q to %q", first, now)
+	}
+	if own, err := Of(l, c.Process.Pid); err != nil || own != p {
+		t.Errorf("Of = %q, %v; want %q", own, err, p)
+	}
+	go c.Wait()
+	if err := errors.Join(g.Kill(ctx), g.Wait(ctx)); err != nil || inside(g) != 0 {
+		t.Errorf("Kill and Wait: %v, %d inside", err, inside(g))
+	}
+}
+
+// Of many groups that start at once, each finds the parent that another one
+// may just have tidied away.
+func TestCreateWhileOthersTidy(t *testing.T) {
+	l, p := ground(t)
+	done := make(chan error, 4)
+	for i := range 4 {
+		go func() {
+			for range 30 {
+				g, err := Create(l, fmt.Sprintf("%s/at-%d", p, i), Limits{}, Options{})
+				if err != nil {
+					done <- err
+					return
+				}
+				if err := g.Remove(context.Background()); err != nil {
+					done <- err
+					return
+				}
+				Tidy(l, p)
+			}
+			done <- nil
+		}()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,10 +1,12 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -73,6 +75,9 @@ func Delegated(l Layout) (string, error) {
 		return &fault.Error{Op: "create cgroup", Kind: fault.Denied, Err: errText(why), Hint: hint}
 	}
 	const ask = "run it in a cgroup of your own: systemd-run --user --scope -p Delegate=yes kiste …, or as root"
+	if errors.Is(sys.Access(base.Dir("/"), 2), syscall.EROFS) {
+		return "", no("cgroups are mounted read-only here, as in a container", "")
+	}
 	if !base.V2 || len(l.V1) > 0 {
 		return "", no("this host mounts cgroup version 1, which belongs to root", "run as root, or boot with systemd.unified_cgroup_hierarchy=1")
 	}

@@ -39,7 +39,7 @@ type Step struct {
 	For        string       // the OCI field it comes from, "linux.resources.memory.limit"; may be empty
 	Controller string       // of a Write: the controller whose file it is
 	Or         []File       // of a Write: what to do instead when Path is missing, in order
-	Optional   bool         // of a Write: no error when Path and all of Or are missing
+	Optional   bool         // of a Write: no error when Path and all of Or are missing; of an Enable: no error
 	Rules      []DeviceRule // of a Guard
 	V2         bool         // in the unified hierarchy
 	Leaf       bool         // of a Mkdir: the group itself, not one above
@@ -97,7 +97,7 @@ func (s Step) mkdir() error {
 		return nil
 	case errors.Is(err, fs.ErrExist):
 		return &fault.Error{Op: "create cgroup", On: s.Path, Kind: fault.Exists, Err: syscall.EEXIST,
-			Hint: "take another name, or remove the group: rmdir " + s.Path}
+			Hint: `take another name, or remove that group: "kiste cgroup remove"`}
 	case errors.Is(err, syscall.EAGAIN):
 		return &fault.Error{Op: "create cgroup", On: s.Path, Err: syscall.EAGAIN,
 			Hint: "cgroup.max.descendants or cgroup.max.depth of a group above is reached"}
@@ -138,6 +138,12 @@ func (s Step) enable() error {
 	if len(missing) == 0 {
 		return nil
 	}
+	if s.Optional {
+		for _, c := range missing { // alone: one that is refused takes no other along
+			sys.WriteKnob(s.Path, c)
+		}
+		return nil
+	}
 	err = sys.WriteKnob(s.Path, strings.Join(missing, " "))
 	e := &fault.Error{Op: "enable controllers " + strings.Join(missing, " "), On: s.Path, Err: err}
 	switch {
@@ -150,6 +156,10 @@ func (s Step) enable() error {
 	case errors.Is(err, syscall.EBUSY):
 		e.Err = syscall.EBUSY
 		e.Hint = "a version 2 group with processes of its own cannot hand controllers on: move them into a group below first"
+	case fault.KindOf(err) == fault.Denied && os.Geteuid() != 0:
+		e.Err = errText("these controllers are not delegated to this user")
+		e.Kind = fault.Denied
+		e.Hint = "systemctl edit user@.service, and set there: [Service] Delegate=cpu cpuset io memory pids"
 	default:
 		return denied(e.Op, s.Path, err)
 	}
