@@ -1,0 +1,334 @@
+package sys
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ChildCall is one system call that a forked child makes.
+type ChildCall struct {
+	Nr   uintptr
+	Args [6]ChildArg
+
+	// Out, if not nil, gets the call's result. It must point into memory
+	// that outlives the fork.
+	Out *int32
+
+	OnErr    OnErr
+	Errno    syscall.Errno // for IgnoreErrno
+	Skip     int32         // how many calls to pass over: for SkipOnErr, and with SkipOnOK after success
+	SkipOnOK bool
+	Want     int32 // a smaller result is an error (EPIPE); 0: any will do
+}
+
+// A ChildArg is a number, the address of bytes, or what an earlier call left
+// in a slot.
+type ChildArg struct {
+	Value uintptr
+	Bytes []byte // its address is the argument
+	Slot  *int32 // its value at the time of the call is the argument
+}
+
+// OnErr says what a failing call means.
+type OnErr uint8
+
+// What a failing call means.
+const (
+	Fail        OnErr = iota // the child ends; Start's error names the call
+	Ignore                   // nothing
+	IgnoreErrno              // nothing if the error is Errno, else Fail
+	SkipOnErr                // pass over the next Skip calls
+	Note                     // remember the error for FailNoted, go on
+	FailNoted                // no call at all: fail with the error remembered last
+	ExitOnOK                 // a second clone: whoever gets a result above 0 leaves
+)
+
+// raw is a ChildCall without pointers to follow: what the child reads.
+type raw struct {
+	nr     uintptr
+	args   [6]uintptr
+	slots  [6]*int32
+	out    *int32
+	skip   int32
+	want   int32
+	errno  syscall.Errno
+	onErr  OnErr
+	skipOK bool
+}
+
+// A Child is a process forked from this one that makes the calls of a list
+// and nothing else: no allocation, no lock, no Go scheduler. The list ends in
+// an execve.
+type Child struct {
+	PID   int
+	PidFD int
+	sock  int // our end
+	keep  []raw
+}
+
+// ChildOptions says how to fork.
+type ChildOptions struct {
+	// Flags are unix.CLONE_NEW* bits and CLONE_INTO_CGROUP.
+	Flags uint64
+
+	// CgroupFD is the directory to be born in, for CLONE_INTO_CGROUP.
+	CgroupFD int
+
+	// Sock is where the calls find the child's end of the socket.
+	Sock *int32
+}
+
+// A ChildError is a call of a child that failed.
+type ChildError struct {
+	Index int // of the call in the list
+	Errno syscall.Errno
+}
+
+func (e *ChildError) Error() string { return fmt.Sprintf("call %d: %v", e.Index, e.Errno) }
+
+func (e *ChildError) Unwrap() error { return e.Errno }
+
+// cloneArgs is struct clone_args of clone3(2), up to cgroup.
+type cloneArgs struct {
+	Flags, Pidfd, ChildTID, ParentTID, ExitSignal, Stack, StackSize, TLS, SetTID, SetTIDSize, Cgroup uint64
+}
+
+//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
+func runtimeBeforeFork()
+
+//go:linkname runtimeAfterFork syscall.runtime_AfterFork
+func runtimeAfterFork()
+
+//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
+func runtimeAfterForkInChild()
+
+// StartChild forks a child that makes calls. It is a plain fork, by clone3(2):
+// the child has a copy of this process's memory as of now, and buffers that
+// the calls fill are its own. The caller must have locked its OS thread if the
+// calls ask for a parent-death signal, and calls Wait in the end.
+func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, named("socketpair", err)
+	}
+	pidfd := int32(-1)
+	args := cloneArgs{
+		Flags:      o.Flags | unix.CLONE_PIDFD,
+		Pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		ExitSignal: uint64(unix.SIGCHLD),
+		Cgroup:     uint64(o.CgroupFD),
+	}
+	if o.Sock != nil {
+		*o.Sock = int32(pair[1])
+	}
+	list := compile(calls)
+
+	syscall.ForkLock.Lock()
+	runtimeBeforeFork()
+	pid, errno := fork(&args, list, uintptr(pair[0]), uintptr(pair[1]))
+	runtimeAfterFork()
+	syscall.ForkLock.Unlock()
+
+	unix.Close(pair[1])
+	if errno != 0 {
+		unix.Close(pair[0])
+		return nil, named("clone3", errno)
+	}
+	return &Child{PID: int(pid), PidFD: int(pidfd), sock: pair[0], keep: list}, nil
+}
+
+func compile(calls []ChildCall) []raw {
+	list := make([]raw, len(calls))
+	for i, c := range calls {
+		r := &list[i]
+		*r = raw{nr: c.Nr, out: c.Out, skip: c.Skip, want: c.Want, errno: c.Errno, onErr: c.OnErr, skipOK: c.SkipOnOK}
+		for j, a := range c.Args {
+			switch {
+			case a.Slot != nil:
+				r.slots[j] = a.Slot
+			case a.Bytes != nil:
+				r.args[j] = uintptr(unsafe.Pointer(unsafe.SliceData(a.Bytes)))
+			default:
+				r.args[j] = a.Value
+			}
+		}
+	}
+	return list
+}
+
+// fork is clone3(2), and in the child the whole of its life. Between the two
+// there is one stack frame: nothing here may allocate or grow the stack.
+//
+//go:norace
+//go:noinline
+//go:nosplit
+func fork(args *cloneArgs, list []raw, parents, sock uintptr) (uintptr, syscall.Errno) {
+	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	runtimeAfterForkInChild()
+	// Else the child would never see the end of its parent.
+	syscall.RawSyscall(unix.SYS_CLOSE, parents, 0, 0)
+	live(list, sock)
+	return 0, 0
+}
+
+// live makes the calls and does not return.
+//
+//go:norace
+//go:noinline
+//go:nosplit
+func live(list []raw, sock uintptr) {
+	var report [2]int32
+	var noted syscall.Errno
+	for i := 0; i < len(list); i++ {
+		c := &list[i]
+		errno := noted
+		if c.onErr != FailNoted {
+			var r uintptr
+			r, errno = c.do()
+			if errno == 0 {
+				if c.out != nil {
+					*c.out = int32(r)
+				}
+				switch {
+				case c.onErr == ExitOnOK && r != 0:
+					syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+				case int32(r) < c.want:
+					errno = unix.EPIPE
+				case c.skipOK:
+					i += int(c.skip)
+				}
+			}
+		}
+		if errno == 0 {
+			continue
+		}
+		switch {
+		case c.onErr == Ignore, c.onErr == IgnoreErrno && errno == c.errno:
+		case c.onErr == SkipOnErr:
+			i += int(c.skip)
+		case c.onErr == Note:
+			// What is denied says more than what is missing elsewhere.
+			if noted == 0 || noted == unix.ENOENT || noted == unix.ENOTDIR {
+				noted = errno
+			}
+		default:
+			report[0], report[1] = int32(i), int32(errno)
+			syscall.RawSyscall(unix.SYS_WRITE, sock, uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
+			syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0)
+		}
+	}
+	syscall.RawSyscall(unix.SYS_EXIT_GROUP, 254, 0, 0)
+}
+
+// do makes one call, again while signals interrupt it.
+//
+//go:norace
+//go:nosplit
+func (c *raw) do() (uintptr, syscall.Errno) {
+	for j := 0; j < 6; j++ {
+		if c.slots[j] != nil {
+			c.args[j] = uintptr(int(*c.slots[j]))
+		}
+	}
+	for {
+		r, _, errno := syscall.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
+		if errno != unix.EINTR {
+			return r, errno
+		}
+	}
+}
+
+// Send sends data and descriptors to the child, which receives them by a
+// recvmsg of its list.
+func (c *Child) Send(data []byte, fds []int) error {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	return named("sendmsg", retry(func() error { return unix.Sendmsg(c.sock, data, rights, nil, unix.MSG_NOSIGNAL) }))
+}
+
+// Receive waits for news of the child: a message with descriptors, nil at the
+// end of the list (the child has become its program), or a ChildError.
+func (c *Child) Receive() (data []byte, fds []int, err error) {
+	buf, oob := make([]byte, 64), make([]byte, 256)
+	var n, oobn int
+	err = retry(func() (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(c.sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return nil, nil, named("recvmsg", err)
+	}
+	if fds, err = parseRights(oob[:oobn]); err != nil {
+		return nil, nil, err
+	}
+	if n == 8 {
+		e := (*[2]int32)(unsafe.Pointer(&buf[0]))
+		return nil, nil, &ChildError{Index: int(e[0]), Errno: syscall.Errno(e[1])}
+	}
+	return buf[:n], fds, nil
+}
+
+func parseRights(oob []byte) ([]int, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, named("recvmsg", err)
+	}
+	var fds []int
+	for _, m := range messages {
+		got, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return nil, named("recvmsg", err)
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+// CloseSocket ends the talk with the child; one that still waits for a
+// message ends.
+func (c *Child) CloseSocket() {
+	if c.sock >= 0 {
+		unix.Close(c.sock)
+		c.sock = -1
+	}
+	runtime.KeepAlive(c.keep)
+}
+
+// Wait waits for the child's end and gives its wait status.
+func (c *Child) Wait() (syscall.WaitStatus, error) {
+	var status unix.WaitStatus
+	err := retry(func() error { _, err := unix.Wait4(c.PID, &status, 0, nil); return err })
+	return syscall.WaitStatus(status), named("wait4", err)
+}
+
+// Kill sends a signal by the pidfd, so never to another process.
+func (c *Child) Kill(sig syscall.Signal) error {
+	return named("pidfd_send_signal", unix.PidfdSendSignal(c.PidFD, unix.Signal(sig), nil, 0))
+}
+
+// Close gives the descriptors back.
+func (c *Child) Close() {
+	c.CloseSocket()
+	if c.PidFD >= 0 {
+		unix.Close(c.PidFD)
+		c.PidFD = -1
+	}
+}
+
+// OpenNamespace opens a namespace of the child, "user" for instance.
+func (c *Child) OpenNamespace(kind string) (*os.File, error) {
+	return os.Open(fmt.Sprintf("/proc/%d/ns/%s", c.PID, kind))
+}

@@ -1,0 +1,90 @@
+package sys
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Number is an argument that is a number.
+func Number[T ~int | ~uint64 | ~uintptr | ~uint32](n T) ChildArg { return ChildArg{Value: uintptr(n)} }
+
+// BytesOf is the address of s as a C string.
+func BytesOf(s string) ChildArg { return ChildArg{Bytes: append([]byte(s), 0)} }
+
+// StringsOf is the address of a vector of C strings that ends in nil, as
+// execve(2) takes it.
+func StringsOf(list []string) ChildArg {
+	size := 0
+	for _, s := range list {
+		size += len(s) + 1
+	}
+	// One piece of memory for the strings; the vector points into it, and
+	// its tail keeps it alive.
+	text := make([]byte, 0, size+1)
+	vector := make([]*byte, len(list)+1, len(list)+2)
+	for i, s := range list {
+		vector[i] = &text[:len(text)+1][len(text)]
+		text = append(append(text, s...), 0)
+	}
+	return ChildArg{Bytes: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(vector))), len(vector)*8)}
+}
+
+// An Inbox is where a child receives descriptors: a msghdr with its buffers.
+type Inbox struct {
+	header []byte
+	iov    []byte
+	data   []byte
+	rights []byte
+	count  int
+}
+
+const cmsgHeader = 16 // sizeof(struct cmsghdr) on 64 bits
+
+// NewInbox is an inbox for one message with one byte and count descriptors.
+func NewInbox(count int) *Inbox { return newMessage(1, count) }
+
+func newMessage(size, count int) *Inbox {
+	m := &Inbox{header: make([]byte, unsafe.Sizeof(unix.Msghdr{})), iov: make([]byte, unsafe.Sizeof(unix.Iovec{})), data: make([]byte, size), count: count}
+	v := (*unix.Iovec)(unsafe.Pointer(&m.iov[0]))
+	v.Base, v.Len = &m.data[0], uint64(size)
+	h := (*unix.Msghdr)(unsafe.Pointer(&m.header[0]))
+	h.Iov, h.Iovlen = v, 1
+	if count > 0 {
+		m.rights = make([]byte, unix.CmsgSpace(4*count))
+		h.Control, h.Controllen = &m.rights[0], uint64(len(m.rights))
+	}
+	return m
+}
+
+// Receive is the call that waits for the message; a parent that is gone is a
+// failure.
+func (m *Inbox) Receive(sock *int32) ChildCall {
+	return ChildCall{Nr: unix.SYS_RECVMSG, Args: [6]ChildArg{{Slot: sock}, {Bytes: m.header}, Number(unix.MSG_CMSG_CLOEXEC)}, Want: 1}
+}
+
+// FD is where descriptor i of the message will stand.
+func (m *Inbox) FD(i int) *int32 { return (*int32)(unsafe.Pointer(&m.rights[cmsgHeader+4*i])) }
+
+// An Outbox is a message from the child with one descriptor.
+type Outbox struct{ m *Inbox }
+
+// NewOutbox is an outbox for one message.
+func NewOutbox() *Outbox {
+	o := &Outbox{newMessage(1, 1)}
+	h := o.m.rights
+	binary.NativeEndian.PutUint64(h, cmsgHeader+4)
+	binary.NativeEndian.PutUint32(h[8:], unix.SOL_SOCKET)
+	binary.NativeEndian.PutUint32(h[12:], unix.SCM_RIGHTS)
+	return o
+}
+
+// FD is where the descriptor has to stand when the message is sent: the Out
+// of an earlier call.
+func (o *Outbox) FD() *int32 { return o.m.FD(0) }
+
+// Send is the call that sends the message.
+func (o *Outbox) Send(sock *int32) ChildCall {
+	return ChildCall{Nr: unix.SYS_SENDMSG, Args: [6]ChildArg{{Slot: sock}, {Bytes: o.m.header}, Number(unix.MSG_NOSIGNAL)}}
+}
