@@ -1,9 +1,10 @@
 // Package need lets a test say what it needs of the host, loudly.
 //
 //	takes    powers of package host, programs
-//	gives    a skip that names the need, or a failure where $KISTE_REQUIRE demands it
-//	touches  nothing
-//	state    none
+//	gives    a skip that names the need, or a failure where $KISTE_REQUIRE demands it;
+//	         a failure where a test leaves something behind
+//	touches  /proc, /sys and the dirs given to Clean, reading
+//	state    a lock while a test is under Clean
 package need
 
 import (
