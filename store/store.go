@@ -248,3 +248,14 @@ func lock(path string, exclusive bool, how int) (*Lock, error) {
 
 // Unlock gives the lock back.
 func (l *Lock) Unlock() error { return l.f.Close() }
+
+// Holds reports whether path still names the file that is locked: whoever held
+// the lock before may have renamed or removed it.
+func (l *Lock) Holds(path string) bool {
+	held, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(held, named)
+}

@@ -1,8 +1,11 @@
 package catalog
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
+
+	"kiste/image/reference"
 )
 
 // Schema is the version of the documents that this program writes. A document
@@ -86,4 +89,31 @@ func (e *Entry) split() (repository, tag string) {
 		return name[:colon], name[colon+1:]
 	}
 	return name, ""
+}
+
+// NameOf is the canonical name that an image of src gets here: a registry's
+// own; that of an archive's or layout's tag, where it is a whole name; else
+// localhost/FILE:TAG. It may be empty.
+func NameOf(src reference.Source) string {
+	if src.Transport == reference.Docker {
+		return src.Ref.String()
+	}
+	tag := src.Tag
+	if strings.ContainsAny(tag, "/:") && !strings.HasPrefix(tag, "@") {
+		if ref, err := reference.Parse(tag); err == nil {
+			return ref.String()
+		}
+	}
+	if tag == "" || strings.HasPrefix(tag, "@") {
+		tag = "latest"
+	}
+	base := filepath.Base(src.Path)
+	for _, end := range [...]string{".gz", ".xz", ".zst", ".bz2", ".tgz", ".tar", ".oci"} {
+		base = strings.TrimSuffix(base, end)
+	}
+	ref, err := reference.Parse("localhost/" + strings.ToLower(base) + ":" + tag)
+	if err != nil {
+		return ""
+	}
+	return ref.String()
 }

@@ -1,0 +1,184 @@
+package fetch
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/snapshot"
+	"kiste/store"
+)
+
+// Freed is what GC took away.
+type Freed struct {
+	Images []string // IDs of images that no name was left of
+	Layers int
+	Blobs  int
+	Bytes  int64 // on disk
+}
+
+// GC removes what no name of an image and no container needs: images without a
+// name, layers, blobs, what pulls that ended early have left. Containers name
+// their layers in config.json, as "layers". While anybody adds to the store, it
+// is fault.Conflict. A document that cannot be read stops it before anything is
+// removed: what it needs is not known.
+func GC(s store.Store) (Freed, error) {
+	freed, err := gc(s)
+	if err != nil {
+		return freed, &fault.Error{Op: "collect garbage", On: s.Lib, Err: err}
+	}
+	return freed, nil
+}
+
+func gc(s store.Store) (Freed, error) {
+	var f Freed
+	if err := prepare(s); err != nil {
+		return f, err
+	}
+	lock, err := store.TryLockFile(filepath.Join(s.Lib, "lock"), true)
+	if err != nil {
+		return f, &fault.Error{Op: "lock store", Kind: fault.Conflict, Err: errors.New("a pull or an import is under way"), Hint: "try again when it is done"}
+	}
+	defer lock.Unlock()
+	needed, nameless, err := roots(s)
+	if err != nil {
+		return f, err
+	}
+	for _, e := range nameless {
+		if err := catalog.Remove(s, e); err != nil {
+			return f, err
+		}
+		f.Images = append(f.Images, e.ID)
+	}
+	l := snapshot.Open(s)
+	return f, errors.Join(
+		sweep(l.Dir, func(name string) bool { return needed[name] }, &f.Layers, &f.Bytes),
+		sweep(filepath.Dir(s.Partial("sha256:x")), func(string) bool { return false }, nil, &f.Bytes),
+		sweep(filepath.Dir(s.Blob("sha256:x")), func(name string) bool { return needed["sha256:"+name] }, &f.Blobs, &f.Bytes),
+		sweep(filepath.Dir(s.Blob("sha512:x")), func(name string) bool { return needed["sha512:"+name] }, &f.Blobs, &f.Bytes),
+		sweepTemp(s.Images(), &f.Bytes),
+	)
+}
+
+// roots lists what is needed: digests of blobs, and directories' names of
+// layers; and the images that nothing names.
+func roots(s store.Store) (needed map[string]bool, nameless []catalog.Entry, err error) {
+	all, err := catalog.List(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := snapshot.Open(s)
+	needed = map[string]bool{}
+	for _, e := range all {
+		if e.Name == "" {
+			nameless = append(nameless, e)
+			continue
+		}
+		needed[e.ID], needed[e.Manifest] = true, true
+		for _, b := range e.Blobs {
+			needed[b.Digest] = true
+		}
+		for _, key := range e.Layers {
+			needed[filepath.Base(l.Path(key))] = true
+		}
+	}
+	layers, err := containerLayers(s)
+	for _, key := range layers {
+		needed[filepath.Base(l.Path(key))] = true
+	}
+	return needed, nameless, err
+}
+
+// containerLayers gives the layers that containers stand on.
+func containerLayers(s store.Store) ([]string, error) {
+	dirs, err := os.ReadDir(s.Containers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var keys []string
+	for _, d := range dirs {
+		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") {
+			continue
+		}
+		var c struct {
+			Layers []string `json:"layers"`
+		}
+		err := store.ReadJSON(filepath.Join(s.Container(d.Name()), "config.json"), &c)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		keys = append(keys, c.Layers...)
+	}
+	return keys, nil
+}
+
+// sweep removes the names in dir that are not to be kept.
+func sweep(dir string, keep func(string) bool, count *int, bytes *int64) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var all []error
+	for _, e := range entries {
+		if keep(e.Name()) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		*bytes += usage(path)
+		if err := discard(dir, path); err != nil {
+			all = append(all, err)
+		} else if count != nil && !strings.HasPrefix(e.Name(), ".") {
+			*count++
+		}
+	}
+	return errors.Join(append(all, err)...)
+}
+
+// discard removes path. A layer's directory is renamed first: from then on
+// nobody takes half of it for the layer.
+func discard(dir, path string) error {
+	if base := filepath.Base(path); !strings.HasPrefix(base, ".") {
+		aside := filepath.Join(dir, ".gone-"+base)
+		if err := os.Rename(path, aside); err != nil {
+			return err
+		}
+		path = aside
+	}
+	return os.RemoveAll(path)
+}
+
+// sweepTemp removes what interrupted writes of documents have left.
+func sweepTemp(dir string, bytes *int64) error {
+	return sweep(dir, func(name string) bool { return !strings.HasPrefix(name, ".tmp-") }, nil, bytes)
+}
+
+// usage adds up what path takes on disk.
+func usage(path string) int64 {
+	var n int64
+	filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be read is not counted
+		}
+		if info, err := d.Info(); err == nil && (info.IsDir() || info.Mode().IsRegular()) {
+			n += onDisk(info)
+		}
+		return nil
+	})
+	return n
+}
+
+// onDisk is what a file takes. One with more names is shared among them.
+func onDisk(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if info.IsDir() {
+			return st.Blocks * 512
+		}
+		return st.Blocks * 512 / max(int64(st.Nlink), 1)
+	}
+	return info.Size()
+}

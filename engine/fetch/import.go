@@ -1,0 +1,342 @@
+package fetch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/layer"
+	"kiste/image/reference"
+	"kiste/image/snapshot"
+	"kiste/image/source"
+	"kiste/store"
+)
+
+// ImportOptions says what to make of a tar. The zero value is an image without
+// a name and with an empty config.
+type ImportOptions struct {
+	Name     string   // canonical; empty: none
+	Changes  []string // Dockerfile instructions, such as "CMD /bin/sh"
+	Message  string   // of its one history entry
+	Platform string   // "os/arch[/variant]". Empty: this host's
+	Source   string   // where it came from, for the catalog
+	Layer    layer.Options
+}
+
+// Import makes an image of one layer of a root file system's tar, compressed or
+// not, as "docker import" does.
+func Import(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (catalog.Entry, error) {
+	e, err := importTar(ctx, s, r, o)
+	if err != nil {
+		return e, &fault.Error{Op: "import image", On: o.Name, Err: err}
+	}
+	return e, nil
+}
+
+func importTar(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (catalog.Entry, error) {
+	if err := prepare(s); err != nil {
+		return catalog.Entry{}, err
+	}
+	lock, err := store.LockFile(filepath.Join(s.Lib, "lock"), false)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	defer lock.Unlock()
+	return importLocked(ctx, s, r, o)
+}
+
+// importRootfs is pull of rootfs:PATH.
+func importRootfs(ctx context.Context, s store.Store, src reference.Source, name string, o Options) (Result, error) {
+	f, err := os.Open(src.Path)
+	if err != nil {
+		return Result{}, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && st.IsDir() {
+		err = &fault.Error{Op: "import", On: src.Path, Kind: fault.Invalid, Err: errors.New("it is a directory, which is used where it is"), Hint: "kiste run " + src.String()}
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	e, err := importLocked(ctx, s, f, ImportOptions{Name: name, Platform: o.Platform, Source: src.String(), Layer: o.Layer})
+	return Result{e, true}, err
+}
+
+func importLocked(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (catalog.Entry, error) {
+	config := catalog.Config{}
+	for _, c := range o.Changes {
+		if err := change(&config, c); err != nil {
+			return catalog.Entry{}, err
+		}
+	}
+	l := snapshot.Open(s)
+	l.Userxattr = o.Layer.Userxattr
+	temp, err := os.MkdirTemp(l.Dir, ".tmp-*")
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	defer os.RemoveAll(temp)
+	blob, err := os.CreateTemp(filepath.Dir(s.Partial("sha256:x")), ".tmp-*")
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	defer os.Remove(blob.Name())
+	defer blob.Close()
+	m, b, err := importLayer(ctx, r, blob, temp, o.Layer)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	if err := os.Rename(blob.Name(), s.Blob(b.Digest)); err != nil {
+		return catalog.Entry{}, err
+	}
+	if !present(l, m.Key, m.Boot) {
+		if err := commit(l, temp, m); err != nil {
+			return catalog.Entry{}, err
+		}
+	}
+	if err := settle(s, l, []string{m.Key}); err != nil {
+		return catalog.Entry{}, err
+	}
+	return describe(s, config, m, b, o)
+}
+
+// importLayer unpacks r into temp and copies it, as it came, to blob.
+func importLayer(ctx context.Context, r io.Reader, blob *os.File, temp string, o layer.Options) (snapshot.Metadata, catalog.Blob, error) {
+	diff := filepath.Join(temp, "diff")
+	if err := errors.Join(os.Chmod(temp, 0o711), os.Mkdir(diff, 0o755), os.Chmod(diff, 0o755)); err != nil {
+		return snapshot.Metadata{}, catalog.Blob{}, err
+	}
+	c := &counter{w: blob, sum: sha256.New()}
+	o.Plain = true
+	res, err := layer.Apply(ctx, io.TeeReader(r, c), diff, o)
+	if err == nil && res.Entries == 0 {
+		err = &fault.Error{Op: "read tar", Kind: fault.Invalid, Err: errors.New("there is nothing in it")}
+	}
+	if err != nil {
+		return snapshot.Metadata{}, catalog.Blob{}, err
+	}
+	m := snapshot.Metadata{Schema: 1, Key: res.DiffID, DiffID: res.DiffID, Size: res.Size, Entries: res.Entries, Skipped: res.Skipped, Boot: bootID()}
+	return m, catalog.Blob{Digest: "sha256:" + hex.EncodeToString(c.sum.Sum(nil)), Size: c.n, MediaType: mediaType(c.head)}, nil
+}
+
+// A counter writes, counts, hashes, and keeps the first bytes.
+type counter struct {
+	w    io.Writer
+	sum  hash.Hash
+	n    int64
+	head []byte
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.head = append(c.head, p[:min(len(p), max(0, 4-len(c.head)))]...)
+	c.n += int64(len(p))
+	c.sum.Write(p)
+	return c.w.Write(p)
+}
+
+// mediaType is that of a layer that begins with head; of bzip2 and xz, for
+// which OCI has none, that of no compression with its name.
+func mediaType(head []byte) string {
+	switch {
+	case strings.HasPrefix(string(head), "\x1f\x8b"):
+		return source.MediaLayer + "+gzip"
+	case strings.HasPrefix(string(head), "\x28\xb5\x2f\xfd"):
+		return source.MediaLayer + "+zstd"
+	case strings.HasPrefix(string(head), "BZh"):
+		return source.MediaLayer + "+bzip2"
+	case strings.HasPrefix(string(head), "\xfd7zX"):
+		return source.MediaLayer + "+xz"
+	}
+	return source.MediaLayer
+}
+
+// describe writes config and manifest and the catalog's entry.
+func describe(s store.Store, config catalog.Config, m snapshot.Metadata, b catalog.Blob, o ImportOptions) (catalog.Entry, error) {
+	platform := source.Host()
+	if o.Platform != "" {
+		var err error
+		if platform, err = source.ParsePlatform(o.Platform); err != nil {
+			return catalog.Entry{}, err
+		}
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	message := o.Message
+	if message == "" {
+		message = "Imported from " + o.Source
+	}
+	configJSON, err := json.Marshal(map[string]any{
+		"created": now, "architecture": platform.Architecture, "os": platform.OS, "variant": platform.Variant, "config": config,
+		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{m.DiffID}},
+		"history": []any{map[string]any{"created": now, "comment": message}},
+	})
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	manifestJSON, err := json.Marshal(source.Manifest{SchemaVersion: 2, MediaType: source.MediaManifest,
+		Config: source.Descriptor{MediaType: source.MediaConfig, Digest: source.Digest(configJSON), Size: int64(len(configJSON))},
+		Layers: []source.Descriptor{{MediaType: b.MediaType, Digest: b.Digest, Size: b.Size}}})
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	e := catalog.Entry{Name: o.Name, ID: source.Digest(configJSON), Manifest: source.Digest(manifestJSON), Root: source.Digest(manifestJSON),
+		Source: o.Source, Platform: platform.String(), DiffIDs: []string{m.DiffID}, Layers: []string{m.Key}, Blobs: []catalog.Blob{b},
+		Size: m.Size, Created: now, Pulled: now, Config: config}
+	e.Config.Architecture, e.Config.OS = platform.Architecture, platform.OS
+	if err := errors.Join(keepBlob(s, e.ID, configJSON), keepBlob(s, e.Manifest, manifestJSON)); err != nil {
+		return catalog.Entry{}, err
+	}
+	return e, catalog.Put(s, e)
+}
+
+// change applies one Dockerfile instruction that "docker import --change"
+// takes.
+func change(c *catalog.Config, line string) error {
+	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	rest = strings.TrimSpace(rest)
+	bad := func(why string) error {
+		return &fault.Error{Op: "take change", On: line, Kind: fault.Invalid, Err: errors.New(why),
+			Hint: "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR are possible"}
+	}
+	if rest == "" {
+		return bad("nothing follows the instruction")
+	}
+	switch strings.ToUpper(word) {
+	case "CMD":
+		c.Cmd = command(rest)
+	case "ENTRYPOINT":
+		c.Entrypoint = command(rest)
+	case "SHELL":
+		if err := json.Unmarshal([]byte(rest), &c.Shell); err != nil {
+			return bad("a shell is a JSON list of words")
+		}
+	case "ENV":
+		pairs := pairs(rest)
+		if pairs == nil {
+			return bad("want KEY=VALUE")
+		}
+		for _, p := range pairs {
+			c.Env = append(c.Env, p[0]+"="+p[1])
+		}
+	case "LABEL":
+		pairs := pairs(rest)
+		if pairs == nil {
+			return bad("want KEY=VALUE")
+		}
+		if c.Labels == nil {
+			c.Labels = map[string]string{}
+		}
+		for _, p := range pairs {
+			c.Labels[p[0]] = p[1]
+		}
+	case "EXPOSE":
+		addAll(&c.ExposedPorts, strings.Fields(rest), func(port string) string {
+			if strings.Contains(port, "/") {
+				return port
+			}
+			return port + "/tcp"
+		})
+	case "VOLUME":
+		list := strings.Fields(rest)
+		if rest[0] == '[' {
+			if err := json.Unmarshal([]byte(rest), &list); err != nil {
+				return bad("the list of volumes is no JSON")
+			}
+		}
+		addAll(&c.Volumes, list, func(v string) string { return v })
+	case "USER":
+		c.User = rest
+	case "WORKDIR":
+		c.WorkingDir = filepath.Join("/", c.WorkingDir, rest)
+		if filepath.IsAbs(rest) {
+			c.WorkingDir = filepath.Clean(rest)
+		}
+	case "STOPSIGNAL":
+		c.StopSignal = rest
+	case "ONBUILD":
+		c.OnBuild = append(c.OnBuild, rest)
+	default:
+		return bad(word + " is not possible here")
+	}
+	return nil
+}
+
+// command reads the exec form, else the shell form.
+func command(s string) []string {
+	var words []string
+	if json.Unmarshal([]byte(s), &words) == nil && words != nil {
+		return words
+	}
+	return []string{"/bin/sh", "-c", s}
+}
+
+// pairs reads KEY=VALUE…, with quotes, or the old KEY VALUE. Nil: it is
+// neither.
+func pairs(s string) [][2]string {
+	words := splitQuoted(s)
+	if len(words) == 0 {
+		return nil
+	}
+	if !strings.Contains(words[0], "=") {
+		key, value, ok := strings.Cut(s, " ")
+		if !ok {
+			return nil
+		}
+		return [][2]string{{key, strings.TrimSpace(value)}}
+	}
+	var list [][2]string
+	for _, w := range words {
+		key, value, ok := strings.Cut(w, "=")
+		if !ok || key == "" {
+			return nil
+		}
+		list = append(list, [2]string{key, value})
+	}
+	return list
+}
+
+func splitQuoted(s string) []string {
+	var words []string
+	var word strings.Builder
+	quote, in := rune(0), false
+	for _, r := range s {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote, in = r, true
+		case quote == 0 && r == ' ':
+			if in {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			in = false
+		default:
+			word.WriteRune(r)
+			in = true
+		}
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	return words
+}
+
+func addAll(set *map[string]struct{}, list []string, form func(string) string) {
+	if *set == nil {
+		*set = map[string]struct{}{}
+	}
+	for _, v := range list {
+		(*set)[form(v)] = struct{}{}
+	}
+}
