@@ -3,7 +3,6 @@ package bundle
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -266,7 +265,7 @@ func ParseHost(s string) (Host, error) {
 	if bare, ok := strings.CutPrefix(h.IP, "["); ok && strings.HasSuffix(bare, "]") {
 		h.IP = strings.TrimSuffix(bare, "]")
 	}
-	if _, err := netip.ParseAddr(h.IP); err != nil && h.IP != "host-gateway" {
+	if !isAddress(h.IP) && h.IP != "host-gateway" {
 		return Host{}, fmt.Errorf("invalid IP address in add-host: %q", h.IP)
 	}
 	return h, nil
@@ -274,7 +273,7 @@ func ParseHost(s string) (Host, error) {
 
 // CheckDNS refuses a --dns that is no address.
 func CheckDNS(s string) error {
-	if _, err := netip.ParseAddr(s); err != nil {
+	if !isAddress(s) || CheckLine(s) != nil {
 		return fmt.Errorf("%s is not an ip address", s)
 	}
 	return nil

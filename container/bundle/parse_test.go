@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
 	"reflect"
 	"slices"
@@ -278,6 +279,19 @@ func TestParseHost(t *testing.T) {
 	}, func(s string) (string, error) { v, err := ParseHost(s); return fmt.Sprint(v), err })
 }
 
+// The standard library knows what an address is.
+func FuzzIsAddress(f *testing.F) {
+	for _, s := range []string{"1.2.3.4", "01.2.3.4", "::", "::1", "1::", "fe80::1%eth0", "::ffff:1.2.3.4", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "1::2::3", ":::", "1:", ":1", "::%", "1:2:3:4:5:6:1.2.3.4", "+1::"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		_, err := netip.ParseAddr(s)
+		if got, want := isAddress(s), err == nil; got != want {
+			t.Errorf("isAddress(%q) = %t; want %t", s, got, want)
+		}
+	})
+}
+
 func TestParseSysctl(t *testing.T) {
 	checkCases(t, []parserCase{
 		{"of the network", "net.ipv4.ip_forward=1", "net.ipv4.ip_forward 1", ""},
@@ -361,7 +375,7 @@ func TestSmallParsers(t *testing.T) {
 		{"a cpu list", CheckCPUSet("0-3,7"), true}, {"a bad one", CheckCPUSet("3-0"), false}, {"words", CheckCPUSet("a"), false}, {"empty", CheckCPUSet(""), false},
 		{"a name", CheckName("a_b.c-1"), true}, {"one letter", CheckName("a"), false}, {"a slash", CheckName("a/b"), false}, {"dots", CheckName("../x"), false},
 		{"a platform", ParsePlatform("linux/arm/v7"), true}, {"an empty part", ParsePlatform("linux/"), false},
-		{"an address", CheckDNS("1.1.1.1"), true}, {"no address", CheckDNS("x"), false},
+		{"an address", CheckDNS("1.1.1.1"), true}, {"no address", CheckDNS("x"), false}, {"a zone with a second line", CheckDNS("fe80::1%a\nsearch x"), false},
 		{"a word", CheckLine("ndots:1"), true}, {"two lines", CheckLine("a\nb"), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
