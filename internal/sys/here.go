@@ -1,0 +1,66 @@
+package sys
+
+import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// CallHere makes calls in the calling thread, which the caller has locked, as
+// a Child would make them. Of OnErr it knows Fail, Ignore and SkipOnErr.
+func CallHere(calls []ChildCall) error {
+	list := compile(calls)
+	defer runtime.KeepAlive(calls)
+	for i := 0; i < len(list); i++ {
+		c := &list[i]
+		r, errno := c.do()
+		if errno == 0 && c.out != nil {
+			*c.out = int32(r)
+		}
+		switch {
+		case errno == 0, c.onErr == Ignore:
+		case c.onErr == SkipOnErr:
+			i += int(c.skip)
+		default:
+			return &ChildError{Index: i, Errno: errno}
+		}
+	}
+	return nil
+}
+
+// RestoreFileLimit gives this process back the soft limit of open files that
+// Go raised when it started, so that a Child inherits it. Only syscall.Exec
+// knows the old one: it is asked to start the file without a name, which
+// always fails, and resets the limit before.
+func RestoreFileLimit() { _ = syscall.Exec("", nil, nil) }
+
+// ForkAgain are the calls with which a child forks a second time, with
+// CLONE_PARENT and flags: the new process, whose parent is the child's, makes
+// the calls that follow; the child sends its pid, four bytes, and ends. Sock is
+// the one of ChildOptions.
+func ForkAgain(flags uintptr, sock *int32) []ChildCall {
+	pid := make([]byte, 4)
+	slot := (*int32)(unsafe.Pointer(&pid[0]))
+	return []ChildCall{
+		{Nr: unix.SYS_CLONE, Args: [6]ChildArg{Number(flags | unix.CLONE_PARENT | uintptr(unix.SIGCHLD))}, Out: slot},
+		// 0, which the new process has in the slot, is no process to open
+		{Nr: unix.SYS_PIDFD_OPEN, Args: [6]ChildArg{{Slot: slot}}, OnErr: SkipOnErr, Skip: 2},
+		{Nr: unix.SYS_WRITE, Args: [6]ChildArg{{Slot: sock}, {Bytes: pid}, Number(len(pid))}},
+		{Nr: unix.SYS_EXIT_GROUP},
+	}
+}
+
+// Wait is wait4(2) for the child pid until it has ended: its code, or 128 and
+// the number of the signal.
+func Wait(pid int) (code int, err error) {
+	var status unix.WaitStatus
+	if _, err := retryFD(func() (int, error) { return unix.Wait4(pid, &status, 0, nil) }); err != nil {
+		return 0, named("wait4", err)
+	}
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
+}
