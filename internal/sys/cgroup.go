@@ -2,6 +2,7 @@ package sys
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"runtime"
 	"time"
@@ -98,7 +99,9 @@ func bpf(name string, cmd int, a *bpfAttr) (int, error) {
 
 // BPFLoad is bpf(2) BPF_PROG_LOAD of a program of type kind (unix.BPF_PROG_TYPE_)
 // for the attach point expected. Instructions are 8 bytes each. The descriptor
-// is the caller's to close.
+// is the caller's to close. The verifier answers EAGAIN while a signal is
+// pending, as one of Go's scheduler may be: signals are held back meanwhile,
+// and it is asked again, at most 100 times.
 func BPFLoad(kind, expected uint32, instructions []uint64, license string) (int, error) {
 	var a bpfAttr
 	l := append([]byte(license), 0)
@@ -111,7 +114,31 @@ func BPFLoad(kind, expected uint32, instructions []uint64, license string) (int,
 	a.u64(8, uint64(uintptr(unsafe.Pointer(&instructions[0]))))
 	a.u64(16, uint64(uintptr(unsafe.Pointer(&l[0]))))
 	a.u32(68, expected)
-	return bpf("bpf load", unix.BPF_PROG_LOAD, &a)
+	release := holdSignals()
+	defer release()
+	for tries := 1; ; tries++ {
+		fd, err := bpf("bpf load", unix.BPF_PROG_LOAD, &a)
+		if tries == 100 || !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+// holdSignals keeps signals from this thread until release, as far as the
+// kernel lets it.
+func holdSignals() (release func()) {
+	runtime.LockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before)
+	return func() {
+		if err == nil {
+			unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+		}
+		runtime.UnlockOSThread()
+	}
 }
 
 // BPFAttach is bpf(2) BPF_PROG_ATTACH to the cgroup directory dirfd.

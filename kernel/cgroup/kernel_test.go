@@ -719,3 +719,36 @@ func TestCreateWhileOthersTidy(t *testing.T) {
 		}
 	}
 }
+
+// The verifier gives up with EAGAIN when a signal is pending, and Go's own
+// scheduler sends signals: that is not an error.
+func TestProgramLoadsUnderSignals(t *testing.T) {
+	need.Power(t, host.Root)
+	stop := make(chan bool)
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				sys.Kill(os.Getpid(), int(syscall.SIGURG))
+			}
+		}
+	}()
+	rules := make([]DeviceRule, 200)
+	for range 300 {
+		fd, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(rules), "Apache-2.0")
+		if errors.Is(err, syscall.EINVAL) {
+			t.Skipf("NEEDS device programs: %v", err)
+		}
+		if err != nil {
+			t.Errorf("load: %v", err)
+			break
+		}
+		sys.Close(fd)
+	}
+	close(stop)
+	<-ended
+}
