@@ -168,7 +168,7 @@ func TestConsoleLeavesLaterInput(t *testing.T) {
 }
 
 func TestConsoleFollowsTheSize(t *testing.T) {
-	s := startSession(t, nil, "/bin/sh", "-c", "trap 'stty size; exit' WINCH; echo ready; while :; do read x; done")
+	s := startSession(t, nil, "/bin/sh", "-c", `trap 's=$(stty size); echo $s; if [ "$s" = "40 100" ]; then exit; fi' WINCH; echo ready; while :; do read x; done`)
 	s.screen.waitFor(t, "ready")
 	if err := sys.SetWindowSize(s.user, 40, 100); err != nil {
 		t.Fatal(err)
