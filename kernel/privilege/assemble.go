@@ -41,14 +41,14 @@ func (c *compiler) tables() []table {
 		switch arch.goarch {
 		case "x32":
 			amd64 := &out[0]
-			amd64.spans = merge(append(below(amd64.spans, x32Bit), c.spans(x32Bit, c.calls[i])...))
+			amd64.spans = merge(append(below(amd64.spans, x32Bit), c.spans(x32Bit, i)...))
 		case "amd64":
-			spans := c.spans(0, c.calls[i])
+			spans := c.spans(0, i)
 			last := spans[len(spans)-1].ret
 			spans = append(below(spans, x32Bit), span{lo: x32Bit, ret: retKillProcess}, span{lo: noCall, ret: last})
 			out = append(out, table{arch, spans})
 		default:
-			out = append(out, table{arch, c.spans(0, c.calls[i])})
+			out = append(out, table{arch, c.spans(0, i)})
 		}
 	}
 	return out
@@ -84,6 +84,7 @@ func hole(spans []span) bool {
 // leaf is what happens to a span's numbers: its rules one after the other,
 // then its return.
 func (a *assembler) leaf(arch arch, s span) label {
+	arch.wide = s.wide
 	next := a.ret(s.ret)
 	for end := len(s.rules); end > 0; {
 		start := end - 1

@@ -9,7 +9,8 @@ import (
 )
 
 // linearSteps is how many instructions a list of comparisons, one for each
-// number in order as libseccomp makes it, executes before it finds nr.
+// number from the smallest on as libseccomp makes it, executes for nr.
+// libseccomp 2.6 was seen to take 44 for getpid with this profile.
 func linearSteps(spec *specs.LinuxSeccomp, nr uint32) int {
 	c := compiler{}
 	if c.read(spec, "amd64") != nil {
@@ -25,13 +26,13 @@ func linearSteps(spec *specs.LinuxSeccomp, nr uint32) int {
 		numbers = append(numbers, call.nr())
 	}
 	slices.Sort(numbers)
-	const before, after = 4, 1 // load and check architecture, load number, check x32; return
-	// libseccomp begins with the highest number.
-	return before + len(slices.Compact(numbers)) - slices.Index(slices.Compact(numbers), nr) + after
+	const around = 5 // load and check the architecture, load the number, check for x32; return
+	return around + slices.Index(slices.Compact(numbers), nr) + 1
 }
 
-// The promise: no call takes more than a fifth of the instructions that the
-// average call takes in a list, and getpid not a tenth of its own.
+// The promise: no call takes more than a tenth of the instructions that the
+// average call takes in a list, and getpid, which has a small number, a third
+// of its own.
 func TestSearchingBeatsAList(t *testing.T) {
 	spec, err := DefaultProfile(DefaultCaps, "amd64")
 	if err != nil {
@@ -52,7 +53,7 @@ func TestSearchingBeatsAList(t *testing.T) {
 	for line := range strings.Lines(numbersAMD64) {
 		name, _, _ := strings.Cut(line, " ")
 		nr, _ := Syscall("amd64", name)
-		if slices.Contains([]string{"socket", "clone", "personality"}, name) || linearSteps(spec, nr) == 0 {
+		if slices.Contains([]string{"socket", "clone", "personality"}, name) || linearSteps(spec, nr) == 5 {
 			continue
 		}
 		sum, list, n = sum+steps(nr), list+linearSteps(spec, nr), n+1
@@ -61,7 +62,7 @@ func TestSearchingBeatsAList(t *testing.T) {
 	getpid, _ := Syscall("amd64", "getpid")
 	t.Logf("getpid: %d instructions, in a list %d; average %d, in a list %d; most %d; the program has %d",
 		steps(getpid), linearSteps(spec, getpid), sum/n, list/n, most, len(f.Instructions))
-	if most*5 > list/n || steps(getpid)*10 > linearSteps(spec, getpid) {
+	if most*10 > list/n || steps(getpid)*3 > linearSteps(spec, getpid) {
 		t.Error("the search is not what it was")
 	}
 }

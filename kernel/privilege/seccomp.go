@@ -2,6 +2,7 @@ package privilege
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -60,8 +61,9 @@ func archOf(name specs.Arch) (arch, bool) {
 	case specs.ArchX86:
 		return arch{"386", 0x40000003, false, false}, true
 	case specs.ArchX32:
-		// Its calls come as x86_64's, with a bit set in their number.
-		return arch{"x32", 0xc000003e, true, false}, true
+		// Its calls come as x86_64's, with a bit set in their number. Its
+		// longs have 32 bits, and libseccomp compares no more.
+		return arch{"x32", 0xc000003e, false, false}, true
 	case specs.ArchAARCH64:
 		return arch{"arm64", 0xc00000b7, true, false}, true
 	case specs.ArchARM:
@@ -188,7 +190,7 @@ func badField(field, value string, err error) error {
 	return &fault.Error{Op: "compile seccomp profile, field", On: field, Kind: fault.Invalid, Err: fmt.Errorf("%q: %w", value, err)}
 }
 
-var errUnknown = fmt.Errorf("it is not known to OCI")
+var errUnknown = errors.New("it is not known to OCI")
 
 func (c *compiler) read(spec *specs.LinuxSeccomp, goarch string) error {
 	native, compat := nativeArch(goarch)
@@ -383,10 +385,12 @@ type span struct {
 	lo    uint32
 	ret   uint32
 	rules []rule
+	wide  bool // of rules: arguments have 64 bits
 }
 
-// spans cuts the numbers of one architecture from lo on into spans.
-func (c *compiler) spans(lo uint32, calls []call) []span {
+// spans cuts the numbers of c.archs[a] from lo on into spans.
+func (c *compiler) spans(lo uint32, a int) []span {
+	calls := c.calls[a]
 	slices.Sort(calls)
 	newer := uint32(noCall) // the first number newer than the profile
 	for _, call := range calls {
@@ -410,15 +414,15 @@ func (c *compiler) spans(lo uint32, calls []call) []span {
 		if nr > next {
 			out = append(out, gap())
 		}
-		out = append(out, c.decide(nr, calls[:n]))
+		out = append(out, c.decide(nr, calls[:n], c.archs[a].wide))
 		calls, next = calls[n:], nr+1
 	}
 	return merge(append(out, gap()))
 }
 
 // decide puts the rules of one number into the order in which they are tried.
-func (c *compiler) decide(nr uint32, calls []call) span {
-	s := span{lo: nr, ret: c.fallback}
+func (c *compiler) decide(nr uint32, calls []call, wide bool) span {
+	s := span{lo: nr, ret: c.fallback, wide: wide}
 	always := false
 	for _, call := range calls {
 		switch r := c.rules[uint32(call)]; {
