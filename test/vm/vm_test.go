@@ -89,9 +89,8 @@ func payloadDisk(t *testing.T) string {
 			t.Fatal(err)
 		}
 		run(t, top, "go", "test", "-c", "-o", filepath.Join(room, "test"), pkg)
-		if _, err := os.Stat(filepath.Join(src, "testdata")); err == nil {
-			run(t, "", "cp", "-r", filepath.Join(src, "testdata"), room)
-		}
+		// what the tests read of their package's directory, embedded files too
+		run(t, src, "sh", "-c", `for f in *; do case $f in *.go) ;; *) [ -f "$f" ] || [ "$f" = testdata ] && cp -r "$f" "$0";; esac; done; true`, room)
 	}
 	image := filepath.Join(dir, "payload.img")
 	run(t, "", "truncate", "-s", "1G", image)
