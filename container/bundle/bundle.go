@@ -85,6 +85,9 @@ type Facts struct {
 	// CgroupV2: the host's hierarchy is the unified one.
 	CgroupV2 bool
 
+	// MessageQueue: the host has a /dev/mqueue, for --ipc host.
+	MessageQueue bool
+
 	// Thermal are the paths of this host's thermal_throttle directories in
 	// /sys/devices/system/cpu, which are masked; see host.Thermal.
 	Thermal []string

@@ -103,7 +103,8 @@ func cases() []struct {
 	tmpfs := func(s string) bundle.Mount { return must(bundle.ParseTmpfs(s)) }
 	plain := bundle.ImageConfig{Cmd: []string{"sh"}}
 	host, container := bundle.Namespace{Kind: bundle.HostNS}, func(n string) bundle.Namespace { return bundle.Namespace{Kind: bundle.Container, Of: n} }
-	noUsers := root()
+	noUsers, queues := root(), root()
+	queues.MessageQueue = true
 	noUsers.UserNS = false
 	return []struct {
 		name   string
@@ -126,7 +127,7 @@ func cases() []struct {
 			OOMScoreAdj: ptr(500), CgroupParent: "/mine"}, root()},
 		{"privileged", plain, bundle.Wishes{Privileged: true}, root()},
 		{"privileged_user", plain, bundle.Wishes{Privileged: true}, user()},
-		{"host_everything", plain, bundle.Wishes{Network: host, PID: host, IPC: host, UTS: host, CgroupNS: host}, root()},
+		{"host_everything", plain, bundle.Wishes{Network: host, PID: host, IPC: host, UTS: host, CgroupNS: host}, queues},
 		{"host_userns_network", plain, bundle.Wishes{Network: host, UserNS: host}, root()},
 		{"join", plain, bundle.Wishes{Network: container("web"), PID: container("web"), IPC: container("web")}, root()},
 		{"ordinary_user", plain, bundle.Wishes{Mounts: []bundle.Mount{volume(".:/src")}, UserNS: bundle.Namespace{Kind: bundle.KeepID}}, user()},
@@ -283,6 +284,17 @@ func TestIndexes(t *testing.T) {
 		if open >= 0 {
 			t.Errorf("%s: %+v has no source", tt.name, r.Spec.Mounts[open])
 		}
+	}
+}
+
+// A host without /dev/mqueue has none to share.
+func TestNoMessageQueueToShare(t *testing.T) {
+	r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"sh"}}, bundle.Wishes{IPC: bundle.Namespace{Kind: bundle.HostNS}}, root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(r.Spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/mqueue" }) {
+		t.Error("/dev/mqueue is to be bound, and is not there")
 	}
 }
 

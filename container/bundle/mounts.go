@@ -30,7 +30,7 @@ func (c *compiler) mounts() error {
 		targets[m.Target] = true
 	}
 	for _, m := range c.standardMounts() {
-		if targets[m.Destination] || targets["/dev"] && strings.HasPrefix(m.Destination, "/dev/") {
+		if m.Type == "" || targets[m.Destination] || targets["/dev"] && strings.HasPrefix(m.Destination, "/dev/") {
 			continue
 		}
 		if m.Type == "shm" {
@@ -79,7 +79,8 @@ func (c *compiler) userMounts() ([]Mount, error) {
 }
 
 // standardMounts are Docker's. What the kernel would refuse, since the
-// namespace belongs to another user namespace, is the host's by a bind.
+// namespace belongs to another user namespace, is the host's by a bind; one
+// without a type is left out.
 func (c *compiler) standardMounts() []specs.Mount {
 	quiet := []string{"nosuid", "noexec", "nodev"}
 	shm := c.w.ShmSize
@@ -113,7 +114,10 @@ func (c *compiler) standardMounts() []specs.Mount {
 		mounts[4] = bind("/sys/fs/cgroup", "rro")
 	}
 	if !c.mountable(c.w.IPC) {
-		mounts[5] = bind("/dev/mqueue")
+		mounts[5] = specs.Mount{}
+		if c.host.MessageQueue {
+			mounts[5] = bind("/dev/mqueue")
+		}
 	}
 	switch c.w.IPC.Kind {
 	case None:
