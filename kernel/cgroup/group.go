@@ -420,6 +420,16 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
+func (g *Group) populated() bool {
+	if d, ok := g.unified(); ok {
+		text, _ := sys.ReadKnob(d.path+"/cgroup.events", 512)
+		v, _ := fieldOf(text, "populated")
+		return v == "1"
+	}
+	pids, _ := g.Procs()
+	return len(pids) > 0
+}
+
 func (g *Group) busy(err error) error {
 	pids, _ := g.Procs()
 	e := &fault.Error{Op: "remove cgroup", On: g.Path, Kind: fault.Conflict, Err: err}
@@ -431,8 +441,12 @@ func (g *Group) busy(err error) error {
 }
 
 // rmdir tries once, in all hierarchies, the unified one last: while it
-// stands, others see that the group is not gone yet.
+// stands, others see that the group is not gone yet. A group that somebody is
+// in, or is entering, keeps its limits in all.
 func (g *Group) rmdir() error {
+	if g.populated() {
+		return syscall.EBUSY
+	}
 	for _, d := range slices.Backward(g.dirs) {
 		if err := walk(d.path, sys.Rmdir); err != nil {
 			return err

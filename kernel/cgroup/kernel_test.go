@@ -114,6 +114,16 @@ func inside(g *Group) int {
 	return len(pids)
 }
 
+// entered reports whether somebody is in g in all hierarchies.
+func entered(g *Group) bool {
+	for _, d := range g.Dirs() {
+		if b, err := os.ReadFile(d + "/cgroup.procs"); err != nil || len(b) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func TestDetectFindsThisHost(t *testing.T) {
 	l, err := Detect()
 	if err != nil {
@@ -181,7 +191,7 @@ func TestCPUQuotaThrottles(t *testing.T) {
 func TestFreezeAndThaw(t *testing.T) {
 	g := create(t, Limits{})
 	c := start(t, g, "while :; do :; done")
-	settle(t, "the process is in", func() bool { return inside(g) > 0 })
+	settle(t, "the process is in", func() bool { return entered(g) })
 	ctx, cancel := within(t, 5*time.Second)
 	defer cancel()
 	if err := g.Freeze(ctx); err != nil || !g.Frozen() {
@@ -247,11 +257,36 @@ func TestKillEndsAllAndRemoveWaits(t *testing.T) {
 func TestRemoveOfGroupInUseSaysWhoIsInIt(t *testing.T) {
 	g := create(t, Limits{})
 	start(t, g, "sleep 100")
-	settle(t, "the process is in", func() bool { return inside(g) > 0 })
+	settle(t, "the process is in", func() bool { return entered(g) })
 	ctx, cancel := within(t, 50*time.Millisecond)
 	defer cancel()
 	if err := g.Remove(ctx); !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "process") {
 		t.Errorf("Remove = %v, want a conflict that names the process", err)
+	}
+}
+
+// Who has got into the unified hierarchy only, so far, must find the others
+// still there.
+func TestRemoveSparesGroupThatIsBeingEntered(t *testing.T) {
+	g := create(t, Limits{Pids: 5})
+	if g.Dir() == "" || len(g.Dirs()) < 2 {
+		t.Skip("NEEDS a hybrid host")
+	}
+	c := exec.Command("sleep", "100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	if err := attachTo(g.Dir(), c.Process.Pid, true).Do(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := within(t, 20*time.Millisecond)
+	defer cancel()
+	if err := g.Remove(ctx); !errors.Is(err, fault.Conflict) {
+		t.Errorf("Remove = %v, want a conflict", err)
+	}
+	if now, err := Open(g.layout, g.Path); err != nil || len(now.Dirs()) != len(g.Dirs()) {
+		t.Errorf("of %v are left %v, %v", g.Dirs(), now.Dirs(), err)
 	}
 }
 
@@ -277,7 +312,7 @@ func TestUpdateReachesRunningProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := start(t, g, "exec sleep 100")
-	settle(t, "the process is in", func() bool { return inside(g) > 0 })
+	settle(t, "the process is in", func() bool { return entered(g) })
 	if err := g.Update(Limits{Pids: 5}); err != nil {
 		t.Fatal(err)
 	}
