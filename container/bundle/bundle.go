@@ -88,6 +88,10 @@ type Facts struct {
 	// MessageQueue: the host has a /dev/mqueue, for --ipc host.
 	MessageQueue bool
 
+	// Capabilities are those of the caller's bounding set, which is all that
+	// a container without a user namespace can get ("CAP_CHOWN"). Nil: all.
+	Capabilities []string
+
 	// Thermal are the paths of this host's thermal_throttle directories in
 	// /sys/devices/system/cpu, which are masked; see host.Thermal.
 	Thermal []string

@@ -204,7 +204,7 @@ func (c *compiler) user() error {
 }
 
 func (c *compiler) privileges() error {
-	caps, err := tweakCapabilities(c.w.CapAdd, c.w.CapDrop, c.w.Privileged)
+	caps, err := tweakCapabilities(c.w, c.capabilities())
 	if err != nil {
 		return err
 	}

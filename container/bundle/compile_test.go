@@ -182,6 +182,8 @@ func TestCompileRefuses(t *testing.T) {
 	plain := bundle.ImageConfig{Cmd: []string{"sh"}}
 	host := bundle.Namespace{Kind: bundle.HostNS}
 	volume := func(s string) bundle.Mount { return must(bundle.ParseVolume(s, "/")) }
+	few := root()
+	few.Capabilities = []string{"CAP_CHOWN"}
 	for _, tt := range []struct {
 		name   string
 		image  bundle.ImageConfig
@@ -220,6 +222,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"a rate of what is no disk", plain, bundle.Wishes{Limits: bundle.Limits{ReadIOps: []bundle.Throttle{{Path: "/dev/snd", Rate: 1}}}}, root(), fault.Invalid, "not a block device"},
 		{"a sysctl of the host's network", plain, bundle.Wishes{Network: host, Sysctl: map[string]string{"net.ipv4.ip_forward": "1"}}, root(), fault.Conflict, "not allowed in the host's network namespace"},
 		{"a sysctl of nobody's", plain, bundle.Wishes{Sysctl: map[string]string{"vm.swappiness": "1"}}, root(), fault.Conflict, "not in a separate kernel namespace"},
+		{"a capability that the caller lacks", plain, bundle.Wishes{CapAdd: []string{"SYS_RESOURCE"}, UserNS: host}, few, fault.Unsupported, "not available in the current environment"},
 		{"an unknown capability", plain, bundle.Wishes{CapAdd: []string{"BOGUS"}}, root(), fault.Invalid, `unknown capability: "CAP_BOGUS"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -284,6 +287,25 @@ func TestIndexes(t *testing.T) {
 		if open >= 0 {
 			t.Errorf("%s: %+v has no source", tt.name, r.Spec.Mounts[open])
 		}
+	}
+}
+
+// Privileged without a user namespace is all that the caller has, and with one
+// it is everything.
+func TestPrivilegedHasWhatThereIs(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		userNS string
+		want   int
+	}{{"the host's users", bundle.HostNS, 1}, {"its own users", bundle.Private, 41}} {
+		t.Run(tt.name, func(t *testing.T) {
+			few := root()
+			few.Capabilities = []string{"CAP_CHOWN"}
+			r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"sh"}}, bundle.Wishes{Privileged: true, UserNS: bundle.Namespace{Kind: tt.userNS}}, few)
+			if err != nil || len(r.Spec.Process.Capabilities.Bounding) != tt.want {
+				t.Errorf("got %v; want %d capabilities", err, tt.want)
+			}
+		})
 	}
 }
 

@@ -577,7 +577,7 @@ func TestTweakCapabilities(t *testing.T) {
 		{"unknown to drop", nil, []string{"bogus"}, nil, nil, 0, `unknown capability: "CAP_BOGUS"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tweakCapabilities(tt.add, tt.drop, false)
+			got, err := tweakCapabilities(&Wishes{CapAdd: tt.add, CapDrop: tt.drop}, allCapabilities())
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("got %v; want %s", err, tt.err)
