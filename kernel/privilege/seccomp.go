@@ -184,7 +184,12 @@ type compiler struct {
 	enosys   bool     // calls newer than the profile get ENOSYS
 	muxed    [2]bool  // the profile names socketcall, ipc
 	notify   bool
+	pairs    int // of a name and a rule
 }
+
+// maxPairs bounds the work that a small but hostile profile can make: many
+// names with many conditions are a rule for each pair.
+const maxPairs = 1 << 16
 
 func badField(field, value string, err error) error {
 	return &fault.Error{Op: "compile seccomp profile, field", On: field, Kind: fault.Invalid, Err: fmt.Errorf("%q: %w", value, err)}
@@ -281,6 +286,9 @@ func (c *compiler) readRule(i int, entry specs.LinuxSyscall) error {
 	rules, err := split(i, ret, entry.Args)
 	if err != nil {
 		return err
+	}
+	if c.pairs += len(entry.Names) * len(rules); c.pairs > maxPairs {
+		return badField(fmt.Sprintf("syscalls[%d]", i), string(entry.Action), fmt.Errorf("the profile has more than %d rules", maxPairs))
 	}
 	first := len(c.rules)
 	c.rules = append(c.rules, rules...)

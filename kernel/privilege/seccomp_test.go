@@ -384,6 +384,11 @@ func TestCompileRefuses(t *testing.T) {
 	if _, err := Compile(huge, "amd64"); !errors.Is(err, fault.Invalid) {
 		t.Errorf("a filter above the kernel's limit: %v", err)
 	}
+	bomb := rule(specs.LinuxSyscall{Names: slices.Repeat([]string{"read"}, 20000), Action: errno,
+		Args: slices.Repeat([]specs.LinuxSeccompArg{{Op: specs.OpEqualTo}}, 20000)})
+	if _, err := Compile(bomb, "amd64"); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a profile of 400 million rules: %v", err)
+	}
 }
 
 func TestFlags(t *testing.T) {
