@@ -25,8 +25,9 @@ type console struct {
 	keys   []byte // typed in a row, they detach; empty: nothing does
 }
 
-// newConsole connects env with master, which must be in non-blocking mode, as
-// sys.OpenPTY gives it. Input: the user types (-i). Nil keys: the default ones.
+// newConsole connects env with master, best in non-blocking mode, as
+// sys.OpenPTY gives it: then nothing is left running when run returns. Input:
+// the user types (-i). Nil keys: the default ones.
 func newConsole(env *Env, master *os.File, input bool, keys []byte) *console {
 	c := &console{out: env.Out, master: master, keys: keys}
 	if keys == nil {
