@@ -27,8 +27,14 @@ func table() []row {
 		{"Containers", nil},
 
 		{"Images", nil},
+		{"pull", pullCommand},
+		{"import", importCommand},
+		{"images", imagesCommand},
+		{"tag", tagCommand},
+		{"rmi", rmiCommand},
 
 		{"The pieces, one by one", nil},
+		{"chroot run", chrootRunCommand},
 		{"cgroup run", cgroupRunCommand},
 		{"cgroup set", cgroupSetCommand},
 		{"cgroup show", cgroupShowCommand},
@@ -36,6 +42,7 @@ func table() []row {
 		{"cgroup thaw", cgroupThawCommand},
 		{"cgroup kill", cgroupKillCommand},
 		{"cgroup remove", cgroupRemoveCommand},
+		{"network run", networkRunCommand},
 		{"namespace run", namespaceRunCommand},
 		{"namespace enter", namespaceEnterCommand},
 		{"namespace list", namespaceListCommand},
@@ -44,6 +51,7 @@ func table() []row {
 		{"privilege show", privilegeShowCommand},
 
 		{"Kiste itself", nil},
+		{"gc", gcCommand},
 		{"version", versionCommand},
 		{"help", helpCommand},
 		{"completion", completionCommand},
@@ -61,6 +69,12 @@ func aliases() []alias {
 	return []alias{
 		{"-h", "help"},
 		{"--help", "help"},
+		{"image pull", "pull"},
+		{"image import", "import"},
+		{"image ls", "images"},
+		{"image list", "images"},
+		{"image tag", "tag"},
+		{"image rm", "rmi"},
 		{"-v", "version"},
 		{"--version", "version"},
 	}

@@ -1,132 +1,166 @@
 package chroot
 
 import (
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Attributes are what mount options say, in the words of mount_setattr(2)
-// and fsconfig(2).
-type Attributes struct {
-	Set, Clear       uint64 // unix.MOUNT_ATTR_ bits
-	SetAll, ClearAll uint64 // the same for the whole tree: "rro", "rnosuid" …
-	Propagation      uint64 // unix.MS_ bit; 0: as it comes
-	PropagateAll     bool   // "rprivate" …
-	Recursive        bool   // "rbind"
-	IDMap, IDMapAll  bool   // "idmap", "ridmap"
-	Data             []string
+// Parsed are the options of a mount, sorted by who takes them.
+type Parsed struct {
+	Set, Clear       uint64   // unix.MOUNT_ATTR_ bits of the mount
+	RecSet, RecClear uint64   // the same for the mount and all below it
+	Flags            uintptr  // the unix.MS_ bits for mount(2)
+	Propagation      uint64   // unix.MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE; 0: as it comes
+	PropagationRec   bool     // for all mounts below too
+	Bind, Rec        bool     // "bind", "rbind"
+	IDMap            string   // "idmap" or "ridmap"
+	Data             []string // for the file system: "size=64m"
 }
 
-// An option is one row of the table: what it sets and clears of
-// mount_setattr's attributes. With an r in front it is for the whole tree.
-var options = []struct {
-	name       string
-	set, clear uint64
-}{
-	{"ro", unix.MOUNT_ATTR_RDONLY, 0},
-	{"rw", 0, unix.MOUNT_ATTR_RDONLY},
-	{"nosuid", unix.MOUNT_ATTR_NOSUID, 0},
-	{"suid", 0, unix.MOUNT_ATTR_NOSUID},
-	{"nodev", unix.MOUNT_ATTR_NODEV, 0},
-	{"dev", 0, unix.MOUNT_ATTR_NODEV},
-	{"noexec", unix.MOUNT_ATTR_NOEXEC, 0},
-	{"exec", 0, unix.MOUNT_ATTR_NOEXEC},
-	{"noatime", unix.MOUNT_ATTR_NOATIME, unix.MOUNT_ATTR__ATIME},
-	{"atime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
-	{"relatime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
-	{"norelatime", unix.MOUNT_ATTR_STRICTATIME, unix.MOUNT_ATTR__ATIME},
-	{"strictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MOUNT_ATTR__ATIME},
-	{"nostrictatime", unix.MOUNT_ATTR_RELATIME, unix.MOUNT_ATTR__ATIME},
-	{"nodiratime", unix.MOUNT_ATTR_NODIRATIME, 0},
-	{"diratime", 0, unix.MOUNT_ATTR_NODIRATIME},
-	{"nosymfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, 0},
-	{"symfollow", 0, unix.MOUNT_ATTR_NOSYMFOLLOW},
-}
-
-var propagations = []struct {
+// An option is one word of mount(8) or runtime-spec's config.md, "Linux mount
+// options". Attr and flag are set, or cleared where off says so.
+type option struct {
 	name string
-	bit  uint64
-}{
-	{"private", unix.MS_PRIVATE}, {"shared", unix.MS_SHARED}, {"slave", unix.MS_SLAVE}, {"unbindable", unix.MS_UNBINDABLE},
+	attr uint64
+	flag uintptr
+	off  bool
 }
 
-// ParseOptions reads mount options as runtime-spec 1.3 lists them. What is
-// none of them is data for the file system, as in mount(8). Later options win
-// over earlier ones.
-func ParseOptions(list []string) Attributes {
-	var a Attributes
-	for _, o := range list {
-		if !a.take(o) {
-			a.Data = append(a.Data, o)
+// atime are the bits of the kind of access time, of which relatime is zero.
+const atime = unix.MOUNT_ATTR__ATIME
+
+// options returns the table. A name with an r before it is the recursive one,
+// for those with an attr.
+func options() []option {
+	return []option{
+		{"ro", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, false},
+		{"rw", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, true},
+		{"nosuid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, false},
+		{"suid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, true},
+		{"nodev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, false},
+		{"dev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, true},
+		{"noexec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, false},
+		{"exec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, true},
+		{"nodiratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, false},
+		{"diratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, true},
+		{"nosymfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, false},
+		{"symfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, true},
+		{"noatime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, false},
+		{"atime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, true},
+		{"relatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, false},
+		{"norelatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, true},
+		{"strictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, false},
+		{"nostrictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, true},
+		{"sync", 0, unix.MS_SYNCHRONOUS, false},
+		{"async", 0, unix.MS_SYNCHRONOUS, true},
+		{"dirsync", 0, unix.MS_DIRSYNC, false},
+		{"mand", 0, unix.MS_MANDLOCK, false},
+		{"nomand", 0, unix.MS_MANDLOCK, true},
+		{"lazytime", 0, unix.MS_LAZYTIME, false},
+		{"nolazytime", 0, unix.MS_LAZYTIME, true},
+		{"iversion", 0, unix.MS_I_VERSION, false},
+		{"noiversion", 0, unix.MS_I_VERSION, true},
+		{"silent", 0, unix.MS_SILENT, false},
+		{"loud", 0, unix.MS_SILENT, true},
+		{"remount", 0, unix.MS_REMOUNT, false},
+		{"bind", 0, unix.MS_BIND, false},
+		{"rbind", 0, unix.MS_BIND | unix.MS_REC, false},
+		{"defaults", 0, 0, false},
+	}
+}
+
+// ParseOptions sorts words, in their order: a later one wins over an earlier.
+// A word that is no option of mount(8) or the runtime-spec is the file
+// system's and comes back in Data. It never fails: it is the file system that
+// refuses what it does not know.
+func ParseOptions(words []string) (Parsed, error) {
+	var p Parsed
+	table := options()
+	for _, word := range words {
+		if !p.named(table, word) && !p.propagate(word) {
+			p.Data = append(p.Data, word)
 		}
 	}
-	return a
+	p.Bind, p.Rec = p.Flags&unix.MS_BIND != 0, p.Flags&unix.MS_REC != 0
+	return p, nil
 }
 
-func (a *Attributes) take(o string) bool {
-	switch o {
-	case "bind", "defaults", "":
-		return true
-	case "rbind":
-		a.Recursive = true
-		return true
-	case "idmap":
-		a.IDMap = true
-		return true
-	case "ridmap":
-		a.IDMap, a.IDMapAll = true, true
+func (p *Parsed) named(table []option, word string) bool {
+	if word == "idmap" || word == "ridmap" {
+		p.IDMap = word
 		return true
 	}
-	return a.takeAttribute(o) || a.takePropagation(o)
-}
-
-func (a *Attributes) takeAttribute(o string) bool {
-	for _, row := range options {
+	for _, o := range table {
 		switch {
-		case o == row.name:
-			a.Set, a.Clear = a.Set&^row.clear|row.set, a.Clear&^row.set|row.clear
+		case o.name == word:
+			apply(&p.Set, &p.Clear, o)
+			p.flag(o)
 			return true
-		case o == "r"+row.name:
-			a.SetAll, a.ClearAll = a.SetAll&^row.clear|row.set, a.ClearAll&^row.set|row.clear
+		case (o.attr != 0 || isATime(o)) && len(word) == len(o.name)+1 && word[0] == 'r' && word[1:] == o.name:
+			apply(&p.RecSet, &p.RecClear, o)
 			return true
 		}
 	}
 	return false
 }
 
-func (a *Attributes) takePropagation(o string) bool {
-	name, all := o, false
-	if len(o) > 0 && o[0] == 'r' {
-		name, all = o[1:], true
+// apply turns a bit on or off. The kinds of atime exclude each other, and
+// mount_setattr(2) wants all their bits cleared for one to be set; relatime is
+// the zero among them.
+func apply(set, clear *uint64, o option) {
+	if isATime(o) {
+		*set &^= atime
+		*clear |= atime
+		if !o.off {
+			*set |= o.attr
+		}
+		return
 	}
-	i := slices.IndexFunc(propagations, func(p struct {
-		name string
-		bit  uint64
-	}) bool {
-		return p.name == name
-	})
-	if i < 0 {
-		return false
+	if o.off {
+		*set &^= o.attr
+		*clear |= o.attr
+		return
 	}
-	a.Propagation, a.PropagateAll = propagations[i].bit, all
-	return true
+	*set |= o.attr
+	*clear &^= o.attr
 }
 
-// Has reports whether list holds the option.
-func (m Mount) Has(option string) bool { return slices.Contains(m.Options, option) }
-
-// String is the mount in one line, as the plan prints it.
-func (m Mount) String() string {
-	s := "mount     " + pad(m.Type, 8) + " on " + pad(m.Target, 14)
-	if m.Type == "bind" {
-		s += " from " + m.Source
-	}
-	if len(m.Options) > 0 {
-		s += " " + strings.Join(m.Options, ",")
-	}
-	return s
+func isATime(o option) bool {
+	return strings.HasSuffix(o.name, "atime") && !strings.HasSuffix(o.name, "diratime")
 }
 
-func pad(s string, n int) string { return s + strings.Repeat(" ", max(0, n-len(s))) }
+func (p *Parsed) flag(o option) {
+	if o.off {
+		p.Flags &^= o.flag
+		return
+	}
+	p.Flags |= o.flag
+}
+
+func (p *Parsed) propagate(word string) bool {
+	bare, rec := strings.CutPrefix(word, "r")
+	kind := propagation(word)
+	if kind == 0 && rec {
+		kind = propagation(bare)
+		p.PropagationRec = p.PropagationRec || kind != 0
+	}
+	if kind != 0 {
+		p.Propagation = kind
+	}
+	return kind != 0
+}
+
+func propagation(word string) uint64 {
+	switch word {
+	case "private":
+		return unix.MS_PRIVATE
+	case "shared":
+		return unix.MS_SHARED
+	case "slave":
+		return unix.MS_SLAVE
+	case "unbindable":
+		return unix.MS_UNBINDABLE
+	}
+	return 0
+}
