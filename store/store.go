@@ -96,6 +96,19 @@ func (s Store) Open() error {
 	return WriteFile(version, []byte(strconv.Itoa(Schema)+"\n"))
 }
 
+// Check refuses a store of a later schema and creates nothing: for those who
+// only look. A store that is not there yet is empty, and so fine.
+func (s Store) Check() error {
+	b, err := os.ReadFile(filepath.Join(s.Lib, "version"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return &fault.Error{Op: "open store", On: s.Lib, Err: err}
+	}
+	return s.checkVersion(strings.TrimSpace(string(b)))
+}
+
 func (s Store) checkVersion(v string) error {
 	n, err := strconv.Atoi(v)
 	switch {

@@ -1,0 +1,26 @@
+// Package heavy does the commands that need TLS, HTTP or compression. Package
+// cli describes them; kisted links both.
+//
+//	takes    arguments and options that cli has parsed
+//	gives    words, progress
+//	touches  the store and the network, through package fetch
+//	state    none
+//
+// An ordinary user's layers hold files of subordinate ids. So there a command
+// that writes layers starts itself again in a user namespace: see inNamespace.
+package heavy
+
+import (
+	"context"
+
+	"kiste/cli"
+)
+
+// Commands is the table of what kisted can do, for cli.Env's Heavy.
+func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error {
+	return map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error{
+		"pull":   pull,
+		"import": importImage,
+		"gc":     gc,
+	}
+}

@@ -1,0 +1,170 @@
+package heavy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"kiste/cli"
+	"kiste/engine/fetch"
+	"kiste/fault"
+	"kiste/image/layer"
+	"kiste/image/reference"
+	"kiste/image/registry"
+	"kiste/image/transport"
+	"kiste/internal/sys"
+	"kiste/store"
+)
+
+// pull is "kiste pull".
+func pull(ctx context.Context, env *cli.Env, args []string, options any) error {
+	o := options.(*cli.PullOptions)
+	src, err := reference.ParseSource(args[0])
+	if err != nil {
+		return err
+	}
+	where, how, done, err := unpacker(env)
+	if done || err != nil {
+		return err
+	}
+	style := cli.Auto
+	switch {
+	case o.JSON:
+		style = cli.JSON
+	case o.Quiet:
+		style = cli.Silent
+	}
+	if style == cli.Auto && src.Transport == reference.Docker {
+		fmt.Fprintf(env.Out, "%s: Pulling from %s\n", src.Ref.Tag, src.Ref.Repository)
+	}
+	show, end := cli.Progress(env, style)
+	r, err := fetch.Pull(ctx, where, src, fetch.Options{Platform: o.Platform, Jobs: int(o.Jobs), Progress: show, Policy: fetch.Policy(o.Policy),
+		Layer: how, Transport: transport.Options{Registry: registry.Options{UserAgent: "kiste/" + cli.Version, AuthFile: o.AuthFile}}})
+	end()
+	if err != nil {
+		return err
+	}
+	if style == cli.Auto {
+		fmt.Fprintf(env.Out, "Digest: %s\nStatus: %s for %s\n", r.Root, status(r.Fresh), familiar(r.Name, src))
+	}
+	if style != cli.JSON {
+		fmt.Fprintln(env.Out, name(r))
+	}
+	return nil
+}
+
+func status(fresh bool) string {
+	if fresh {
+		return "Downloaded newer image"
+	}
+	return "Image is up to date"
+}
+
+func name(r fetch.Result) string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return r.ID
+}
+
+func familiar(name string, src reference.Source) string {
+	if ref, err := reference.Parse(name); err == nil {
+		return ref.Familiar()
+	}
+	return src.String()
+}
+
+// importImage is "kiste import".
+func importImage(ctx context.Context, env *cli.Env, args []string, options any) error {
+	o := options.(*cli.ImportOptions)
+	var canonical string
+	if len(args) == 2 {
+		ref, err := reference.Parse(args[1])
+		if err == nil && ref.Digest != "" {
+			err = &fault.Error{Op: "name image", On: args[1], Kind: fault.Invalid, Err: errors.New("a digest cannot be given")}
+		}
+		if err != nil {
+			return err
+		}
+		canonical = ref.String()
+	}
+	where, how, done, err := unpacker(env)
+	if done || err != nil {
+		return err
+	}
+	in, err := openTar(ctx, env, args[0])
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	e, err := fetch.Import(ctx, where, in, fetch.ImportOptions{Name: canonical, Changes: o.Changes, Message: o.Message, Platform: o.Platform, Source: args[0], Layer: how})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(env.Out, e.ID)
+	return nil
+}
+
+// openTar opens standard input, what a URL leads to, or a file.
+func openTar(ctx context.Context, env *cli.Env, where string) (io.ReadCloser, error) {
+	if where == "-" {
+		return io.NopCloser(env.In), nil
+	}
+	if u, err := url.Parse(where); err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		f, err := os.Open(where)
+		if err != nil {
+			return nil, &fault.Error{Op: "import image", On: where, Err: err}
+		}
+		return f, nil
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return nil, &fault.Error{Op: "import image", On: where, Kind: fault.Invalid, Err: err}
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, &fault.Error{Op: "import image", On: where, Kind: fault.Unavailable, Err: err}
+	}
+	if answer.StatusCode != http.StatusOK {
+		answer.Body.Close()
+		return nil, &fault.Error{Op: "import image", On: where, Kind: fault.Unavailable, Err: fmt.Errorf("the server says %s", strings.TrimSpace(answer.Status))}
+	}
+	return answer.Body, nil
+}
+
+// gc is "kiste gc".
+func gc(_ context.Context, env *cli.Env, _ []string, _ any) error {
+	where, _, done, err := unpacker(env)
+	if done || err != nil {
+		return err
+	}
+	f, err := fetch.GC(where)
+	for _, id := range f.Images {
+		fmt.Fprintf(env.Out, "Deleted: %s\n", id)
+	}
+	if err == nil {
+		fmt.Fprintf(env.Out, "Freed %s: %d layers, %d blobs\n", cli.DecimalSize(f.Bytes), f.Layers, f.Blobs)
+	}
+	return err
+}
+
+// unpacker gives the store and how layers are written into it. An ordinary
+// user's layers hold subordinate ids, so there it is all done by a child in a
+// user namespace: done says that it was.
+func unpacker(env *cli.Env) (s store.Store, how layer.Options, done bool, err error) {
+	s = store.Locate()
+	inside := os.Getenv(insideVariable)
+	switch {
+	case inside == "" && os.Geteuid() != 0:
+		return s, how, true, inNamespace(env, s)
+	case inside != "":
+		how = layer.Options{Userxattr: true, KeepOwner: inside == "single"}
+	}
+	sys.Umask(0) // modes are those of the image
+	return s, how, false, nil
+}

@@ -1,0 +1,345 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/reference"
+	"kiste/store"
+)
+
+type imagesOptions struct {
+	all, quiet, noTrunc, digests bool
+	format                       string
+	filters                      []string
+}
+
+func imagesCommand() *Command {
+	var o imagesOptions
+	return &Command{
+		Name:  "images",
+		Args:  "[REPOSITORY[:TAG]]",
+		Short: "list the images that are here",
+		Long: `Lists images, the newest first.
+
+With --format each is shown as the text says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them. With --filter reference=PATTERN only images whose names match are listed; dangling=true lists those without a name.`,
+		Examples: []string{"kiste images", "kiste images --filter 'reference=*/app:*'", "kiste images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"},
+		Options: []Option{
+			{"-a, --all", "", "list all: Kiste hides none", Bool(&o.all)},
+			{"-q, --quiet", "", "show IDs only", Bool(&o.quiet)},
+			{"--no-trunc", "", "show IDs in full", Bool(&o.noTrunc)},
+			{"--digests", "", "show digests, too", Bool(&o.digests)},
+			{"--format", "TEXT", `show each as TEXT says, or "json"`, String(&o.format)},
+			{"-f, --filter", "KEY=VALUE", "list only some: reference=, dangling=, label=", Strings(&o.filters)},
+		},
+		Max: 1,
+		Run: func(_ context.Context, env *Env, args []string) error {
+			if len(args) == 1 {
+				o.filters = append(o.filters, "reference="+args[0])
+			}
+			return listImages(env, o)
+		},
+	}
+}
+
+func listImages(env *Env, o imagesOptions) error {
+	s := store.Locate()
+	if err := s.Check(); err != nil {
+		return err
+	}
+	all, damaged := catalog.List(s)
+	var keepErr error
+	all = slices.DeleteFunc(all, func(e catalog.Entry) bool {
+		keep, err := matchesAll(e, o.filters)
+		keepErr = errors.Join(keepErr, err)
+		return !keep
+	})
+	if keepErr != nil {
+		return keepErr
+	}
+	slices.SortStableFunc(all, func(a, b catalog.Entry) int { return b.Created.Compare(a.Created) })
+	if err := showImages(env, all, o); err != nil {
+		return err
+	}
+	return damaged
+}
+
+func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
+	columns := []string{"Repository", "Tag", "ID", "CreatedSince", "Size"}
+	if o.digests {
+		columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
+	}
+	format, isTable := strings.CutPrefix(o.format, "table ")
+	switch {
+	case o.quiet:
+		return quietImages(env, all, o)
+	case o.format == "json":
+		for _, e := range all {
+			b, err := json.Marshal(imageFields(e, o.noTrunc))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "%s\n", b)
+		}
+		return nil
+	case o.format != "" && !isTable:
+		return eachFormatted(env, all, o.format, o.noTrunc)
+	case isTable:
+		columns = fieldsOf(format)
+	}
+	rows := [][]string{headings(columns)}
+	for _, e := range all {
+		fields := imageFields(e, o.noTrunc)
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			v, ok := fields.get(c)
+			if !ok {
+				return badField(c)
+			}
+			row[i] = v
+		}
+		rows = append(rows, row)
+	}
+	printColumns(env, rows)
+	return nil
+}
+
+func quietImages(env *Env, all []catalog.Entry, o imagesOptions) error {
+	seen := map[string]bool{}
+	for _, e := range all {
+		if id := imageFields(e, o.noTrunc).ID; !seen[id] {
+			seen[id] = true
+			fmt.Fprintln(env.Out, id)
+		}
+	}
+	return nil
+}
+
+func eachFormatted(env *Env, all []catalog.Entry, format string, full bool) error {
+	for _, e := range all {
+		line, err := fillFields(format, imageFields(e, full).get)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(env.Out, line)
+	}
+	return nil
+}
+
+// imageRow is an image in Docker's words; its JSON is that of docker images
+// --format json.
+type imageRow struct {
+	Repository, Tag, ID, Digest, CreatedAt, CreatedSince, Size, Platform string
+}
+
+func imageFields(e catalog.Entry, full bool) imageRow {
+	r := imageRow{Repository: "<none>", Tag: "<none>", ID: e.ShortID(), Digest: "<none>", Size: DecimalSize(e.Size),
+		CreatedAt: e.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), CreatedSince: age(e.Created, time.Now()), Platform: e.Platform}
+	if full {
+		r.ID = e.ID
+	}
+	if e.Root != "" {
+		r.Digest = e.Root
+	}
+	if ref, err := reference.Parse(e.Name); err == nil {
+		r.Repository = ref.FamiliarName()
+		if ref.Tag != "" {
+			r.Tag = ref.Tag
+		}
+	}
+	return r
+}
+
+func (r imageRow) get(field string) (string, bool) {
+	switch field {
+	case "Repository":
+		return r.Repository, true
+	case "Tag":
+		return r.Tag, true
+	case "ID":
+		return r.ID, true
+	case "Digest":
+		return r.Digest, true
+	case "CreatedAt":
+		return r.CreatedAt, true
+	case "CreatedSince":
+		return r.CreatedSince, true
+	case "Size":
+		return r.Size, true
+	case "Platform":
+		return r.Platform, true
+	}
+	return "", false
+}
+
+func headings(columns []string) []string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		switch c {
+		case "ID":
+			names[i] = "IMAGE ID"
+		case "CreatedSince":
+			names[i] = "CREATED"
+		case "CreatedAt":
+			names[i] = "CREATED AT"
+		default:
+			names[i] = strings.ToUpper(c)
+		}
+	}
+	return names
+}
+
+// fillFields replaces {{.Field}} in text by what get gives, and \t and \n by
+// what they stand for.
+func fillFields(text string, get func(string) (string, bool)) (string, error) {
+	var b strings.Builder
+	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
+	for {
+		before, rest, ok := strings.Cut(text, "{{")
+		b.WriteString(before)
+		if !ok {
+			return b.String(), nil
+		}
+		inner, after, ok := strings.Cut(rest, "}}")
+		name := strings.TrimPrefix(strings.TrimSpace(inner), ".")
+		value, known := get(name)
+		if !ok || !known {
+			return "", badField(strings.TrimSpace(inner))
+		}
+		b.WriteString(value)
+		text = after
+	}
+}
+
+// fieldsOf lists the fields of a table's format.
+func fieldsOf(format string) []string {
+	var names []string
+	for part := range strings.SplitSeq(format, "{{") {
+		if inner, _, ok := strings.Cut(part, "}}"); ok {
+			names = append(names, strings.TrimPrefix(strings.TrimSpace(inner), "."))
+		}
+	}
+	return names
+}
+
+func badField(name string) error {
+	return &fault.Error{Op: "take option", On: "--format", Kind: fault.Invalid, Err: fmt.Errorf("%q is not known", name),
+		Hint: "{{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}}, {{.Platform}}, or json"}
+}
+
+// matchesAll reports whether an image passes all filters.
+func matchesAll(e catalog.Entry, filters []string) (bool, error) {
+	keep := true
+	for _, f := range filters {
+		key, value, _ := strings.Cut(f, "=")
+		switch key {
+		case "reference":
+			keep = keep && matchesName(e, value)
+		case "dangling":
+			keep = keep && (e.Name == "") == (value == "true" || value == "1")
+		case "label":
+			name, want, exact := strings.Cut(value, "=")
+			have, ok := e.Config.Labels[name]
+			keep = keep && ok && (!exact || have == want)
+		default:
+			return false, &fault.Error{Op: "take option", On: "--filter", Kind: fault.Invalid, Err: fmt.Errorf("%q is no filter", key), Hint: "reference=, dangling= and label= are"}
+		}
+	}
+	return keep, nil
+}
+
+// matchesName compares as Docker does: the familiar name, with and without its
+// tag, and the canonical one, by path.Match.
+func matchesName(e catalog.Entry, pattern string) bool {
+	ref, err := reference.Parse(e.Name)
+	if err != nil {
+		return false
+	}
+	for _, name := range []string{ref.Familiar(), ref.FamiliarName(), ref.String(), ref.Name()} {
+		if ok, _ := path.Match(pattern, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// DecimalSize shows bytes as docker images does: three digits, powers of 1000.
+func DecimalSize(n int64) string {
+	v, unit := float64(n), 0
+	const units = "BkMGTPE"
+	for v >= 999.5 && unit < len(units)-1 {
+		v /= 1000
+		unit++
+	}
+	text := fmt.Sprintf("%.3g", v)
+	if unit == 0 {
+		return text + "B"
+	}
+	return text + units[unit:unit+1] + "B"
+}
+
+// age says how long ago t was, as Docker does.
+func age(t, now time.Time) string {
+	if t.Year() < 1971 {
+		return "N/A"
+	}
+	d := now.Sub(t)
+	days := int(d.Hours() / 24)
+	switch {
+	case d < time.Second:
+		return "Less than a second ago"
+	case d < time.Minute:
+		return some(int(d.Seconds()), "second")
+	case d < 2*time.Minute:
+		return "About a minute ago"
+	case d < time.Hour:
+		return some(int(d.Minutes()), "minute")
+	case d < 90*time.Minute:
+		return "About an hour ago"
+	case d < 48*time.Hour:
+		return some(int(d.Hours()+0.5), "hour")
+	case days < 14:
+		return some(days, "day")
+	case days < 60:
+		return some(days/7, "week")
+	case days < 730:
+		return some(days/30, "month")
+	}
+	return some(days/365, "year")
+}
+
+func some(n int, unit string) string {
+	if n != 1 {
+		unit += "s"
+	}
+	return fmt.Sprintf("%d %s ago", n, unit)
+}
+
+// printColumns prints rows in columns as Docker does: three spaces between.
+func printColumns(env *Env, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, r := range rows {
+		var b strings.Builder
+		for i, cell := range r {
+			if i == len(r)-1 {
+				b.WriteString(cell)
+			} else {
+				fmt.Fprintf(&b, "%-*s", widths[i]+3, cell)
+			}
+		}
+		fmt.Fprintln(env.Out, b.String())
+	}
+}

@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/reference"
+	"kiste/store"
+)
+
+func rmiCommand() *Command {
+	var force bool
+	return &Command{
+		Name:  "rmi",
+		Args:  "IMAGE...",
+		Short: "remove images",
+		Long: `Takes away the names given, and with the last name the image. An ID stands for the image and all its names, if it has one only, or with --force.
+
+An image that a container stands on is kept, unless --force is given; the container's files stay in any case. The space is freed by "kiste gc".`,
+		Options:  []Option{{"-f, --force", "", "remove it although a container stands on it, or with all its names", Bool(&force)}},
+		Examples: []string{"kiste rmi debian:12", "kiste rmi -f 4f53cda18c2b"},
+		Min:      1, Max: -1,
+		Complete: "image",
+		Run: func(_ context.Context, env *Env, args []string) error {
+			s := store.Locate()
+			if err := s.Check(); err != nil {
+				return err
+			}
+			var all []error
+			for _, name := range args {
+				if err := removeImage(env, s, name, force); err != nil {
+					all = append(all, err)
+				}
+			}
+			if len(all) == 1 {
+				return all[0]
+			}
+			return errors.Join(all...)
+		},
+	}
+}
+
+func removeImage(env *Env, s store.Store, name string, force bool) error {
+	e, err := catalog.Get(s, name)
+	if err != nil {
+		if k := fault.KindOf(err); force && (k == fault.Invalid || k == fault.Unsupported) {
+			return catalog.RemoveDamaged(s, name)
+		}
+		return err
+	}
+	names := namesOf(s, e.ID)
+	remove := []catalog.Entry{e}
+	if byID := e.Name == "" || !sameName(name, e.Name); byID {
+		if len(names) > 1 && !force {
+			return &fault.Error{Op: "remove image", On: name, Kind: fault.Conflict, Err: fmt.Errorf("it has %d names", len(names)), Hint: "remove one by its name, or all with --force"}
+		}
+		remove = names
+	}
+	last := len(remove) == len(names)
+	if last && !force {
+		if id, err := standsOn(s, e); err != nil || id != "" {
+			return inUse(name, id, err)
+		}
+	}
+	for _, r := range remove {
+		if err := catalog.Remove(s, r); err != nil {
+			return err
+		}
+		if ref, err := reference.Parse(r.Name); err == nil {
+			fmt.Fprintf(env.Out, "Untagged: %s\n", ref.Familiar())
+		}
+	}
+	if last {
+		fmt.Fprintf(env.Out, "Deleted: %s\n", e.ID)
+	}
+	return nil
+}
+
+func inUse(name, id string, err error) error {
+	if err != nil {
+		return err
+	}
+	return &fault.Error{Op: "remove image", On: name, Kind: fault.Conflict, Err: fmt.Errorf("container %s stands on it", id[:min(12, len(id))]),
+		Hint: "remove the container first, or use --force"}
+}
+
+// sameName reports whether what was typed is the name itself and no ID.
+func sameName(typed, name string) bool {
+	ref, err := reference.Parse(typed)
+	return err == nil && (ref.String() == name || ref.Digest != "")
+}
+
+func namesOf(s store.Store, id string) []catalog.Entry {
+	all, _ := catalog.List(s)
+	var names []catalog.Entry
+	for _, e := range all {
+		if e.ID == id {
+			names = append(names, e)
+		}
+	}
+	return names
+}
+
+// standsOn gives the ID of a container that has e's layers, or "".
+func standsOn(s store.Store, e catalog.Entry) (string, error) {
+	dirs, err := os.ReadDir(s.Containers())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	want := strings.Join(e.Layers, " ")
+	for _, d := range dirs {
+		var c struct {
+			Layers []string `json:"layers"`
+		}
+		err := store.ReadJSON(filepath.Join(s.Container(d.Name()), "config.json"), &c)
+		if err == nil && len(c.Layers) > 0 && strings.Join(c.Layers, " ") == want {
+			return d.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+func tagCommand() *Command {
+	return &Command{
+		Name:     "tag",
+		Args:     "IMAGE NAME[:TAG]",
+		Short:    "give an image one more name",
+		Examples: []string{"kiste tag debian:12 localhost:5000/debian:12"},
+		Min:      2, Max: 2,
+		Complete: "image",
+		Run: func(_ context.Context, _ *Env, args []string) error {
+			s := store.Locate()
+			if err := s.Check(); err != nil {
+				return err
+			}
+			e, err := catalog.Get(s, args[0])
+			if err != nil {
+				return err
+			}
+			ref, err := reference.Parse(args[1])
+			if err == nil && ref.Digest != "" {
+				err = &fault.Error{Op: "tag image", On: args[1], Kind: fault.Invalid, Err: errors.New("a digest cannot be given")}
+			}
+			if err != nil {
+				return err
+			}
+			lock, err := store.LockFile(filepath.Join(s.Lib, "lock"), false)
+			if err != nil {
+				return err
+			}
+			defer lock.Unlock()
+			e.Name = ref.String()
+			return catalog.Put(s, e)
+		},
+	}
+}
