@@ -192,6 +192,38 @@ func TestConsoleEndsWhenNobodyReads(t *testing.T) {
 	s.wait(t)
 }
 
+// A master that came over a socket may be in blocking mode.
+func TestConsoleWithABlockingMaster(t *testing.T) {
+	for _, tt := range []struct{ name, typed string }{{"the program ends", "x\r"}, {"the user detaches", "\x10\x11"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			user, tty := openTestPTY(t)
+			master, peer := openTestPTY(t)
+			master.Fd() // makes it block
+			cmd := exec.Command("/bin/sh", "-c", "read x; echo got $x")
+			cmd.Stdin, cmd.Stdout = peer, peer
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			peer.Close()
+			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+			ended := make(chan bool, 1)
+			go func() {
+				away, _ := newConsole(&Env{In: tty, Out: &screen{}}, master, true, nil).run()
+				ended <- away
+			}()
+			user.WriteString(tt.typed)
+			select {
+			case away := <-ended:
+				if want := tt.typed[0] == 16; away != want {
+					t.Errorf("detached: %t; want %t", away, want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the console does not end")
+			}
+		})
+	}
+}
+
 // Input that ends is told to the other side.
 func TestConsoleEndOfInput(t *testing.T) {
 	master, peer := openTestPTY(t)
