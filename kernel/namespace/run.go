@@ -300,18 +300,24 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // exec ends the script. A command without a slash may be anywhere on $PATH, as
 // seen inside.
 func (s *script) exec(args []string) {
-	if len(args) == 0 {
-		args = []string{os.Getenv("SHELL")}
-		if args[0] == "" {
-			args[0] = "/bin/sh"
-		}
-	}
+	args = orShell(args)
 	s.args, s.paths, s.tail = args, candidates(args[0]), len(s.calls)
 	argv, env := sys.StringsOf(args), sys.StringsOf(os.Environ())
 	for _, p := range s.paths {
 		s.add("execute "+args[0], unix.SYS_EXECVE, sys.BytesOf(p), argv, env).OnErr = sys.Note
 	}
 	s.add("execute "+args[0], 0).OnErr = sys.FailNoted
+}
+
+// orShell is args, or the user's shell.
+func orShell(args []string) []string {
+	if len(args) > 0 {
+		return args
+	}
+	if shell := os.Getenv("SHELL"); shell != "" {
+		return []string{shell}
+	}
+	return []string{"/bin/sh"}
 }
 
 func candidates(command string) []string {
@@ -342,10 +348,12 @@ func (s *script) here() error {
 	return Exec(s.args)
 }
 
-// Exec makes this process the command args, looked up on $PATH. It returns
+// Exec makes this process the command args, looked up on $PATH, $SHELL without
+// any. It returns
 // only when it failed; a thread that is in namespaces of its own takes the
 // whole process there.
 func Exec(args []string) error {
+	args = orShell(args)
 	var err error
 	for _, p := range candidates(args[0]) {
 		e := sys.Exec(p, args)

@@ -1,0 +1,57 @@
+package sys
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// NetlinkRoute opens a NETLINK_ROUTE socket in the network namespace of the
+// calling thread: netlink(7). Answers that do not come within seconds are an
+// error. The descriptor is the caller's to close.
+func NetlinkRoute(seconds int64) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return -1, named("socket", err)
+	}
+	timeout := unix.Timeval{Sec: seconds}
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, named("netlink", err)
+	}
+	return fd, nil
+}
+
+// NetlinkSend sends message to the kernel.
+func NetlinkSend(fd int, message []byte) error {
+	return named("netlink send", retry(func() error {
+		return unix.Sendto(fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}))
+}
+
+// NetlinkReceive receives one datagram into b. One that is larger is EMSGSIZE;
+// one that is not from the kernel is passed over.
+func NetlinkReceive(fd int, b []byte) (int, error) {
+	for {
+		n, _, flags, from, err := recvmsg(fd, b)
+		switch {
+		case err != nil:
+			return 0, named("netlink receive", err)
+		case flags&unix.MSG_TRUNC != 0:
+			return 0, named("netlink receive", unix.EMSGSIZE)
+		}
+		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
+			return n, nil
+		}
+	}
+}
+
+func recvmsg(fd int, b []byte) (n, oob, flags int, from unix.Sockaddr, err error) {
+	err = retry(func() (err error) {
+		n, oob, flags, from, err = unix.Recvmsg(fd, b, nil, 0)
+		return err
+	})
+	return n, oob, flags, from, err
+}

@@ -1,0 +1,222 @@
+package network
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+)
+
+// A Link is a network interface as data.
+type Link struct {
+	Name   string
+	Kind   string // "veth", "bridge", "ifb"; of a link that is listed also "" for hardware and loopback
+	Index  int    // when listed
+	Up     bool
+	MTU    int    // bytes; 0: the kernel's choice
+	MAC    string // "02:00:0a:42:00:02"; empty: the kernel's choice
+	Master int    // index of the bridge that it is a port of; 0: none
+
+	// Peer of a veth to create: its name, and the descriptor of the network
+	// namespace that it goes to; 0: this one.
+	Peer   string
+	PeerNS int
+}
+
+// A Route is a way to Destination. The zero Destination is the default route
+// of Gateway's family.
+type Route struct {
+	Destination netip.Prefix
+	Gateway     netip.Addr // zero: on the link itself
+	Link        int        // index; 0: where Gateway is reached
+}
+
+// maxName is the kernel's limit of a link's name (IFNAMSIZ without its zero).
+const maxName = 15
+
+// CheckName refuses what the kernel would refuse as name of a link.
+func CheckName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxName || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") || strings.ContainsAny(name, "%") {
+		return &fault.Error{Op: "name link", On: name, Kind: fault.Invalid, Err: fmt.Errorf("want 1 to %d characters without blanks, / : %%", maxName)}
+	}
+	return nil
+}
+
+// ifinfo is struct ifinfomsg.
+func ifinfo(index int, flags, change uint32) body {
+	b := make(body, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], change)
+	return b
+}
+
+func upFlags(up bool) (flags, change uint32) {
+	if up {
+		return unix.IFF_UP, unix.IFF_UP
+	}
+	return 0, 0
+}
+
+// message is l as RTM_NEWLINK takes it.
+func (l Link) message() (body, error) {
+	b := ifinfo(0, 0, 0)
+	flags, change := upFlags(l.Up)
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], change)
+	b.text(unix.IFLA_IFNAME, l.Name)
+	if err := l.common(&b); err != nil {
+		return nil, err
+	}
+	b.nest(unix.IFLA_LINKINFO, func(info *body) {
+		info.text(unix.IFLA_INFO_KIND, l.Kind)
+		if l.Kind == "veth" && l.Peer != "" {
+			info.nest(unix.IFLA_INFO_DATA, l.peer)
+		}
+	})
+	return b, nil
+}
+
+func (l Link) common(b *body) error {
+	if l.MTU != 0 {
+		b.u32(unix.IFLA_MTU, uint32(l.MTU))
+	}
+	if l.Master != 0 {
+		b.u32(unix.IFLA_MASTER, uint32(l.Master))
+	}
+	if l.MAC != "" {
+		mac, err := parseMAC(l.MAC)
+		if err != nil {
+			return err
+		}
+		b.add(unix.IFLA_ADDRESS, mac)
+	}
+	return nil
+}
+
+// vethPeer is VETH_INFO_PEER of linux/veth.h.
+const vethPeer = 1
+
+func (l Link) peer(data *body) {
+	inner := ifinfo(0, 0, 0)
+	inner.text(unix.IFLA_IFNAME, l.Peer)
+	if l.MTU != 0 {
+		inner.u32(unix.IFLA_MTU, uint32(l.MTU))
+	}
+	if l.PeerNS != 0 {
+		inner.u32(unix.IFLA_NET_NS_FD, uint32(l.PeerNS))
+	}
+	data.add(vethPeer, inner)
+}
+
+// parseMAC reads six bytes in hexadecimal between colons. A group address is
+// refused, as the kernel does.
+func parseMAC(s string) ([]byte, error) {
+	bad := &fault.Error{Op: "read MAC address", On: s, Kind: fault.Invalid, Err: fmt.Errorf("want six bytes as 02:00:0a:42:00:02, the first of them even")}
+	parts := strings.Split(s, ":")
+	if len(parts) != 6 {
+		return nil, bad
+	}
+	mac := make([]byte, 0, 6)
+	for _, p := range parts {
+		var v byte
+		if n, err := fmt.Sscanf(p, "%02x", &v); n != 1 || err != nil || len(p) != 2 {
+			return nil, bad
+		}
+		mac = append(mac, v)
+	}
+	if mac[0]&1 != 0 {
+		return nil, bad
+	}
+	return mac, nil
+}
+
+// parseLink reads the data of an RTM_NEWLINK.
+func parseLink(data []byte) (Link, error) {
+	if len(data) < unix.SizeofIfInfomsg {
+		return Link{}, errShort
+	}
+	l := Link{Index: int(int32(binary.NativeEndian.Uint32(data[4:]))), Up: binary.NativeEndian.Uint32(data[8:])&unix.IFF_UP != 0}
+	attributes, err := parseAttributes(data[unix.SizeofIfInfomsg:])
+	for _, a := range attributes {
+		switch a.kind {
+		case unix.IFLA_IFNAME:
+			l.Name = text(a.data)
+		case unix.IFLA_MTU:
+			l.MTU = int(u32(a.data))
+		case unix.IFLA_MASTER:
+			l.Master = int(u32(a.data))
+		case unix.IFLA_ADDRESS:
+			l.MAC = formatMAC(a.data)
+		case unix.IFLA_LINKINFO:
+			l.Kind = linkKind(a.data)
+		}
+	}
+	return l, err
+}
+
+func formatMAC(b []byte) string {
+	if len(b) != 6 {
+		return ""
+	}
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5])
+}
+
+func linkKind(info []byte) string {
+	attributes, _ := parseAttributes(info)
+	for _, a := range attributes {
+		if a.kind == unix.IFLA_INFO_KIND {
+			return text(a.data)
+		}
+	}
+	return ""
+}
+
+// parseAddress reads the data of an RTM_NEWADDR.
+func parseAddress(data []byte) (index int, p netip.Prefix, err error) {
+	if len(data) < unix.SizeofIfAddrmsg {
+		return 0, p, errShort
+	}
+	index = int(binary.NativeEndian.Uint32(data[4:]))
+	attributes, err := parseAttributes(data[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return 0, p, err
+	}
+	for _, kind := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL} { // local wins
+		for _, a := range attributes {
+			if addr, ok := netip.AddrFromSlice(a.data); ok && a.kind == kind {
+				p = netip.PrefixFrom(addr, int(data[1]))
+			}
+		}
+	}
+	if !p.IsValid() {
+		return 0, p, errShort
+	}
+	return index, p, nil
+}
+
+// parseRoute reads the data of an RTM_NEWROUTE.
+func parseRoute(data []byte) (Route, error) {
+	if len(data) < unix.SizeofRtMsg {
+		return Route{}, errShort
+	}
+	var r Route
+	attributes, err := parseAttributes(data[unix.SizeofRtMsg:])
+	for _, a := range attributes {
+		switch a.kind {
+		case unix.RTA_DST:
+			if addr, ok := netip.AddrFromSlice(a.data); ok {
+				r.Destination = netip.PrefixFrom(addr, int(data[1]))
+			}
+		case unix.RTA_GATEWAY:
+			r.Gateway, _ = netip.AddrFromSlice(a.data)
+		case unix.RTA_OIF:
+			r.Link = int(u32(a.data))
+		}
+	}
+	return r, err
+}

@@ -1,0 +1,400 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// A Namespace is a network namespace to work on.
+type Namespace struct {
+	// FD is a descriptor of it, for Link.PeerNS.
+	FD     int
+	socket socket
+}
+
+// Here is the network namespace of the calling thread.
+func Here() (*Namespace, error) {
+	return openHere(threadNS)
+}
+
+const threadNS = "/proc/thread-self/ns/net"
+
+func openHere(path string) (*Namespace, error) {
+	fd, err := sys.OpenFile(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
+	}
+	s, err := sys.NetlinkRoute(answerSeconds)
+	if err != nil {
+		_ = sys.Close(fd)
+		return nil, &fault.Error{Op: "open netlink socket", Err: err}
+	}
+	return &Namespace{FD: fd, socket: socket{fd: s}}, nil
+}
+
+// Open is the network namespace that the file path stands for: a pin, or
+// /proc/PID/ns/net.
+func Open(path string) (*Namespace, error) {
+	fd, err := sys.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
+	}
+	defer sys.Close(fd)
+	var n *Namespace
+	err = aside(func() (err error) {
+		if err = sys.Setns(fd, unix.CLONE_NEWNET); err == nil {
+			n, err = Here()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
+	}
+	return n, nil
+}
+
+// New is a new network namespace, with its loopback link up. It lives until
+// Close, or for as long as a process or a pin is in it.
+func New() (*Namespace, error) {
+	var n *Namespace
+	err := aside(func() (err error) {
+		if err = sys.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if n, err = Here(); err == nil {
+			err = n.SetUp("lo")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, &fault.Error{Op: "make network namespace", Err: err, Hint: newHint(err)}
+	}
+	return n, nil
+}
+
+func newHint(err error) string {
+	if fault.KindOf(err) == fault.Denied {
+		return "be root, or root of a user namespace: kiste namespace run --map-root -- kiste network run ..."
+	}
+	return ""
+}
+
+// aside calls do in a thread that ends with it.
+func aside(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends
+		done <- do()
+	}()
+	return <-done
+}
+
+// Do calls f in a thread inside n: sockets opened there belong to n. F must
+// not start goroutines that rely on it.
+func (n *Namespace) Do(f func() error) error {
+	return aside(func() error {
+		if err := sys.Setns(n.FD, unix.CLONE_NEWNET); err != nil {
+			return &fault.Error{Op: "enter network namespace", Err: err}
+		}
+		return f()
+	})
+}
+
+// Close gives the descriptors back.
+func (n *Namespace) Close() error {
+	return errors.Join(sys.Close(n.FD), sys.Close(n.socket.fd))
+}
+
+// Create creates l. A name that is taken is fault.Exists; a kind that this
+// kernel lacks is fault.Unsupported.
+func (n *Namespace) Create(l Link) error {
+	if err := CheckName(l.Name); err != nil {
+		return err
+	}
+	b, err := l.message()
+	if err != nil {
+		return err
+	}
+	_, err = n.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
+	return named("create "+l.Kind, l.Name, err)
+}
+
+func named(op, on string, err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	if fault.KindOf(err) == fault.Denied {
+		hint = "CAP_NET_ADMIN is needed over this network namespace: be root"
+	}
+	return &fault.Error{Op: op, On: on, Hint: hint, Err: err}
+}
+
+// Delete deletes a link; with a veth its other end goes too.
+func (n *Namespace) Delete(name string) error {
+	b := ifinfo(0, 0, 0)
+	b.text(unix.IFLA_IFNAME, name)
+	_, err := n.socket.request(unix.RTM_DELLINK, 0, b)
+	return named("delete link", name, err)
+}
+
+// change sends attributes for an existing link.
+func (n *Namespace) change(op, name string, up bool, fill func(*body)) error {
+	flags, mask := upFlags(up)
+	b := ifinfo(0, flags, mask)
+	b.text(unix.IFLA_IFNAME, name)
+	fill(&b)
+	_, err := n.socket.request(unix.RTM_NEWLINK, 0, b)
+	return named(op, name, err)
+}
+
+// SetUp brings a link up.
+func (n *Namespace) SetUp(name string) error {
+	return n.change("set up link", name, true, func(*body) {})
+}
+
+// SetMaster makes the link a port of the bridge with index master; 0: of none.
+func (n *Namespace) SetMaster(name string, master int) error {
+	return n.change("set master of link", name, false, func(b *body) { b.u32(unix.IFLA_MASTER, uint32(master)) })
+}
+
+// SetMTU sets a link's largest packet, in bytes.
+func (n *Namespace) SetMTU(name string, mtu int) error {
+	return n.change("set MTU of link", name, false, func(b *body) { b.u32(unix.IFLA_MTU, uint32(mtu)) })
+}
+
+// SetMAC sets a link's address.
+func (n *Namespace) SetMAC(name, mac string) error {
+	bytes, err := parseMAC(mac)
+	if err != nil {
+		return err
+	}
+	return n.change("set MAC address of link", name, false, func(b *body) { b.add(unix.IFLA_ADDRESS, bytes) })
+}
+
+// Move moves a link into another namespace, where it is down.
+func (n *Namespace) Move(name string, to *Namespace) error {
+	return n.change("move link", name, false, func(b *body) { b.u32(unix.IFLA_NET_NS_FD, uint32(to.FD)) })
+}
+
+// Links lists the links.
+func (n *Namespace) Links() ([]Link, error) {
+	answers, err := n.socket.request(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0))
+	if err != nil {
+		return nil, named("list links", "", err)
+	}
+	var all []Link
+	for _, m := range answers {
+		l, err := parseLink(m.data)
+		if err != nil {
+			return nil, named("list links", "", err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// Link finds a link by its name, which nothing having is fault.NotFound.
+func (n *Namespace) Link(name string) (Link, error) {
+	b := ifinfo(0, 0, 0)
+	b.text(unix.IFLA_IFNAME, name)
+	answers, err := n.socket.request(unix.RTM_GETLINK, 0, b)
+	if err == nil && len(answers) == 0 {
+		err = syscall.ENODEV
+	}
+	if err != nil {
+		kind := fault.KindOf(err)
+		if errors.Is(err, syscall.ENODEV) {
+			kind = fault.NotFound
+		}
+		return Link{}, &fault.Error{Op: "find link", On: name, Kind: kind, Err: err}
+	}
+	return parseLink(answers[0].data)
+}
+
+// AddAddress gives a link an address; it is its own, with the network's size.
+func (n *Namespace) AddAddress(name string, p netip.Prefix) error {
+	l, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	b := make(body, unix.SizeofIfAddrmsg)
+	b[0], b[1] = family(p.Addr()), byte(p.Bits())
+	binary.NativeEndian.PutUint32(b[4:], uint32(l.Index))
+	if p.Addr().Is6() {
+		b[2] = unix.IFA_F_NODAD // nobody else is on a cable that we have just made
+	}
+	b.add(unix.IFA_LOCAL, p.Addr().AsSlice())
+	b.add(unix.IFA_ADDRESS, p.Addr().AsSlice())
+	if p.Addr().Is4() && p.Bits() < 31 {
+		b.add(unix.IFA_BROADCAST, last(p).AsSlice())
+	}
+	_, err = n.socket.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
+	return named("add address", p.String(), err)
+}
+
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// last is the last address of an IPv4 network.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	v := binary.BigEndian.Uint32(b[:]) | uint32(uint64(1)<<(32-p.Bits())-1)
+	binary.BigEndian.PutUint32(b[:], v)
+	return netip.AddrFrom4(b)
+}
+
+// Addresses lists the addresses of the link with the index, 0 for all.
+func (n *Namespace) Addresses(index int) ([]netip.Prefix, error) {
+	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
+	if err != nil {
+		return nil, named("list addresses", "", err)
+	}
+	var all []netip.Prefix
+	for _, m := range answers {
+		i, p, err := parseAddress(m.data)
+		if err != nil {
+			return nil, named("list addresses", "", err)
+		}
+		if index == 0 || i == index {
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// AddRoute adds r to the main table.
+func (n *Namespace) AddRoute(r Route) error {
+	b := make(body, unix.SizeofRtMsg)
+	addr := r.Destination.Addr()
+	if !r.Destination.IsValid() {
+		addr = r.Gateway
+	}
+	b[0] = family(addr)
+	b[4], b[5], b[6], b[7] = unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
+	if !r.Gateway.IsValid() {
+		b[6] = unix.RT_SCOPE_LINK
+	} else {
+		b.add(unix.RTA_GATEWAY, r.Gateway.AsSlice())
+	}
+	if r.Destination.IsValid() && r.Destination.Bits() > 0 {
+		b[1] = byte(r.Destination.Bits())
+		b.add(unix.RTA_DST, r.Destination.Masked().Addr().AsSlice())
+	}
+	if r.Link != 0 {
+		b.u32(unix.RTA_OIF, uint32(r.Link))
+	}
+	_, err := n.socket.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
+	return named("add route through", r.Gateway.String(), err)
+}
+
+// Routes lists the routes of all tables, those to own addresses too.
+func (n *Namespace) Routes() ([]Route, error) {
+	answers, err := n.socket.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, make(body, unix.SizeofRtMsg))
+	if err != nil {
+		return nil, named("list routes", "", err)
+	}
+	var all []Route
+	for _, m := range answers {
+		r, err := parseRoute(m.data)
+		if err != nil {
+			return nil, named("list routes", "", err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// Numbers of linux/pkt_sched.h.
+const (
+	tcaKind, tcaOptions                      = 1, 2
+	tcaTbfParms, tcaTbfRate64, tcaTbfBurst   = 1, 4, 6
+	tcRoot                                   = 0xffffffff
+	sizeofTcmsg, sizeofTbfQopt, linkEthernet = 20, 36, 1
+)
+
+// Limit limits what a link sends to rate, with a tbf qdisc in place of what it
+// had: see tc-tbf(8). The bucket holds 10 ms, at least 16 KiB, the queue
+// another 50 ms. Rate 0 takes the limit away.
+func (n *Namespace) Limit(name string, rate Rate) error {
+	l, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	b := make(body, sizeofTcmsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(l.Index))
+	binary.NativeEndian.PutUint32(b[12:], tcRoot)
+	if rate == 0 {
+		_, err := n.socket.request(unix.RTM_DELQDISC, 0, b)
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EINVAL) {
+			err = nil
+		}
+		return named("take the limit off link", name, err)
+	}
+	b.text(tcaKind, "tbf")
+	b.nest(tcaOptions, func(o *body) { tbf(o, rate, l.MTU) })
+	_, err = n.socket.request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b)
+	if errors.Is(err, syscall.ENOENT) {
+		return &fault.Error{Op: "limit link", On: name, Kind: fault.Unsupported, Err: fmt.Errorf("this kernel has no tbf qdisc"), Hint: "modprobe sch_tbf"}
+	}
+	return named("limit link", name, err)
+}
+
+// tbf writes the options of a tbf qdisc: struct tc_tbf_qopt and the numbers
+// that do not fit into it.
+func tbf(o *body, rate Rate, mtu int) {
+	const most = 1 << 30
+	burst := uint32(min(max(uint64(rate)/100, 16<<10, 2*uint64(mtu)), most))
+	parms := make([]byte, sizeofTbfQopt)
+	parms[1] = linkEthernet // else the kernel wants a table of times
+	binary.NativeEndian.PutUint32(parms[8:], uint32(min(uint64(rate), 1<<32-1)))
+	binary.NativeEndian.PutUint32(parms[24:], uint32(min(uint64(rate)/20+uint64(burst), most))) // limit
+	o.add(tcaTbfParms, parms)
+	o.u32(tcaTbfBurst, burst)
+	if uint64(rate) >= 1<<32 {
+		o.u64(tcaTbfRate64, uint64(rate))
+	}
+}
+
+// Neighbours are the sizes of the tables of neighbours, for IPv4 and IPv6:
+// below Soft nothing is thrown away, above Hard nothing is taken. The kernel's
+// 128, 512 and 1024 are too few for hundreds of nodes on one bridge.
+type Neighbours struct{ Keep, Soft, Hard int }
+
+// SetNeighbours sets them; they are one for all namespaces of the host.
+func SetNeighbours(t Neighbours) error {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for i, v := range []int{t.Hard, t.Soft, t.Keep} {
+			path := "/proc/sys/net/" + family + "/neigh/default/gc_thresh" + strconv.Itoa(3-i)
+			if err := sys.WriteKnob(path, strconv.Itoa(v)); err != nil {
+				return &fault.Error{Op: "set the size of the neighbour table", On: path, Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// Forward makes the namespace a router: packets for others are sent on.
+func (n *Namespace) Forward() error {
+	return n.Do(func() error {
+		err := sys.WriteKnob("/proc/sys/net/ipv4/ip_forward", "1")
+		if err != nil {
+			return &fault.Error{Op: "turn on forwarding", Err: err}
+		}
+		return nil
+	})
+}
