@@ -39,8 +39,7 @@ unit: build
 
 arm64:
 	GOARCH=arm64 go vet ./...
-	GOARCH=arm64 go build -o /dev/null ./cmd/kiste
-	GOARCH=arm64 go build -o /dev/null ./cmd/kisted
+	GOARCH=arm64 go build -o /dev/null ./cmd/...
 
 fuzz:
 	test/fuzz $(FUZZTIME)
