@@ -199,8 +199,9 @@ func TestConsoleWithABlockingMaster(t *testing.T) {
 			user, tty := openTestPTY(t)
 			master, peer := openTestPTY(t)
 			master.Fd() // makes it block
-			cmd := exec.Command("/bin/sh", "-c", "read x; echo got $x")
+			cmd := exec.Command("/bin/sh", "-c", "echo ready; read x; echo got $x")
 			cmd.Stdin, cmd.Stdout = peer, peer
+			out := &screen{}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -208,9 +209,10 @@ func TestConsoleWithABlockingMaster(t *testing.T) {
 			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 			ended := make(chan bool, 1)
 			go func() {
-				away, _ := newConsole(&Env{In: tty, Out: &screen{}}, master, true, nil).run()
+				away, _ := newConsole(&Env{In: tty, Out: out}, master, true, nil).run()
 				ended <- away
 			}()
+			out.waitFor(t, "ready") // before that, ctrl-q is the terminal's own
 			user.WriteString(tt.typed)
 			select {
 			case away := <-ended:
