@@ -1,5 +1,7 @@
 package privilege
 
+import "encoding/binary"
+
 // Classic BPF is a machine whose jumps only go forward, by at most 255
 // instructions. So the assembler works from the last instruction to the first:
 // whatever a jump leads to stands already there, and when it has moved too far
@@ -101,4 +103,15 @@ func (a *assembler) program() []Instruction {
 		out[len(out)-1-i] = in
 	}
 	return out
+}
+
+// Bytes is the program as the kernel reads it: an array of struct sock_filter.
+func (f Filter) Bytes() []byte {
+	b := make([]byte, 0, len(f.Instructions)*8)
+	for _, in := range f.Instructions {
+		b = binary.NativeEndian.AppendUint16(b, in.Op)
+		b = append(b, in.Jt, in.Jf)
+		b = binary.NativeEndian.AppendUint32(b, in.K)
+	}
+	return b
 }

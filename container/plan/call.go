@@ -1,0 +1,126 @@
+package plan
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// The makers of calls. Constants are those of linux/mount.h and friends.
+
+func num(n uint64) Arg             { return Arg{Kind: Num, Value: n} }
+func named(n uint64, t string) Arg { return Arg{Kind: Num, Value: n, Text: t} }
+func str(s string) Arg             { return Arg{Kind: Str, Str: s} }
+func from(s Slot) Arg              { return Arg{Kind: FromSlot, Slot: s} }
+func buf(b []byte, text string) Arg {
+	return Arg{Kind: Buf, Bytes: b, Text: text}
+}
+
+const atFDCWD = ^uint64(99) // AT_FDCWD, -100
+
+func cwd() Arg { return named(atFDCWD, "AT_FDCWD") }
+
+func call(name string, nr uintptr, args ...Arg) Call { return Call{Name: name, Nr: nr, Args: args} }
+
+func (c Call) to(s Slot) Call             { c.Out = s; return c }
+func (c Call) mayFail() Call              { c.OnErr = Ignore; return c }
+func (c Call) mayFailWith(e uintptr) Call { c.OnErr, c.Errno = IgnoreErrno, e; return c }
+
+// elseSkip passes over the next n calls when c fails.
+func (c Call) elseSkip(n int) Call { c.OnErr, c.Skip = SkipOnErr, n; return c }
+
+// thenSkip passes over the next n calls when c succeeds, and goes on with them
+// when it fails.
+func (c Call) thenSkip(n int) Call { c.OnErr, c.Skip, c.SkipOnOK = Ignore, n, true; return c }
+
+func openTree(path string, recursive bool) Call {
+	flags, text := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC"
+	if recursive {
+		flags, text = flags|unix.AT_RECURSIVE, text+"|AT_RECURSIVE"
+	}
+	return call("open_tree", unix.SYS_OPEN_TREE, cwd(), str(path), named(flags, text))
+}
+
+func openTreeOf(fd Slot) Call {
+	return call("open_tree", unix.SYS_OPEN_TREE, from(fd), str(""),
+		named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH"))
+}
+
+// moveTo attaches a detached mount at a path.
+func moveTo(mount Slot, path string) Call {
+	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), cwd(), str(path), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
+}
+
+// moveOn attaches a detached mount at an open target.
+func moveOn(mount, target Slot) Call {
+	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), from(target), str(""),
+		named(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH"))
+}
+
+func setattr(mount Slot, flags uint64, set, clear, propagation uint64) Call {
+	text := "AT_EMPTY_PATH"
+	if flags&unix.AT_RECURSIVE != 0 {
+		text += "|AT_RECURSIVE"
+	}
+	return call("mount_setattr", unix.SYS_MOUNT_SETATTR, from(mount), str(""), named(flags|unix.AT_EMPTY_PATH, text),
+		buf(words(set, clear, propagation, 0), "{set "+hex(set)+" clear "+hex(clear)+" propagation "+hex(propagation)+"}"), num(32))
+}
+
+func fsopen(fstype string) Call {
+	return call("fsopen", unix.SYS_FSOPEN, str(fstype), named(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"))
+}
+
+func fsString(fs Slot, key, value string) Call {
+	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"), str(key), str(value), num(0))
+}
+
+func fsFlag(fs Slot, key string) Call {
+	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"), str(key), named(0, "NULL"), num(0))
+}
+
+func fsCreate(fs Slot) Call {
+	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"), named(0, "NULL"), named(0, "NULL"), num(0))
+}
+
+func fsmount(fs Slot, attrs uint64) Call {
+	return call("fsmount", unix.SYS_FSMOUNT, from(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), named(attrs, attrText(attrs)))
+}
+
+// openTarget opens where something is to be mounted, by path. The root is the
+// container's by then, so links lead nowhere else; strict refuses any link,
+// for the places that the kernel's own file systems must have
+// (CVE-2019-19921, CVE-2026-41579).
+func openTarget(path string, strict bool) Call {
+	resolve, text := uint64(unix.RESOLVE_NO_MAGICLINKS), "RESOLVE_NO_MAGICLINKS"
+	if strict {
+		resolve, text = resolve|unix.RESOLVE_NO_SYMLINKS, text+"|RESOLVE_NO_SYMLINKS"
+	}
+	return call("openat2", unix.SYS_OPENAT2, cwd(), str(path), buf(words(unix.O_PATH|unix.O_CLOEXEC, 0, resolve), "{O_PATH|O_CLOEXEC, "+text+"}"), num(24))
+}
+
+func mkdir(path string, mode uint64) Call {
+	return call("mkdirat", unix.SYS_MKDIRAT, cwd(), str(path), named(mode, "0"+octal(mode)))
+}
+
+func open(path string, flags, mode uint64, text string) Call {
+	return call("openat", unix.SYS_OPENAT, cwd(), str(path), named(flags, text), named(mode, "0"+octal(mode)))
+}
+
+// touch makes an empty file to mount something on.
+func touch(path string) Call {
+	return open(path, unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_WRONLY|unix.O_NOFOLLOW, 0o644, "O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC")
+}
+
+func symlink(target, path string) Call {
+	return call("symlinkat", unix.SYS_SYMLINKAT, str(target), cwd(), str(path))
+}
+
+func write(fd Slot, text string) Call {
+	return call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Bytes: []byte(text), Text: quote(text)}, num(uint64(len(text))))
+}
+
+func prctl(name string, option uint64, args ...Arg) Call {
+	all := append([]Arg{named(option, name)}, args...)
+	for len(all) < 5 {
+		all = append(all, num(0))
+	}
+	return call("prctl", unix.SYS_PRCTL, all...)
+}

@@ -1,0 +1,253 @@
+// Package plan compiles an OCI spec into all that is asked of the kernel, as
+// data.
+//
+//	takes    a spec, the mounts of its root, Facts about the host
+//	gives    a Plan: ordered steps, each with its side, its text, the spec field it comes from
+//	touches  nothing
+//	state    none
+//
+// A step of the parent's side is an Act, which package process knows how to do
+// and to undo. A step of the child's side compiles further into calls: system
+// calls with their arguments, which the forked child makes as they stand, with
+// no Go in between. So a plan can be printed before anything happens, diffed
+// as a golden, timed, and made to fail at every step in turn.
+//
+// The order: the parent makes the cgroup; forks the child into its namespaces;
+// while the child waits, maps its ids, and makes the mounts that need the
+// powers of the host (the root from id-mapped layers, id-mapped binds), which
+// it sends as descriptors. The child makes the kernel's file systems, detached;
+// attaches the root, pivots into it, drops the old one; attaches everything
+// else by descriptor, resolved inside the new root; gives up what it may not
+// keep; and becomes the program.
+package plan
+
+import (
+	"strconv"
+	"strings"
+
+	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
+	"kiste/kernel/privilege"
+)
+
+// A Side is who carries a step out.
+type Side string
+
+// The sides.
+const (
+	Parent Side = "parent"
+	Child  Side = "child"
+)
+
+// A Step is one line of a plan.
+type Step struct {
+	Side  Side
+	Text  string
+	Field string // of the spec: "process.cwd"; may be empty
+	Act   *Act   // of a parent's step
+	Calls []Call // of a child's step
+	Late  bool   // of a parent's step: after the fork, while the child waits
+}
+
+// An ActKind is what a parent's step does.
+type ActKind string
+
+// The acts.
+const (
+	ActCgroup  ActKind = "cgroup"
+	ActFork    ActKind = "fork"
+	ActMapIDs  ActKind = "map ids"
+	ActRlimit  ActKind = "rlimit"
+	ActOOM     ActKind = "oom"
+	ActRoot    ActKind = "root"
+	ActBind    ActKind = "bind"
+	ActOpen    ActKind = "open"
+	ActRelease ActKind = "release"
+)
+
+// An Act is a parent's step as data.
+type Act struct {
+	Kind   ActKind
+	Cgroup cgroup.Step
+	Mount  chroot.Mount // of ActRoot and ActBind
+	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace
+	Path   string       // of ActOpen: a namespace or a ruleset
+	Rlimit privilege.Rlimit
+	Value  string // of ActOOM
+	FD     Slot   // where the child finds the descriptor
+}
+
+// An IDMap is one line of a user namespace's map.
+type IDMap struct{ Inside, Outside, Size uint32 }
+
+// A Plan is everything between a bundle and a process.
+type Plan struct {
+	Flags   uint64 // of clone3(2), without CLONE_INTO_CGROUP
+	UIDs    []IDMap
+	GIDs    []IDMap
+	Cgroup  string // the cgroup to be born in; those of version 1 the child enters itself
+	Inbox   int    // how many descriptors the parent sends; they are slots 1 to Inbox
+	Slots   []string
+	Console Slot // the master of the terminal, which the child sends; 0: none
+	Fork2   bool // the program is the child's child (a pid namespace was joined)
+	Steps   []Step
+}
+
+// A Slot is where a call's result waits for a later call; 0 is none.
+type Slot int
+
+// Sock is the slot of the child's end of the socket.
+const Sock Slot = -1
+
+// A Call is one system call of the child.
+type Call struct {
+	Name string
+	Nr   uintptr
+	Args []Arg
+	Out  Slot
+
+	// What a failure means: see sys.ChildCall.
+	OnErr OnErr
+	Errno uintptr // for IgnoreErrno
+
+	// Skip is how many calls to pass over, for SkipOnErr and SkipOnOK.
+	Skip     int
+	SkipOnOK bool
+	Special  Special
+}
+
+// OnErr says what a failing call means.
+type OnErr uint8
+
+// What a failing call means.
+const (
+	Fail OnErr = iota
+	Ignore
+	IgnoreErrno
+	SkipOnErr
+	Note
+	FailNoted
+	ExitOnOK
+)
+
+// A Special call has arguments that only package process can make.
+type Special uint8
+
+// The specials.
+const (
+	Ordinary Special = iota
+	ReceiveInbox
+	SendConsole
+)
+
+// An Arg is an argument of a call.
+type Arg struct {
+	Kind  ArgKind
+	Value uint64
+	Str   string
+	Bytes []byte
+	List  []string
+	Slot  Slot
+	Text  string // how it is printed; empty: by its kind
+}
+
+// An ArgKind says which field of an Arg counts.
+type ArgKind uint8
+
+// The kinds of arguments.
+const (
+	Num ArgKind = iota
+	Str
+	Buf
+	Vec
+	FromSlot
+	Filter // Bytes is a program of struct sock_filter
+)
+
+// String prints the steps, a line each: side, text, field.
+func (p *Plan) String() string {
+	var b strings.Builder
+	for _, s := range p.Steps {
+		b.WriteString(pad(string(s.Side), 7))
+		if s.Field == "" {
+			b.WriteString(s.Text)
+		} else {
+			b.WriteString(pad(s.Text, 70) + " # " + s.Field)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Calls prints the child's system calls under the steps that they carry out.
+func (p *Plan) Calls() string {
+	var b strings.Builder
+	for _, s := range p.Steps {
+		b.WriteString("# " + string(s.Side) + ": " + s.Text + "\n")
+		for _, c := range s.Calls {
+			b.WriteString(p.callText(c) + "\n")
+		}
+	}
+	return b.String()
+}
+
+func pad(s string, n int) string { return s + strings.Repeat(" ", max(0, n-len(s))) }
+
+func (p *Plan) callText(c Call) string {
+	if c.OnErr == FailNoted {
+		return "fail with the error noted above"
+	}
+	args := make([]string, len(c.Args))
+	for i, a := range c.Args {
+		args[i] = p.argText(a)
+	}
+	line := c.Name + "(" + strings.Join(args, ", ") + ")"
+	if c.Out > 0 {
+		line += " = " + p.slotName(c.Out)
+	}
+	switch c.OnErr {
+	case Ignore, IgnoreErrno:
+		line += "  (may fail)"
+	case Note:
+		line += "  (else the next)"
+	case SkipOnErr:
+		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
+	}
+	if c.SkipOnOK {
+		line += "  (then skip " + strconv.Itoa(c.Skip) + ")"
+	}
+	return line
+}
+
+func (p *Plan) slotName(s Slot) string {
+	if s == Sock {
+		return "<parent>"
+	}
+	return "<" + p.Slots[s] + ">"
+}
+
+func (p *Plan) argText(a Arg) string {
+	switch {
+	case a.Text != "":
+		return a.Text
+	case a.Kind == FromSlot:
+		return p.slotName(a.Slot)
+	case a.Kind == Str:
+		return strconv.Quote(a.Str)
+	case a.Kind == Vec:
+		quoted := make([]string, len(a.List))
+		for i, s := range a.List {
+			quoted[i] = strconv.Quote(s)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	case a.Kind == Buf:
+		return "{" + strconv.Itoa(len(a.Bytes)) + " bytes}"
+	case a.Kind == Filter:
+		return "{" + strconv.Itoa(len(a.Bytes)/8) + " instructions}"
+	case int64(a.Value) < 0 && int64(a.Value) > -4096:
+		return strconv.FormatInt(int64(a.Value), 10)
+	case a.Value > 255:
+		return "0x" + strconv.FormatUint(a.Value, 16)
+	}
+	return strconv.FormatUint(a.Value, 10)
+}
