@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -123,11 +124,11 @@ func parseMAC(s string) ([]byte, error) {
 	}
 	mac := make([]byte, 0, 6)
 	for _, p := range parts {
-		var v byte
-		if n, err := fmt.Sscanf(p, "%02x", &v); n != 1 || err != nil || len(p) != 2 {
+		v, err := strconv.ParseUint(p, 16, 8)
+		if err != nil || len(p) != 2 {
 			return nil, bad
 		}
-		mac = append(mac, v)
+		mac = append(mac, byte(v))
 	}
 	if mac[0]&1 != 0 {
 		return nil, bad

@@ -1,0 +1,97 @@
+package network
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+)
+
+func TestParseRate(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want Rate // 0: refused
+	}{
+		{"10mbit", 1250000}, {"1gbit", 125000000}, {"500kbit", 62500}, {"1mbps", 1000000}, {"8000", 1000},
+		{"8000bit", 1000}, {"1.5mbit", 187500}, {"1Mbit", 125000}, {"8kibit", 1024}, {"100kbps", 100000},
+		{"", 0}, {"mbit", 0}, {"-1mbit", 0}, {"0", 0}, {"nan", 0}, {"infbit", 0}, {"10mb", 0}, {"1e30", 0}, {"10 mbit", 0},
+	} {
+		got, err := ParseRate(tt.in)
+		if got != tt.want || (tt.want == 0) != errors.Is(err, fault.Invalid) {
+			t.Errorf("ParseRate(%q) = %d, %v; want %d", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+// What ParseRate accepts it must print so that it reads the same again.
+func FuzzParseRate(f *testing.F) {
+	f.Add("10mbit")
+	f.Add("1.5mbps")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRate(s)
+		if err != nil || r >= 1<<48 { // above, a float has no room for each byte
+			return
+		}
+		if again, err := ParseRate(r.String()); err != nil || again != r {
+			t.Errorf("%q -> %d -> %s -> %d, %v", s, r, r, again, err)
+		}
+	})
+}
+
+// Whatever comes, the parsers end and stay within it.
+func FuzzParseMessages(f *testing.F) {
+	var b body
+	b = append(b, ifinfo(1, 1, 1)...)
+	b.text(unix.IFLA_IFNAME, "eth0")
+	f.Add([]byte(b))
+	f.Add([]byte{16, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		all, _, _ := parseMessages(data, 0)
+		for _, m := range append(all, message{0, data}) {
+			_, _ = parseLink(m.data)
+			_, _, _ = parseAddress(m.data)
+			_, _ = parseRoute(m.data)
+		}
+	})
+}
+
+func TestMessagesThatLieAboutTheirLength(t *testing.T) {
+	for _, b := range [][]byte{
+		{1, 2, 3},
+		{15, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		{17, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		{255, 255, 255, 255, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if _, done, err := parseMessages(b, 0); err == nil || !done {
+			t.Errorf("parseMessages(%v) = %v, %v; want it refused", b, done, err)
+		}
+	}
+}
+
+func TestLinkNames(t *testing.T) {
+	for name, want := range map[string]bool{"eth0": true, "a234567890123456": false, "": false, "a/b": false, "a b": false, "..": false, "x%d": false} {
+		if (CheckName(name) == nil) != want {
+			t.Errorf("CheckName(%q) accepts it: %v", name, !want)
+		}
+	}
+}
+
+func TestMACs(t *testing.T) {
+	for mac, want := range map[string]bool{"02:00:0a:42:00:02": true, "03:00:00:00:00:00": false, "02:00": false, "02:00:0a:42:00:0g": false, "02:00:0a:42:00:+2": false} {
+		if _, err := parseMAC(mac); (err == nil) != want {
+			t.Errorf("parseMAC(%q) accepts it: %v", mac, !want)
+		}
+	}
+}
+
+func TestLeaseNames(t *testing.T) {
+	if got := leaseName(netip.MustParseAddr("10.66.0.2")); got != "k0a420002" {
+		t.Errorf("leaseName = %s", got)
+	}
+	if got := leaseName(netip.MustParseAddr("fd00::2")); len(got) > maxName {
+		t.Errorf("leaseName = %s, too long", got)
+	}
+}
