@@ -87,19 +87,21 @@ func errnoKind(e syscall.Errno) Kind {
 // KindOf returns the kind of err: the outermost that is set, else that of the
 // errno at its root, else "".
 func KindOf(err error) Kind {
-	for e := err; e != nil; e = errors.Unwrap(e) {
+	var kind Kind
+	walk(err, func(e error) bool {
 		switch k := e.(type) {
 		case Kind:
-			return k
+			kind = k
 		case *Error:
-			if k.Kind != "" {
-				return k.Kind
-			}
+			kind = k.Kind
 		case syscall.Errno:
-			return errnoKind(k)
+			kind = errnoKind(k)
 		}
-	}
+		return kind != ""
+	})
 	switch {
+	case kind != "":
+		return kind
 	case errors.Is(err, fs.ErrNotExist):
 		return NotFound
 	case errors.Is(err, fs.ErrExist):
@@ -112,10 +114,36 @@ func KindOf(err error) Kind {
 
 // HintOf returns the outermost hint of err, or "".
 func HintOf(err error) string {
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if f, ok := e.(*Error); ok && f.Hint != "" {
-			return f.Hint
+	hint := ""
+	walk(err, func(e error) bool {
+		if f, ok := e.(*Error); ok {
+			hint = f.Hint
+		}
+		return hint != ""
+	})
+	return hint
+}
+
+// walk visits err and its causes, the outermost first and of joined errors the
+// first one first, until visit says that it has found what it looks for.
+func walk(err error, visit func(error) bool) bool {
+	for err != nil {
+		if visit(err) {
+			return true
+		}
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			for _, cause := range e.Unwrap() {
+				if walk(cause, visit) {
+					return true
+				}
+			}
+			return false
+		default:
+			return false
 		}
 	}
-	return ""
+	return false
 }

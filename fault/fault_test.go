@@ -43,3 +43,11 @@ func ExampleError() {
 	// kiste: cannot mount "/proc": operation not permitted
 	// hint: run as root
 }
+
+func TestKindAndHintAreFoundAmongJoinedErrors(t *testing.T) {
+	full := &fault.Error{Op: "write", Err: syscall.ENOSPC, Hint: "make room"}
+	err := &fault.Error{Op: "unpack", Err: errors.Join(errors.New("first"), fmt.Errorf("second: %w", full))}
+	if fault.KindOf(err) != fault.Unavailable || fault.HintOf(err) != "make room" || !errors.Is(err, fault.Unavailable) {
+		t.Errorf("kind %q, hint %q", fault.KindOf(err), fault.HintOf(err))
+	}
+}
