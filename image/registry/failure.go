@@ -32,7 +32,7 @@ func (e *endpoint) failure(res *http.Response, what string) error {
 	switch code := res.StatusCode; {
 	case code == http.StatusNotFound:
 		return &fault.Error{Op: "fetch from", On: e.host, Kind: fault.NotFound, Err: with(what + " not found"),
-			Hint: "check the spelling of the name and the tag"}
+			Hint: missing(what)}
 	case code == http.StatusUnauthorized, code == http.StatusForbidden:
 		return e.denied(with("access to " + what + " is denied"))
 	case code == http.StatusTooManyRequests:
@@ -45,6 +45,14 @@ func (e *endpoint) failure(res *http.Response, what string) error {
 		return &fault.Error{Op: "fetch from", On: e.host, Kind: fault.Invalid, Err: with(fmt.Sprintf("%s: the registry answers %d", what, code)),
 			Hint: "is " + e.host + " a registry?"}
 	}
+}
+
+// missing is the hint for what is not there.
+func missing(what string) string {
+	if strings.HasPrefix(what, "blob ") {
+		return "the image is incomplete in the registry: push it again"
+	}
+	return "check the spelling of the name and the tag"
 }
 
 func (e *endpoint) denied(err error) error {
@@ -116,7 +124,11 @@ func (e *endpoint) unavailable(err error) error {
 	if errors.As(err, &f) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return &fault.Error{Op: "reach registry", On: e.host, Kind: fault.Unavailable, Err: err, Hint: e.remedy(err)}
+	hint := e.remedy(err)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("it closed the connection")
+	}
+	return &fault.Error{Op: "reach registry", On: e.host, Kind: fault.Unavailable, Err: err, Hint: hint}
 }
 
 func (e *endpoint) remedy(err error) string {

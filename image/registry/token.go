@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kiste/fault"
@@ -34,6 +35,8 @@ type authorizer struct {
 	value       string       // of the Authorization header
 	expires     time.Time    // zero: never
 	credentials *credentials // nil: not looked up yet
+
+	wrong atomic.Value // string; what went wrong while looking for credentials, readable without mu
 }
 
 // header is what to send now; empty: nothing.
@@ -48,12 +51,8 @@ func (a *authorizer) header() string {
 
 // note is what went wrong while looking for credentials, for a hint.
 func (a *authorizer) note() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.credentials == nil {
-		return ""
-	}
-	return a.credentials.note
+	text, _ := a.wrong.Load().(string)
+	return text
 }
 
 // answer answers the challenges of a 401, which came although used was sent.
@@ -67,6 +66,7 @@ func (a *authorizer) answer(ctx context.Context, res *http.Response, used string
 	challenges := parseChallenges(res.Header.Values("WWW-Authenticate"))
 	if a.credentials == nil {
 		a.credentials = findCredentials(ctx, a.endpoint.o.AuthFile, a.endpoint.key, a.endpoint.repository)
+		a.wrong.Store(a.credentials.note)
 	}
 	if c, ok := pick(challenges, "bearer"); ok {
 		a.value, a.expires, err = a.bearer(ctx, c)
@@ -133,8 +133,6 @@ func (a *authorizer) refused(res *http.Response) error {
 	var f *fault.Error
 	if errors.As(err, &f) && f.Kind == fault.Denied && a.credentials.found() {
 		f.Hint = "the password for " + a.endpoint.key + " in " + a.credentials.from + " is not, or no longer, right: docker login " + a.endpoint.key
-	} else if f != nil && a.credentials.note != "" {
-		f.Hint = a.credentials.note // a.note would lock
 	}
 	return err
 }
