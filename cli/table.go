@@ -52,6 +52,7 @@ func table() []row {
 
 		{"Kiste itself", nil},
 		{"gc", gcCommand},
+		{"doctor", doctorCommand},
 		{"version", versionCommand},
 		{"help", helpCommand},
 		{"completion", completionCommand},

@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"kiste/fault"
+	"kiste/host"
+	"kiste/internal/sys"
+	"kiste/store"
+)
+
+// A diagnosis is what "kiste doctor --json" prints.
+type diagnosis struct {
+	Kernel     string        `json:"kernel"`
+	Store      string        `json:"store"`
+	Run        string        `json:"run"`
+	Filesystem string        `json:"filesystem"`
+	Healthy    bool          `json:"healthy"`
+	Reason     string        `json:"reason,omitempty"`
+	Powers     []powerReport `json:"powers"`
+}
+
+type powerReport struct {
+	Group  string `json:"group"`
+	Name   string `json:"name"`
+	Text   string `json:"text"`
+	Have   bool   `json:"have"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func doctorCommand() *Command {
+	var asJSON bool
+	return &Command{
+		Name:  "doctor",
+		Short: "tell what this host can do, and what to do about the rest",
+		Long: `Lists the powers of this host that Kiste makes use of, for the user who asks, and the remedy for each that is missing. Nothing is changed.
+
+The exit code is 0 if containers can run, else 1. Missing powers that have a next best, such as cgroup2, do not count.`,
+		Options: []Option{{"--json", "", "print JSON", Bool(&asJSON)}},
+		Run: func(_ context.Context, env *Env, _ []string) error {
+			d := diagnose()
+			if err := d.print(env, asJSON); err != nil {
+				return err
+			}
+			if !d.Healthy {
+				return &ExitError{1}
+			}
+			return nil
+		},
+	}
+}
+
+func diagnose() diagnosis {
+	s := store.Locate()
+	d := diagnosis{Kernel: host.Release(), Store: s.Lib, Run: s.Run, Filesystem: filesystemOf(s.Lib)}
+	for _, g := range host.Groups() {
+		for _, p := range g.Powers {
+			r := powerReport{Group: g.Name, Name: p.Name, Text: p.Text, Have: p.Have()}
+			if !r.Have {
+				r.Remedy = p.Remedy
+			}
+			d.Powers = append(d.Powers, r)
+		}
+	}
+	d.Reason = ailment()
+	d.Healthy = d.Reason == ""
+	return d
+}
+
+// ailment is why containers cannot run; "" if they can.
+func ailment() string {
+	if !host.Kernel(5, 14) {
+		return "the kernel is older than Linux 5.14"
+	}
+	needed := []host.Power{host.Openat2, host.MountSetattr, host.Pidfd, host.Overlay}
+	if !host.Root.Have() {
+		needed = append(needed, host.UsernsTry)
+	}
+	for _, p := range needed {
+		if !p.Have() {
+			return "no " + p.Name + ": " + p.Remedy
+		}
+	}
+	return ""
+}
+
+func (d diagnosis) print(env *Env, asJSON bool) error {
+	if asJSON {
+		b, err := json.MarshalIndent(d, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(env.Out, "%s\n", b)
+		return err
+	}
+	fmt.Fprintf(env.Out, "kernel  %s\nstore   %s (%s)\nrun     %s\n", d.Kernel, d.Store, d.Filesystem, d.Run)
+	group := ""
+	for _, p := range d.Powers {
+		if p.Group != group {
+			group = p.Group
+			fmt.Fprintf(env.Out, "\n%s\n", group)
+		}
+		word := "no"
+		if p.Have {
+			word = "yes"
+		}
+		fmt.Fprintf(env.Out, "  %-3s  %-18s %s\n", word, p.Name, p.Text)
+		if p.Remedy != "" {
+			fmt.Fprintf(env.Out, "       %-18s to get it: %s\n", "", p.Remedy)
+		}
+	}
+	if d.Healthy {
+		fmt.Fprintf(env.Out, "\nContainers can run.\n")
+		return nil
+	}
+	_, err := fmt.Fprintf(env.Out, "\nContainers cannot run: %s.\n", d.Reason)
+	return err
+}
+
+// filesystemOf names the file system that dir is or will be on.
+func filesystemOf(dir string) string {
+	st, err := sys.Statfs(dir)
+	for fault.KindOf(err) == fault.NotFound && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		st, err = sys.Statfs(dir)
+	}
+	if err != nil {
+		var path *os.PathError
+		errors.As(err, &path)
+		return "unknown: " + path.Err.Error()
+	}
+	for _, known := range []struct {
+		magic uint32
+		name  string
+	}{
+		{0xef53, "ext4"}, {0x58465342, "xfs"}, {0x9123683e, "btrfs"}, {0x01021994, "tmpfs"}, {0x794c7630, "overlay"},
+		{0xf2f52010, "f2fs"}, {0x2fc12fc1, "zfs"}, {0x6969, "nfs"}, {0x65735546, "fuse"}, {0xca451a4e, "bcachefs"},
+	} {
+		if uint32(st.Type) == known.magic {
+			return known.name
+		}
+	}
+	return "0x" + strconv.FormatUint(uint64(uint32(st.Type)), 16)
+}
