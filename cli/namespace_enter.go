@@ -33,7 +33,7 @@ for the kinds pid, time and user.`,
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			targets, err := namespace.Targets(pins(), args[0], chosenKinds(words)...)
 			if err != nil {
-				return err
+				return ended(0, err)
 			}
 			o.Args = args[1:]
 			return ended(namespace.Enter(targets, o))

@@ -52,7 +52,8 @@ option such as --net makes a new namespace; --net=TARGET joins one.
 
 Nothing stays behind, except with --pid, --time and --user: there this
 process stays as the parent, hands signals on and ends with the command's
-code, 128+n after signal n. Process 1 of a pid namespace gets only the signals
+code, 128+n after signal n. The code is 125 if the namespaces could not be
+made, 126 if the command cannot be executed, 127 if it is not there. Process 1 of a pid namespace gets only the signals
 that it handles.`,
 		Options: append(options,
 			Option{"-a, --all", "", "all kinds", Bool(&w.all)},
@@ -79,10 +80,9 @@ that it handles.`,
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			o, err := w.options(args)
 			if err != nil {
-				return err
+				return ended(0, err)
 			}
-			code, err := namespace.Run(o)
-			return ended(code, err)
+			return ended(namespace.Run(o))
 		},
 	}
 }
@@ -109,8 +109,8 @@ func kindOptions(words []kindWord, help string) []Option {
 	return options
 }
 
-// ended is how a command's end becomes this one's: its code, or 126 and 127
-// when it could not be started.
+// ended is how a command's end becomes this one's: its code, 126 and 127 when
+// it could not be started, 125 when it did not come to that.
 func ended(code int, err error) error {
 	var not *namespace.NotStarted
 	switch {
@@ -119,7 +119,7 @@ func ended(code int, err error) error {
 	case errors.As(err, &not):
 		return WithCode(126, err)
 	case err != nil:
-		return err
+		return WithCode(125, err)
 	case code != 0:
 		return &ExitError{code}
 	}

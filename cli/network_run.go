@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"kiste/kernel/namespace"
 	"kiste/kernel/network"
@@ -22,7 +21,9 @@ becomes the command, $SHELL without one: nothing stays behind, and when the
 last process inside ends the network goes with its links.
 
 A bridge that is missing is created and stays, with the address 10.66.0.1/24 or
-that of the next 10.66.N.0/24 that the host does not use yet.`,
+that of the next 10.66.N.0/24 that the host does not use yet.
+
+The exit code is the command's; 125 if the network could not be made, 126 if the command cannot be executed, 127 if it is not there.`,
 		Options: []Option{
 			{"-b, --bridge", "NAME", "connect to this bridge of the host", String(&o.Bridge)},
 			{"--bridge-address", "CIDR", "address of a bridge that is created", prefix(&o.BridgeAddress)},
@@ -47,7 +48,7 @@ that of the next 10.66.N.0/24 that the host does not use yet.`,
 			}
 			o.MTU = int(mtu)
 			if err := network.Own(o); err != nil {
-				return err
+				return ended(0, err)
 			}
 			if pinName != "" {
 				k, err := namespace.ParseKind("net")
@@ -55,7 +56,7 @@ that of the next 10.66.N.0/24 that the host does not use yet.`,
 					err = pins().Pin(pinName, 0, k)
 				}
 				if err != nil {
-					return err
+					return ended(0, err)
 				}
 			}
 			return ended(0, namespace.Exec(args))
@@ -63,9 +64,9 @@ that of the next 10.66.N.0/24 that the host does not use yet.`,
 	}
 }
 
-func prefix(p *netip.Prefix) Var {
+func prefix(p *network.Prefix) Var {
 	return func(s string) (err error) {
-		if *p, err = netip.ParsePrefix(s); err != nil {
+		if *p, err = network.ParsePrefix(s); err != nil {
 			return errors.New("want an address with its network's size, as 10.66.0.2/24")
 		}
 		return nil
@@ -77,7 +78,7 @@ func gateway(o *network.Options) Var {
 		if o.NoGateway = s == "none"; o.NoGateway {
 			return nil
 		}
-		if o.Gateway, err = netip.ParseAddr(s); err != nil {
+		if o.Gateway, err = network.ParseAddr(s); err != nil {
 			return errors.New("want an address, or none")
 		}
 		return nil

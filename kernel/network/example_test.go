@@ -3,7 +3,6 @@ package network_test
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 
 	"kiste/kernel/network"
@@ -23,14 +22,13 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	at := netip.MustParsePrefix
 	err := errors.Join(
 		router.Create(network.Link{Name: "ann", Kind: "veth", Up: true, Peer: "eth0", PeerNS: ann.FD}),
 		router.Create(network.Link{Name: "bob", Kind: "veth", Up: true, Peer: "eth0", PeerNS: bob.FD}),
 		router.AddAddress("ann", at("10.0.1.1/24")), ann.AddAddress("eth0", at("10.0.1.2/24")), ann.SetUp("eth0"),
 		router.AddAddress("bob", at("10.0.2.1/24")), bob.AddAddress("eth0", at("10.0.2.2/24")), bob.SetUp("eth0"),
-		ann.AddRoute(network.Route{Gateway: netip.MustParseAddr("10.0.1.1")}),
-		bob.AddRoute(network.Route{Gateway: netip.MustParseAddr("10.0.2.1")}),
+		ann.AddRoute(network.Route{Gateway: at("10.0.1.1/24").Addr()}),
+		bob.AddRoute(network.Route{Gateway: at("10.0.2.1/24").Addr()}),
 		router.Limit("bob", 1_250_000), router.Forward(),
 	)
 	if err != nil {

@@ -3,7 +3,6 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -31,9 +30,9 @@ type Link struct {
 // A Route is a way to Destination. The zero Destination is the default route
 // of Gateway's family.
 type Route struct {
-	Destination netip.Prefix
-	Gateway     netip.Addr // zero: on the link itself
-	Link        int        // index; 0: where Gateway is reached
+	Destination Prefix
+	Gateway     Addr // zero: on the link itself
+	Link        int  // index; 0: where Gateway is reached
 }
 
 // maxName is the kernel's limit of a link's name (IFNAMSIZ without its zero).
@@ -178,7 +177,7 @@ func linkKind(info []byte) string {
 }
 
 // parseAddress reads the data of an RTM_NEWADDR.
-func parseAddress(data []byte) (index int, p netip.Prefix, err error) {
+func parseAddress(data []byte) (index int, p Prefix, err error) {
 	if len(data) < unix.SizeofIfAddrmsg {
 		return 0, p, errShort
 	}
@@ -189,8 +188,8 @@ func parseAddress(data []byte) (index int, p netip.Prefix, err error) {
 	}
 	for _, kind := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL} { // local wins
 		for _, a := range attributes {
-			if addr, ok := netip.AddrFromSlice(a.data); ok && a.kind == kind {
-				p = netip.PrefixFrom(addr, int(data[1]))
+			if addr, ok := AddrFromSlice(a.data); ok && a.kind == kind {
+				p = PrefixFrom(addr, int(data[1]))
 			}
 		}
 	}
@@ -210,11 +209,11 @@ func parseRoute(data []byte) (Route, error) {
 	for _, a := range attributes {
 		switch a.kind {
 		case unix.RTA_DST:
-			if addr, ok := netip.AddrFromSlice(a.data); ok {
-				r.Destination = netip.PrefixFrom(addr, int(data[1]))
+			if addr, ok := AddrFromSlice(a.data); ok {
+				r.Destination = PrefixFrom(addr, int(data[1]))
 			}
 		case unix.RTA_GATEWAY:
-			r.Gateway, _ = netip.AddrFromSlice(a.data)
+			r.Gateway, _ = AddrFromSlice(a.data)
 		case unix.RTA_OIF:
 			r.Link = int(u32(a.data))
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -223,7 +222,7 @@ func (n *Namespace) Link(name string) (Link, error) {
 }
 
 // AddAddress gives a link an address; it is its own, with the network's size.
-func (n *Namespace) AddAddress(name string, p netip.Prefix) error {
+func (n *Namespace) AddAddress(name string, p Prefix) error {
 	l, err := n.Link(name)
 	if err != nil {
 		return err
@@ -243,7 +242,7 @@ func (n *Namespace) AddAddress(name string, p netip.Prefix) error {
 	return named("add address", p.String(), err)
 }
 
-func family(a netip.Addr) byte {
+func family(a Addr) byte {
 	if a.Is4() {
 		return unix.AF_INET
 	}
@@ -251,20 +250,20 @@ func family(a netip.Addr) byte {
 }
 
 // last is the last address of an IPv4 network.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	v := binary.BigEndian.Uint32(b[:]) | uint32(uint64(1)<<(32-p.Bits())-1)
-	binary.BigEndian.PutUint32(b[:], v)
-	return netip.AddrFrom4(b)
+func last(p Prefix) Addr {
+	a := p.Masked().Addr()
+	v := binary.BigEndian.Uint32(a.b[:]) | uint32(uint64(1)<<(32-p.Bits())-1)
+	binary.BigEndian.PutUint32(a.b[:], v)
+	return a
 }
 
 // Addresses lists the addresses of the link with the index, 0 for all.
-func (n *Namespace) Addresses(index int) ([]netip.Prefix, error) {
+func (n *Namespace) Addresses(index int) ([]Prefix, error) {
 	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
 	if err != nil {
 		return nil, named("list addresses", "", err)
 	}
-	var all []netip.Prefix
+	var all []Prefix
 	for _, m := range answers {
 		i, p, err := parseAddress(m.data)
 		if err != nil {

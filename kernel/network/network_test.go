@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 	}
 	o := network.Options{Bridge: words[0]}
 	if len(words) > 1 {
-		o.Address = netip.MustParsePrefix(words[1])
+		o.Address = at(words[1])
 	}
 	if err := network.Own(o); err != nil {
 		fmt.Println("cannot", err)
@@ -69,6 +68,15 @@ func show(n *network.Namespace) error {
 	return nil
 }
 
+// at is ParsePrefix of what is well formed.
+func at(s string) network.Prefix {
+	p, err := network.ParsePrefix(s)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
 func fresh(t testing.TB) *network.Namespace {
 	t.Helper()
 	n, err := network.New()
@@ -91,8 +99,8 @@ func cable(t testing.TB) (a, b *network.Namespace) {
 	t.Helper()
 	a, b = fresh(t), fresh(t)
 	must(t, a.Create(network.Link{Name: "left", Kind: "veth", Up: true, Peer: "right", PeerNS: b.FD}),
-		a.AddAddress("left", netip.MustParsePrefix("10.1.1.1/24")),
-		b.AddAddress("right", netip.MustParsePrefix("10.1.1.2/24")),
+		a.AddAddress("left", at("10.1.1.1/24")),
+		b.AddAddress("right", at("10.1.1.2/24")),
 		b.SetUp("right"))
 	return a, b
 }
@@ -198,7 +206,7 @@ func TestLinks(t *testing.T) {
 func TestIPv6(t *testing.T) {
 	need.Power(t, host.Root)
 	a, b := cable(t)
-	must(t, a.AddAddress("left", netip.MustParsePrefix("fd00:77::1/64")), b.AddAddress("right", netip.MustParsePrefix("fd00:77::2/64")))
+	must(t, a.AddAddress("left", at("fd00:77::1/64")), b.AddAddress("right", at("fd00:77::2/64")))
 	transfer(t, a, b, "[fd00:77::2]", 1000)
 }
 
@@ -231,8 +239,8 @@ func TestOwnLeasesAnAddressAndGivesItBack(t *testing.T) {
 	defer func() { must(t, here.Delete(bridge)) }()
 	first, _, stop1 := start(t, bridge)
 	second, _, stop2 := start(t, bridge)
-	p1, err1 := netip.ParsePrefix(first)
-	p2, err2 := netip.ParsePrefix(second)
+	p1, err1 := network.ParsePrefix(first)
+	p2, err2 := network.ParsePrefix(second)
 	if err1 != nil || err2 != nil || p2.Addr() != p1.Addr().Next() || p1.Masked() != p2.Masked() {
 		t.Fatalf("leases %q and %q", first, second)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -19,15 +18,15 @@ type Options struct {
 	// is created, with BridgeAddress or with the first address of the first
 	// 10.66.N.0/24 that nothing on the host has to do with, and it stays.
 	Bridge        string
-	BridgeAddress netip.Prefix
+	BridgeAddress Prefix
 
 	// Address with the size of its network. Zero: the first of the bridge's
 	// network that nobody has.
-	Address netip.Prefix
+	Address Prefix
 
 	// Gateway of the default route. Zero: the bridge, where it has an address
 	// in Address's network. NoGateway: no default route.
-	Gateway   netip.Addr
+	Gateway   Addr
 	NoGateway bool
 
 	Rate Rate   // in each direction; 0: no limit
@@ -119,7 +118,7 @@ func own(host *Namespace, bridge Link, o Options) error {
 }
 
 // furnish sets the link inside up.
-func (n *Namespace) furnish(o Options, bridge []netip.Prefix) error {
+func (n *Namespace) furnish(o Options, bridge []Prefix) error {
 	if o.MAC != "" {
 		if err := n.SetMAC(o.Name, o.MAC); err != nil {
 			return err
@@ -138,7 +137,7 @@ func (n *Namespace) furnish(o Options, bridge []netip.Prefix) error {
 	return n.AddRoute(Route{Gateway: gateway})
 }
 
-func (o Options) gateway(bridge []netip.Prefix) netip.Addr {
+func (o Options) gateway(bridge []Prefix) Addr {
 	if o.NoGateway || o.Gateway.IsValid() {
 		return o.Gateway
 	}
@@ -147,7 +146,7 @@ func (o Options) gateway(bridge []netip.Prefix) netip.Addr {
 			return p.Addr()
 		}
 	}
-	return netip.Addr{}
+	return Addr{}
 }
 
 // bridge finds o.Bridge or creates it.
@@ -185,14 +184,14 @@ func (n *Namespace) bridge(o Options) (l Link, created bool, err error) {
 
 // freeNetwork is the first address of the first 10.66.N.0/24 that overlaps no
 // address and no route.
-func (n *Namespace) freeNetwork() (netip.Prefix, error) {
+func (n *Namespace) freeNetwork() (Prefix, error) {
 	taken, err := n.Addresses(0)
 	if err != nil {
-		return netip.Prefix{}, err
+		return Prefix{}, err
 	}
 	routes, err := n.Routes()
 	if err != nil {
-		return netip.Prefix{}, err
+		return Prefix{}, err
 	}
 	for _, r := range routes {
 		if r.Destination.IsValid() && r.Destination.Bits() > 0 {
@@ -200,7 +199,7 @@ func (n *Namespace) freeNetwork() (netip.Prefix, error) {
 		}
 	}
 	for i := range 256 {
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 66, byte(i), 1}), 24)
+		p := PrefixFrom(Addr{b: [16]byte{10, 66, byte(i), 1}, n: 4}, 24)
 		free := true
 		for _, t := range taken {
 			free = free && !p.Overlaps(t)
@@ -209,7 +208,7 @@ func (n *Namespace) freeNetwork() (netip.Prefix, error) {
 			return p, nil
 		}
 	}
-	return netip.Prefix{}, &fault.Error{Op: "find a free network for the bridge", Kind: fault.Unavailable, Hint: "--bridge-address 192.168.77.1/24"}
+	return Prefix{}, &fault.Error{Op: "find a free network for the bridge", Kind: fault.Unavailable, Hint: "--bridge-address 192.168.77.1/24"}
 }
 
 // maxLeases bounds the search in a large network.
@@ -217,8 +216,8 @@ const maxLeases = 1 << 16
 
 // lease creates the veth between the bridge and inside for o.Address, or for
 // the next free one, which it sets; the name outside is the lease.
-func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []netip.Prefix, o *Options) (outer string, err error) {
-	create := func(p netip.Prefix) error {
+func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []Prefix, o *Options) (outer string, err error) {
+	create := func(p Prefix) error {
 		outer = leaseName(p.Addr())
 		return n.Create(Link{Name: outer, Kind: "veth", Up: true, MTU: o.MTU, Master: bridge.Index, Peer: o.Name, PeerNS: inside.FD})
 	}
@@ -229,8 +228,8 @@ func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []netip.Pref
 		}
 		return outer, err
 	}
-	var network netip.Prefix
-	own := map[netip.Addr]bool{}
+	var network Prefix
+	own := map[Addr]bool{}
 	for _, p := range addresses {
 		own[p.Addr()] = true
 		if p.Addr().Is4() && p.Bits() < 31 && !network.IsValid() {
@@ -254,7 +253,7 @@ func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []netip.Pref
 		if own[addr] || taken[leaseName(addr)] {
 			continue
 		}
-		o.Address = netip.PrefixFrom(addr, network.Bits())
+		o.Address = PrefixFrom(addr, network.Bits())
 		if err := create(o.Address); fault.KindOf(err) != fault.Exists {
 			return outer, err
 		}
@@ -264,10 +263,9 @@ func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []netip.Pref
 
 // leaseName is the name outside for an address: k and its four bytes; of an
 // IPv6 address a hash, by FNV-1a.
-func leaseName(a netip.Addr) string {
+func leaseName(a Addr) string {
 	if a.Is4() {
-		b := a.As4()
-		return fmt.Sprintf("k%08x", binary.BigEndian.Uint32(b[:]))
+		return fmt.Sprintf("k%08x", binary.BigEndian.Uint32(a.b[:]))
 	}
 	h := uint64(14695981039346656037)
 	for _, c := range a.AsSlice() {

@@ -2,7 +2,6 @@ package network
 
 import (
 	"errors"
-	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -87,11 +86,20 @@ func TestMACs(t *testing.T) {
 	}
 }
 
+func addr(t *testing.T, s string) Addr {
+	t.Helper()
+	a, err := ParseAddr(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 func TestLeaseNames(t *testing.T) {
-	if got := leaseName(netip.MustParseAddr("10.66.0.2")); got != "k0a420002" {
+	if got := leaseName(addr(t, "10.66.0.2")); got != "k0a420002" {
 		t.Errorf("leaseName = %s", got)
 	}
-	if got := leaseName(netip.MustParseAddr("fd00::2")); len(got) > maxName {
+	if got := leaseName(addr(t, "fd00::2")); len(got) > maxName {
 		t.Errorf("leaseName = %s, too long", got)
 	}
 }
