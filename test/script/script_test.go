@@ -146,8 +146,19 @@ func command(summary, args string, least int, run func(s *script.State, args []s
 	})
 }
 
-// program prepares a program with the script's directory and environment.
-func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder) {
+// program prepares a program with the script's directory and environment. The
+// words asuser and pty may stand before it, as in "code 126 asuser kiste …".
+func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder, error) {
+	switch {
+	case args[0] == "asuser" && len(args) > 1:
+		line, err := asUser(s, args[1:])
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		args = line
+	case args[0] == "pty" && len(args) > 1:
+		args = underPty(args[1:])
+	}
 	path := args[0]
 	if !strings.Contains(path, "/") {
 		list, _ := s.LookupEnv("PATH")
@@ -164,12 +175,15 @@ func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *stri
 	cmd.WaitDelay = 5 * time.Second
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	return cmd, &out, &errs
+	return cmd, &out, &errs, nil
 }
 
 func runProgram(s *script.State, args []string) (string, string, error) {
-	cmd, out, errs := program(s, args)
-	err := cmd.Run()
+	cmd, out, errs, err := program(s, args)
+	if err != nil {
+		return "", "", err
+	}
+	err = cmd.Run()
 	return out.String(), errs.String(), err
 }
 
@@ -216,12 +230,17 @@ func needCmd(t *testing.T) script.Cmd {
 
 func ptyCmd() script.Cmd {
 	return command("run a program under a pseudo terminal", "program args...", 1, func(s *script.State, args []string) (string, string, error) {
-		var line []string
-		for _, a := range args {
-			line = append(line, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
-		}
-		return runProgram(s, []string{"script", "-qefc", strings.Join(line, " "), "/dev/null"})
+		return runProgram(s, append([]string{"pty"}, args...))
 	})
+}
+
+// underPty is the line that runs args under script(1).
+func underPty(args []string) []string {
+	var line []string
+	for _, a := range args {
+		line = append(line, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+	}
+	return []string{"script", "-qefc", strings.Join(line, " "), "/dev/null"}
 }
 
 func kill9Cmd() script.Cmd {
@@ -230,7 +249,10 @@ func kill9Cmd() script.Cmd {
 		if err != nil {
 			return "", "", err
 		}
-		cmd, out, errs := program(s, args[1:])
+		cmd, out, errs, err := program(s, args[1:])
+		if err != nil {
+			return "", "", err
+		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
 			return "", "", err
@@ -253,32 +275,37 @@ const (
 
 func asuserCmd() script.Cmd {
 	return command("run a program as an ordinary user with ranges of ids", "program args...", 1, func(s *script.State, args []string) (string, string, error) {
-		home := filepath.Join(s.Getwd(), "user")
-		etc := filepath.Join(s.Getwd(), "user-etc")
-		id, err := strconv.Atoi(userID)
-		if err != nil {
-			return "", "", err
-		}
-		for _, dir := range []string{home, etc, home + "/run"} {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return "", "", err
-			}
-		}
-		for _, dir := range []string{home, home + "/run"} {
-			if err := os.Chown(dir, id, id); err != nil {
-				return "", "", err
-			}
-		}
-		mounts := ""
-		for name, text := range map[string]string{"passwd": passwd, "group": group, "subuid": ranges, "subgid": ranges} {
-			if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
-				return "", "", err
-			}
-			mounts += fmt.Sprintf("mount --bind '%s/%s' /etc/%s && ", etc, name, name)
-		}
-		line := mounts + `exec setpriv --reuid=` + userID + ` --regid=` + userID + ` --clear-groups --inh-caps=-all -- env -u KISTE_LIB -u KISTE_RUN "HOME=$0" "XDG_RUNTIME_DIR=$0/run" "$@"`
-		return runProgram(s, append([]string{"unshare", "--mount", "sh", "-c", line, home}, args...))
+		return runProgram(s, append([]string{"asuser"}, args...))
 	})
+}
+
+// asUser is the line that runs args as the ordinary user, whose home it makes.
+func asUser(s *script.State, args []string) ([]string, error) {
+	work, _ := s.LookupEnv("WORK")
+	home, etc := filepath.Join(work, "user"), filepath.Join(work, "user-etc")
+	id, err := strconv.Atoi(userID)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{etc, home, home + "/run"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range []string{home, home + "/run"} {
+		if err := os.Chown(dir, id, id); err != nil {
+			return nil, err
+		}
+	}
+	mounts := ""
+	for name, text := range map[string]string{"passwd": passwd, "group": group, "subuid": ranges, "subgid": ranges} {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		mounts += fmt.Sprintf("mount --bind '%s/%s' /etc/%s && ", etc, name, name)
+	}
+	line := mounts + `exec setpriv --reuid=` + userID + ` --regid=` + userID + ` --clear-groups --inh-caps=-all -- env -u KISTE_LIB -u KISTE_RUN "HOME=$0" "XDG_RUNTIME_DIR=$0/run" "$@"`
+	return append([]string{"unshare", "--mount", "sh", "-c", line, home}, args...), nil
 }
 
 func diskfullCmd(t *testing.T) script.Cmd {
