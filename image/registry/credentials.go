@@ -224,7 +224,7 @@ func askHelper(ctx context.Context, name, key string) (*credentials, error) {
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.WaitDelay = time.Second
 	cmd.Stdin = strings.NewReader(key + "\n")
-	out := &limited{most: maxHelperOut}
+	out := &limited{most: maxHelperOut, full: cancel}
 	cmd.Stdout = out
 	err := cmd.Run()
 	switch {
@@ -232,12 +232,12 @@ func askHelper(ctx context.Context, name, key string) (*credentials, error) {
 		return nil, fmt.Errorf("%s is not installed", program)
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s did not answer", program)
-	case err != nil && strings.Contains(out.String(), "credentials not found"):
+	case err != nil && strings.Contains(out.buffer.String(), "credentials not found"):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: %s", program, err, clean(out.String()))
+		return nil, fmt.Errorf("%s: %w: %s", program, err, clean(out.buffer.String()))
 	}
-	return parseHelper(program, out.Bytes())
+	return parseHelper(program, out.buffer.Bytes())
 }
 
 func parseHelper(program string, out []byte) (*credentials, error) {
@@ -254,15 +254,18 @@ func parseHelper(program string, out []byte) (*credentials, error) {
 	return &credentials{username: answer.Username, password: answer.Secret, from: program}, nil
 }
 
-// limited keeps the beginning of what is written.
+// limited keeps what is written, and calls full when it is too much. The
+// buffer is not embedded: its ReadFrom would let io.Copy pass by Write.
 type limited struct {
-	bytes.Buffer
-	most int
+	buffer bytes.Buffer
+	most   int
+	full   func()
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > l.most {
+	if l.buffer.Len()+len(p) > l.most {
+		l.full()
 		return 0, io.ErrShortBuffer
 	}
-	return l.Buffer.Write(p)
+	return l.buffer.Write(p)
 }
