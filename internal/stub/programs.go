@@ -1,0 +1,264 @@
+package stub
+
+// trampoline is Trampoline. The stack holds argc, argv, 0, envp, 0.
+func trampoline(a *assembler) {
+	a.stack(s0)
+	a.imm(a0, 3)
+	a.imm(a1, 2) // F_SETFD
+	a.imm(a2, 1) // FD_CLOEXEC
+	a.sys("fcntl")
+	a.load(s1, s0, 0) // argc
+	a.shl(s1, 3)
+	a.add(s1, s0)
+	a.load(a0, s0, 8) // argv[0]
+	a.mov(a1, s0)
+	a.addi(a1, 16) // argv+1
+	a.mov(a2, s1)
+	a.addi(a2, 16) // envp
+	a.sys("execve")
+	a.result(s2)
+	a.neg(s2)
+	a.alloc()
+	a.stack(s1)
+	a.store(s2, s1, 0)
+	a.imm(a0, 3)
+	a.mov(a1, s1)
+	a.imm(a2, 4)
+	a.sys("write")
+	a.imm(a0, 127)
+	a.sys("exit_group")
+}
+
+// Where initProgram has what, from the bottom of its 8 KiB of stack.
+const (
+	oldMask   = 0
+	newMask   = 8
+	status    = 16
+	group     = 24
+	action    = 32 // a struct sigaction of 32 bytes, all zero
+	candidate = 64
+	maxPart   = 4000 // of a directory, and of a name
+	sigchld   = 17
+)
+
+// initProgram is Init. s0: the first stack; s1: the memory above; s2: the
+// child's pid, and in the child the command's name.
+func initProgram(a *assembler) {
+	a.stack(s0)
+	a.alloc()
+	a.alloc()
+	a.stack(s1)
+	a.blockSignals()
+	a.imm(a0, sigchld) // clone: a fork
+	for _, r := range []reg{a1, a2, a3, a4} {
+		a.imm(r, 0)
+	}
+	a.sys("clone")
+	a.result(s2)
+	a.branch(s2, 0, eq, "child")
+	a.branch(s2, 0, lt, "denied")
+	a.serve()
+	a.label("child")
+	a.foreground()
+	a.execute()
+	a.data("path", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\x00")
+	a.data("message", "init: cannot execute the command\n")
+}
+
+// blockSignals blocks every signal, so that they wait to be asked for, and has
+// SIGCHLD not ignored, or there would be no status to wait for.
+func (a *assembler) blockSignals() {
+	a.imm(s2, 0)
+	for off := int32(action); off < action+32; off += 8 {
+		a.store(s2, s1, off)
+	}
+	a.imm(a0, sigchld)
+	a.mov(a1, s1)
+	a.addi(a1, action)
+	a.imm(a2, 0)
+	a.imm(a3, 8)
+	a.sys("rt_sigaction")
+	a.imm(s2, -1)
+	a.store(s2, s1, newMask)
+	a.imm(a0, 2) // SIG_SETMASK
+	a.mov(a1, s1)
+	a.addi(a1, newMask)
+	a.mov(a2, s1) // oldMask
+	a.imm(a3, 8)
+	a.sys("rt_sigprocmask")
+}
+
+// serve hands signals on and reaps until the child has ended.
+func (a *assembler) serve() {
+	a.label("serve")
+	a.mov(a0, s1)
+	a.addi(a0, newMask)
+	a.imm(a1, 0)
+	a.imm(a2, 0)
+	a.imm(a3, 8)
+	a.sys("rt_sigtimedwait")
+	a.result(s3)
+	a.branch(s3, 0, lt, "serve")
+	a.branch(s3, sigchld, eq, "reap")
+	a.mov(a0, s2)
+	a.mov(a1, s3)
+	a.sys("kill")
+	a.jump("serve")
+
+	a.label("reap")
+	a.imm(a0, -1)
+	a.mov(a1, s1)
+	a.addi(a1, status)
+	a.imm(a2, 1) // WNOHANG
+	a.imm(a3, 0)
+	a.sys("wait4")
+	a.result(s3)
+	a.branch(s3, 1, lt, "serve")
+	a.sub(s3, s2)
+	a.branch(s3, 0, ne, "reap")
+
+	a.load32(s3, s1, status)
+	a.mov(s4, s3)
+	a.low(s4, 7)
+	a.branch(s4, 0, ne, "signalled")
+	a.shr(s3, 8)
+	a.low(s3, 8)
+	a.mov(a0, s3)
+	a.sys("exit_group")
+	a.label("signalled")
+	a.mov(a0, s4)
+	a.addi(a0, 128)
+	a.sys("exit_group")
+}
+
+// foreground gives the child a group of its own, the terminal, and the signals
+// as they were. SIGTTOU is still blocked when it takes the terminal.
+func (a *assembler) foreground() {
+	a.imm(a0, 0)
+	a.imm(a1, 0)
+	a.sys("setpgid")
+	a.sys("getpid")
+	a.result(s3)
+	a.store(s3, s1, group)
+	a.imm(a0, 0)
+	a.imm(a1, 0x5410) // TIOCSPGRP
+	a.mov(a2, s1)
+	a.addi(a2, group)
+	a.sys("ioctl")
+	a.imm(a0, 2) // SIG_SETMASK
+	a.mov(a1, s1)
+	a.imm(a2, 0)
+	a.imm(a3, 8)
+	a.sys("rt_sigprocmask")
+}
+
+// execute is execvp(3) of argv[1:]. s0 becomes the command's argv, s4 envp, s5
+// the error to report.
+func (a *assembler) execute() {
+	a.imm(s5, -2) // ENOENT
+	a.load(s4, s0, 0)
+	a.shl(s4, 3)
+	a.add(s4, s0)
+	a.addi(s4, 16)
+	a.addi(s0, 16)
+	a.load(s2, s0, 0)
+	a.branch(s2, 0, eq, "failed")
+	for i, c := range []int32{'-', '-', 0} {
+		a.load8(a0, s2, int32(i))
+		a.branch(a0, c, ne, "command")
+	}
+	a.addi(s0, 8)
+	a.load(s2, s0, 0)
+	a.branch(s2, 0, eq, "failed")
+	a.label("command")
+
+	a.mov(s3, s2)
+	a.label("slash?")
+	a.load8(a0, s3, 0)
+	a.branch(a0, 0, eq, "search")
+	a.addi(s3, 1)
+	a.branch(a0, '/', ne, "slash?")
+	a.mov(a0, s2)
+	a.mov(a1, s0)
+	a.mov(a2, s4)
+	a.sys("execve")
+	a.result(s5)
+	a.jump("failed")
+
+	a.label("search") // $PATH, or else the usual
+	a.mov(a1, s4)
+	a.label("variable")
+	a.load(s3, a1, 0)
+	a.addi(a1, 8)
+	a.branch(s3, 0, eq, "no $PATH")
+	for i, c := range []byte("PATH=") {
+		a.load8(a0, s3, int32(i))
+		a.branch(a0, int32(c), ne, "variable")
+	}
+	a.addi(s3, 5)
+	a.jump("directory")
+	a.label("no $PATH")
+	a.address(s3, "path")
+
+	a.label("directory") // of $PATH at s3, copied to a1
+	a.mov(a1, s1)
+	a.addi(a1, candidate)
+	a.imm(a2, maxPart)
+	a.label("copy directory")
+	a.load8(a0, s3, 0)
+	a.branch(a0, 0, eq, "copied directory")
+	a.branch(a0, ':', eq, "copied directory")
+	a.addi(s3, 1)
+	a.branch(a2, 0, eq, "copy directory") // too long: no such directory
+	a.store8(a0, a1)
+	a.addi(a1, 1)
+	a.addi(a2, -1)
+	a.jump("copy directory")
+	a.label("copied directory")
+	a.branch(a2, maxPart, ne, "named directory")
+	a.imm(a0, '.')
+	a.store8(a0, a1)
+	a.addi(a1, 1)
+	a.label("named directory")
+	a.imm(a0, '/')
+	a.store8(a0, a1)
+	a.addi(a1, 1)
+
+	a.mov(a3, s2)
+	a.imm(a2, maxPart)
+	a.label("copy name")
+	a.load8(a0, a3, 0)
+	a.store8(a0, a1)
+	a.branch(a0, 0, eq, "copied name")
+	a.addi(a3, 1)
+	a.addi(a1, 1)
+	a.addi(a2, -1)
+	a.branch(a2, 0, ne, "copy name")
+	a.jump("failed")
+	a.label("copied name")
+	a.mov(a0, s1)
+	a.addi(a0, candidate)
+	a.mov(a1, s0)
+	a.mov(a2, s4)
+	a.sys("execve")
+	a.result(a1)
+	a.branch(a1, -2, eq, "next directory")  // ENOENT
+	a.branch(a1, -20, eq, "next directory") // ENOTDIR
+	a.mov(s5, a1)
+	a.label("next directory")
+	a.load8(a0, s3, 0)
+	a.addi(s3, 1)
+	a.branch(a0, ':', eq, "directory")
+
+	a.label("failed")
+	a.imm(a0, 2)
+	a.address(a1, "message")
+	a.imm(a2, int32(len("init: cannot execute the command\n")))
+	a.sys("write")
+	a.imm(a0, 127)
+	a.branch(s5, -2, eq, "leave")
+	a.label("denied")
+	a.imm(a0, 126)
+	a.label("leave")
+	a.sys("exit_group")
+}

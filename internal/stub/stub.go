@@ -1,0 +1,88 @@
+// Package stub has the tiny programs that run inside containers: static ELF
+// images of a few hundred bytes, made by an assembler of some forty lines per
+// processor.
+//
+//	takes    a processor's name as Go has it: "amd64", "arm64"
+//	gives    ELF images as bytes
+//	touches  nothing
+//	state    none
+//
+// Go's runtime has no place in a container: it would be the host's binary, in
+// reach as /proc/self/exe (CVE-2019-5736), and megabytes per container. The
+// programs are written once, as a list of instructions of a machine that
+// either processor can be (see machine), and are their own listing.
+//
+// Safe for concurrent use.
+package stub
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"kiste/fault"
+)
+
+// Trampoline is the last program before a container's own:
+//
+//	argv[0] is the path to execute, argv[1:] the argv it gets, envp stays.
+//
+// It sets FD_CLOEXEC on descriptor 3 and executes. When that fails it writes
+// the errno as 4 bytes, little-endian, to descriptor 3 and exits with 127.
+// Run from a sealed memfd it is all that a container sees of its host in
+// /proc/self/exe.
+func Trampoline(arch string) ([]byte, error) { return build(arch, trampoline) }
+
+// Init is a first process that does a first process's duty, as tini(1) does:
+// it starts argv[1:], looked up on $PATH, as a child in a process group of its
+// own and in the foreground of the terminal on descriptor 0; reaps whatever
+// ends; hands every signal on to the child; and exits with the child's code,
+// or 128 and the signal that ended it, or 126 or 127 where the child could not
+// be executed. A "--" before the command is passed over.
+func Init(arch string) ([]byte, error) { return build(arch, initProgram) }
+
+func build(arch string, program func(*assembler)) ([]byte, error) {
+	for _, m := range machines() {
+		if m.name == arch {
+			a := &assembler{m: m, labels: map[string]int{}}
+			program(a)
+			return elf(m, a.link()), nil
+		}
+	}
+	return nil, &fault.Error{Op: "make a program for", On: arch, Kind: fault.Unsupported, Err: errors.New("there is no assembler for it")}
+}
+
+const (
+	base    = 0x400000
+	headers = 64 + 2*56
+)
+
+// elf wraps code into an executable of one read-only segment and a stack that
+// is not executable: elf(5).
+func elf(m machine, code []byte) []byte {
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
+	le := binary.LittleEndian
+	b = le.AppendUint16(b, 2) // ET_EXEC
+	b = le.AppendUint16(b, m.elf)
+	b = le.AppendUint32(b, 1)
+	b = le.AppendUint64(b, base+headers) // entry
+	b = le.AppendUint64(b, 64)           // program headers
+	b = le.AppendUint64(b, 0)            // no sections
+	b = le.AppendUint32(b, 0)
+	for _, v := range []uint16{64, 56, 2, 64, 0, 0} {
+		b = le.AppendUint16(b, v)
+	}
+	size := uint64(headers + len(code))
+	b = segment(b, 1, 5, base, size, 0x10000) // PT_LOAD, read and execute
+	b = segment(b, 0x6474e551, 6, 0, 0, 16)   // PT_GNU_STACK, read and write
+	return append(b, code...)
+}
+
+func segment(b []byte, kind, flags uint32, address, size, align uint64) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint32(b, kind)
+	b = le.AppendUint32(b, flags)
+	for _, v := range []uint64{0, address, address, size, size, align} {
+		b = le.AppendUint64(b, v)
+	}
+	return b
+}

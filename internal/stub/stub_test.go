@@ -1,0 +1,176 @@
+package stub
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"kiste/fault"
+	"kiste/internal/need"
+)
+
+// eachMachine runs check with a program for this processor and, by emulation,
+// for the others.
+func eachMachine(t *testing.T, make func(string) ([]byte, error), check func(t *testing.T, command []string)) {
+	for _, m := range machines() {
+		t.Run(m.name, func(t *testing.T) {
+			image, err := make(m.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "stub")
+			if err := os.WriteFile(path, image, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			command := []string{path}
+			if m.name != runtime.GOARCH {
+				emulator := map[string]string{"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}[m.name]
+				need.Program(t, emulator)
+				command = []string{emulator, "-0", "stub", path}
+			}
+			t.Logf("%d bytes", len(image))
+			check(t, command)
+		})
+	}
+}
+
+func TestInitEndsAsItsChildDoes(t *testing.T) {
+	need.Program(t, "sh", "true")
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  []string
+		code int
+		out  string
+	}{
+		{"its code", []string{"/bin/sh", "-c", "exit 7"}, nil, 7, ""},
+		{"after a signal", []string{"/bin/sh", "-c", "kill -9 $$"}, nil, 137, ""},
+		{"found on $PATH, past what is not there", []string{"sh", "-c", "echo $1 $X", "-", "a b"}, []string{"X=y", "PATH=/nonexistent::/etc/passwd:/usr/bin"}, 0, "a b y\n"},
+		{"found without $PATH", []string{"sh", "-c", "exit 0"}, []string{"X=y"}, 0, ""},
+		{"past two dashes", []string{"--", "sh", "-c", "exit 3"}, nil, 3, ""},
+		{"not there", []string{"/nonexistent"}, nil, 127, ""},
+		{"nowhere on $PATH", []string{"nonexistent"}, nil, 127, ""},
+		{"not executable", []string{"/etc/passwd"}, nil, 126, ""},
+		{"no command", nil, nil, 127, ""},
+		{"a directory longer than the buffer", []string{"sh", "-c", "exit 4"}, []string{"PATH=" + strings.Repeat("x", 20000) + ":/bin"}, 4, ""},
+		{"a name longer than the buffer", []string{strings.Repeat("x", 20000)}, nil, 127, ""},
+		{"signals are as they were", []string{"/bin/sh", "-c", "grep SigBlk /proc/self/status"}, nil, 0, "SigBlk:\t0000000000000000\n"},
+		{"orphans are reaped", []string{"/bin/sh", "-c", "(true & true &); exit 5"}, nil, 5, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachMachine(t, Init, func(t *testing.T, command []string) {
+				if len(command) > 1 && strings.HasPrefix(tt.name, "signals") {
+					t.Skip("the emulator keeps signals of its own")
+				}
+				cmd := exec.Command(command[0], append(command[1:], tt.args...)...)
+				cmd.Env = tt.env
+				out, err := cmd.Output()
+				if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != tt.out {
+					t.Errorf("code %d, output %q (%v); want %d and %q", code, out, err, tt.code, tt.out)
+				}
+			})
+		})
+	}
+}
+
+func TestInitHandsSignalsOn(t *testing.T) {
+	need.Program(t, "sh", "sleep")
+	eachMachine(t, Init, func(t *testing.T, command []string) {
+		cmd := exec.Command(command[0], append(command[1:], "/bin/sh", "-c", `trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done`)...)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(out, make([]byte, len("ready\n")))
+		cmd.Process.Signal(syscall.SIGTERM)
+		stop := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		stop.Stop()
+		if code := cmd.ProcessState.ExitCode(); code != 9 {
+			t.Errorf("code %d, want 9", code)
+		}
+	})
+}
+
+func TestTrampoline(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		args  []string // argv[1] and so on; argv[0] is the path
+		path  string
+		code  int
+		out   string
+		errno syscall.Errno
+	}{
+		{"becomes the command with its own name", []string{"name", "-c", "echo $0 $X; test ! -e /proc/self/fd/3"}, "/bin/sh", 0, "name y\n", 0},
+		{"says that there is none", []string{"name"}, "/nonexistent", 127, "", syscall.ENOENT},
+		{"says that it may not", []string{"name"}, "/etc/passwd", 127, "", syscall.EACCES},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachMachine(t, Trampoline, func(t *testing.T, command []string) {
+				r, w, err := os.Pipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				cmd := exec.Command(command[0])
+				cmd.Args = append([]string{tt.path}, tt.args...)
+				if len(command) > 1 {
+					cmd.Args = append([]string{command[0], "-0", tt.path, command[3]}, tt.args...)
+				}
+				cmd.Env, cmd.ExtraFiles = []string{"X=y"}, []*os.File{w}
+				out, _ := cmd.Output()
+				w.Close()
+				said, err := io.ReadAll(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var errno syscall.Errno
+				if len(said) == 4 {
+					errno = syscall.Errno(binary.LittleEndian.Uint32(said))
+				}
+				if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != tt.out || errno != tt.errno {
+					t.Errorf("code %d, output %q, errno %q %v; want %d, %q, %v", code, out, said, errno, tt.code, tt.out, tt.errno)
+				}
+			})
+		})
+	}
+}
+
+func TestNoProgramForOtherProcessors(t *testing.T) {
+	if _, err := Init("vax"); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("Init(vax): %v", err)
+	}
+}
+
+// Every label that an instruction names must be there, and every call known.
+func TestProgramsAreWhole(t *testing.T) {
+	for _, m := range machines() {
+		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline} {
+			calls := m.calls
+			a := &assembler{m: m, labels: map[string]int{}}
+			a.m.calls = func(call string) int32 {
+				if calls(call) < 0 {
+					t.Errorf("%s of %s: no call %q", name, m.name, call)
+				}
+				return calls(call)
+			}
+			program(a)
+			for _, f := range a.fixes {
+				if _, ok := a.labels[f.label]; !ok {
+					t.Errorf("%s of %s: no label %q", name, m.name, f.label)
+				}
+			}
+		}
+	}
+}
