@@ -1,0 +1,216 @@
+package chroot
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/internal/sys"
+)
+
+// Detached makes the mount, attached to nothing: a descriptor that can be
+// attached in any mount namespace, and is the caller's to close. Userns, if
+// not -1, is a user namespace by whose maps owners are shifted: what belongs
+// to uid 1000 on disk shows as, and what is written as, the namespace's 1000.
+// Needs CAP_SYS_ADMIN in the initial user namespace, and file systems that can
+// be id-mapped (mount_setattr(2), MOUNT_ATTR_IDMAP).
+//
+// Of an overlay the layers are shifted, which needs Linux 5.19.
+func (m Mount) Detached(userns int) (int, error) {
+	p, err := ParseOptions(m.Options)
+	if err != nil {
+		return -1, m.failed(err)
+	}
+	var tree int
+	switch {
+	case m.Type == "overlay" && userns >= 0:
+		tree, err = m.shiftedOverlay(p, userns)
+	case m.Type == "overlay":
+		tree, err = m.tree(p)
+		if err != nil {
+			tree, err = m.byPath(p, -1)
+		}
+	default:
+		tree, err = m.tree(p)
+		if err == nil && userns >= 0 {
+			err = shift(tree, userns, p.IDMap == "ridmap")
+		}
+	}
+	if err == nil {
+		err = setAttrs(tree, p)
+	}
+	if err == nil {
+		err = propagateTree(tree, p)
+	}
+	if err != nil {
+		if tree >= 0 {
+			sys.Close(tree)
+		}
+		return -1, m.failed(err)
+	}
+	return tree, nil
+}
+
+// shift makes a detached mount id-mapped.
+func shift(tree, userns int, all bool) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if all {
+		flags |= unix.AT_RECURSIVE
+	}
+	return sys.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
+}
+
+// shiftedTree is a detached, shifted mount of a directory.
+func shiftedTree(dir string, userns int) (int, error) {
+	tree, err := sys.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE)
+	if err != nil {
+		return -1, err
+	}
+	err = sys.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	if err == nil && userns >= 0 {
+		err = shift(tree, userns, false)
+	}
+	if err != nil {
+		sys.Close(tree)
+		return -1, err
+	}
+	return tree, nil
+}
+
+// shiftedOverlay hands the layers to overlayfs as detached mounts, which it
+// takes since Linux 6.13, or else as paths.
+func (m Mount) shiftedOverlay(p Parsed, userns int) (int, error) {
+	tree, err := m.byDescriptor(p, userns)
+	if err == nil {
+		return tree, nil
+	}
+	if again, byPathErr := m.byPath(p, userns); byPathErr == nil {
+		return again, nil
+	}
+	return -1, err
+}
+
+func (m Mount) byDescriptor(p Parsed, userns int) (int, error) {
+	fs, err := sys.Fsopen("overlay")
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(fs)
+	give := func(key string, tree int) error {
+		defer sys.Close(tree)
+		return sys.FsconfigFD(fs, key, tree)
+	}
+	for _, layer := range m.Lower {
+		tree, err := shiftedTree(layer, userns)
+		if err != nil {
+			return -1, err
+		}
+		if err := give("lowerdir+", tree); err != nil {
+			return -1, err
+		}
+	}
+	if err := m.giveUpper(userns, give); err != nil {
+		return -1, err
+	}
+	for _, word := range append([]string{"source=overlay"}, p.Data...) {
+		if err := set(fs, word); err != nil {
+			return -1, err
+		}
+	}
+	if err := sys.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return sys.Fsmount(fs, int(p.Set))
+}
+
+// giveUpper hands over upper and work, which have to be on one mount: that of
+// the directory that holds both.
+func (m Mount) giveUpper(userns int, give func(key string, tree int) error) error {
+	if m.Upper == "" {
+		return nil
+	}
+	both, err := shiftedTree(filepath.Dir(m.Upper), userns)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(both)
+	for _, d := range []struct{ key, dir string }{{"upperdir", m.Upper}, {"workdir", m.Work}} {
+		fd, err := sys.OpenAt(both, filepath.Base(d.dir), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		if err := give(d.key, fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// byPath mounts the overlay in a mount namespace of its own, in which the
+// shifted layers lie over the ones that they are made of, and takes the
+// overlay out of it. The namespace ends with the thread.
+func (m Mount) byPath(p Parsed, userns int) (int, error) {
+	type result struct {
+		tree int
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		tree, err := m.byPathHere(p, userns)
+		done <- result{tree, err}
+	}()
+	r := <-done
+	return r.tree, r.err
+}
+
+func (m Mount) byPathHere(p Parsed, userns int) (int, error) {
+	if err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return -1, err
+	}
+	if err := sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return -1, err
+	}
+	cover := m.Lower
+	if m.Upper != "" {
+		cover = append(append([]string(nil), m.Lower...), filepath.Dir(m.Upper))
+	}
+	for _, dir := range cover {
+		tree, err := shiftedTree(dir, userns)
+		if err != nil {
+			return -1, err
+		}
+		err = sys.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		sys.Close(tree)
+		if err != nil {
+			return -1, err
+		}
+	}
+	return m.overPage(p)
+}
+
+// overPage is mount(2) with the layers in one page of options, which kernels
+// before 6.5 want, on a directory that exists for certain.
+func (m Mount) overPage(p Parsed) (int, error) {
+	lower := make([]string, len(m.Lower))
+	for i, l := range m.Lower {
+		lower[i] = EscapeLayer(l)
+	}
+	data := "lowerdir=" + strings.Join(lower, ":")
+	if m.Upper != "" {
+		data += ",upperdir=" + EscapeLayer(m.Upper) + ",workdir=" + EscapeLayer(m.Work)
+	}
+	data = strings.Join(append([]string{data}, p.Data...), ",")
+	const at = "/proc"
+	if err := sys.Mount("overlay", at, "overlay", 0, data); err != nil {
+		return -1, err
+	}
+	return sys.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE)
+}
+
+// EscapeLayer writes a path as overlayfs reads it in its options.
+func EscapeLayer(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(s)
+}
