@@ -87,7 +87,9 @@ func gateway(o *network.Options) Var {
 
 func rate(r *network.Rate) Var {
 	return func(s string) (err error) {
-		*r, err = network.ParseRate(s)
-		return err
+		if *r, err = network.ParseRate(s); err != nil {
+			return errors.New("want bits per second as 10mbit, 500kbit or 1gbit, or bytes as 1mbps")
+		}
+		return nil
 	}
 }

@@ -84,6 +84,9 @@ func pin(from, to string) error {
 func deniedHint(err error) string {
 	switch fault.KindOf(err) {
 	case fault.Denied:
+		if os.Geteuid() == 0 {
+			return "the process may do more than this one, or mounting is forbidden here"
+		}
 		return "be root: a pin is a bind mount"
 	case fault.Invalid:
 		return "a mount namespace can be pinned only by an older one: pin it from outside"

@@ -454,6 +454,8 @@ func TestWhatCannotBe(t *testing.T) {
 }
 
 func TestMissingCommandIsNotFound(t *testing.T) {
+	// a directory that may not be searched would make it a command that is denied, as in execvp(3)
+	t.Setenv("PATH", "/usr/bin:/bin")
 	need.Power(t, host.Userns)
 	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
 	_, err := namespace.Run(namespace.Options{New: kinds([]string{"user", "pid"}), Args: []string{"no-such-command"},
