@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"kiste/fault"
+	"kiste/host"
+	"kiste/internal/sys"
 	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
 )
@@ -93,7 +95,7 @@ func shell() string {
 // enter becomes the command.
 func (w *chrootWords) enter() error {
 	w.command.Env = w.environment()
-	w.root.InUserns = inUserns()
+	w.root.InUserns = host.InUserns()
 	err := w.root.Enter()
 	if err == nil {
 		err = w.command.Prepare()
@@ -129,13 +131,6 @@ func (w *chrootWords) environment() []string {
 	return env
 }
 
-// inUserns reports whether this is not the host's user namespace: that maps
-// every id to itself.
-func inUserns() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
-}
-
 // runUserns does the same command once more as root of a user namespace.
 func runUserns() error {
 	uids, gids, err := namespace.Subordinate(strconv.Itoa(os.Geteuid()))
@@ -145,7 +140,7 @@ func runUserns() error {
 	o := namespace.Options{
 		UIDs: namespace.RootMap(uint32(os.Geteuid()), uids),
 		GIDs: namespace.RootMap(uint32(os.Getegid()), gids),
-		Args: append([]string{"/proc/self/exe"}, withoutUserns(os.Args[1:])...),
+		Args: append([]string{sys.SelfExe}, withoutUserns(os.Args[1:])...),
 	}
 	for _, k := range namespace.Kinds() {
 		if k.Name == "user" {

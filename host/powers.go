@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/internal/sys"
+	"kiste/store"
 )
 
 // The powers. What the start of a container asks for is probed by one system
@@ -205,10 +206,7 @@ func idmapFS(dir string) bool {
 
 // storeDir is where the store is, or the nearest directory above it.
 func storeDir() string {
-	dir := os.Getenv("KISTE_LIB")
-	if dir == "" {
-		dir = "/var/lib/kiste"
-	}
+	dir := store.Locate().Lib
 	for !exists(dir) && dir != "/" && dir != "." {
 		dir = filepath.Dir(dir)
 	}

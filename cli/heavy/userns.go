@@ -45,7 +45,7 @@ func inNamespace(env *cli.Env, s store.Store) error {
 		return err
 	}
 	defer release.Close()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.Command(sys.SelfExe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Stdout, env.Stderr
 	cmd.ExtraFiles = []*os.File{ready}
@@ -94,5 +94,5 @@ func Settle() error {
 	if err := os.Unsetenv(waitVariable); err != nil {
 		return err
 	}
-	return sys.Exec("/proc/self/exe", os.Args)
+	return sys.Exec(sys.SelfExe, os.Args)
 }

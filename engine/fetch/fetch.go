@@ -31,11 +31,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"kiste/fault"
+	"kiste/host"
 	"kiste/image/catalog"
 	"kiste/image/layer"
 	"kiste/image/reference"
@@ -121,7 +121,7 @@ func pull(ctx context.Context, s store.Store, src reference.Source, o Options) (
 	if err != nil {
 		return Result{}, err
 	}
-	p := &puller{s: s, layers: snapshot.Open(s), from: from, img: img, o: o, boot: bootID()}
+	p := &puller{s: s, layers: snapshot.Open(s), from: from, img: img, o: o, boot: host.BootID()}
 	p.layers.Userxattr = o.Layer.Userxattr
 	e, err := p.run(ctx)
 	if err != nil {
@@ -146,17 +146,8 @@ func prepare(s store.Store) error {
 	return os.MkdirAll(s.Layers("overlay"), 0o711)
 }
 
-// bootID names this boot: random(4).
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(b))
-}
-
 func complete(s store.Store, e catalog.Entry) bool {
-	l, boot := snapshot.Open(s), bootID()
+	l, boot := snapshot.Open(s), host.BootID()
 	for _, key := range e.Layers {
 		if !present(l, key, boot) {
 			return false

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"kiste/fault"
+	"kiste/host"
 	"kiste/image/catalog"
 	"kiste/image/layer"
 	"kiste/image/reference"
@@ -126,7 +127,7 @@ func importLayer(ctx context.Context, r io.Reader, blob *os.File, temp string, o
 	if err != nil {
 		return snapshot.Metadata{}, catalog.Blob{}, err
 	}
-	m := snapshot.Metadata{Schema: 1, Key: res.DiffID, DiffID: res.DiffID, Size: res.Size, Entries: res.Entries, Skipped: res.Skipped, Boot: bootID()}
+	m := snapshot.Metadata{Schema: 1, Key: res.DiffID, DiffID: res.DiffID, Size: res.Size, Entries: res.Entries, Skipped: res.Skipped, Boot: host.BootID()}
 	return m, catalog.Blob{Digest: "sha256:" + hex.EncodeToString(c.sum.Sum(nil)), Size: c.n, MediaType: mediaType(c.head)}, nil
 }
 

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os/exec"
-	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -187,5 +185,3 @@ func (a *Ahead) Close() error {
 	<-a.done
 	return nil
 }
-
-func bytesLines(b []byte) iter.Seq[string] { return strings.SplitSeq(string(b), "\n") }

@@ -139,17 +139,11 @@ func newApplier(dir string, o Options) (*applier, error) {
 
 // umask reads this process's mask without setting it: proc_pid_status(5).
 func umask() uint32 {
-	b, err := os.ReadFile("/proc/self/status")
+	mask, err := sys.ReadUmask()
 	if err != nil {
 		return 0o777 // not known: set every mode
 	}
-	var mask uint32
-	for line := range bytesLines(b) {
-		if n, _ := fmt.Sscanf(line, "Umask:\t%o", &mask); n == 1 {
-			return mask
-		}
-	}
-	return 0o777
+	return mask
 }
 
 // A limit passes on at most most bytes, and stops when its context ends.

@@ -1,8 +1,6 @@
 package sys
 
 import (
-	"strconv"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -110,7 +108,7 @@ func Seek(fd int, offset int64, whence int) (int64, error) {
 // is one. There is no call for it before Linux 6.13, so it goes through the
 // descriptor's name in /proc. dirfd must be a directory.
 func SetXattr(dirfd int, name, attr string, value []byte) error {
-	path := fdPath(dirfd) + "/" + name
+	path := FDPath(dirfd) + "/" + name
 	return onPath("lsetxattr "+attr, name, retry(func() error { return unix.Lsetxattr(path, attr, value, 0) }))
 }
 
@@ -119,7 +117,7 @@ func SetXattr(dirfd int, name, attr string, value []byte) error {
 func GetXattrFD(fd int, attr string) ([]byte, error) {
 	buf := make([]byte, 64)
 	for {
-		n, err := retryFD(func() (int, error) { return unix.Getxattr(fdPath(fd), attr, buf) })
+		n, err := retryFD(func() (int, error) { return unix.Getxattr(FDPath(fd), attr, buf) })
 		if err == unix.ERANGE && len(buf) < 64<<10 {
 			buf = make([]byte, 64<<10)
 			continue
@@ -130,8 +128,6 @@ func GetXattrFD(fd int, attr string) ([]byte, error) {
 		return buf[:n], nil
 	}
 }
-
-func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // Syncfs is syncfs(2).
 func Syncfs(fd int) error { return named("syncfs", retry(func() error { return unix.Syncfs(fd) })) }

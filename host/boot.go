@@ -1,0 +1,23 @@
+package host
+
+import (
+	"os"
+	"slices"
+	"strings"
+)
+
+// BootID names this boot: random(4). "unknown" where /proc is not mounted.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// InUserns reports whether this is not the host's user namespace: that maps
+// every id to itself.
+func InUserns() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
+}
