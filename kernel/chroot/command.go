@@ -39,10 +39,33 @@ func (c Command) Prepare() error {
 	if ids == nil {
 		return nil
 	}
+	if groupsDenied() {
+		ids.Groups = nil
+	}
 	if err := sys.SetIDs(ids.UID, ids.GID, ids.Groups); err != nil {
 		return &fault.Error{Op: "become user", On: c.User, Err: err}
 	}
 	return nil
+}
+
+// groupsDenied reports whether this user namespace forbids setgroups(2), as it
+// does where its maker could map nobody but itself: user_namespaces(7).
+func groupsDenied() bool {
+	text, err := readProc("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(text) == "deny"
+}
+
+func readProc(path string) (string, error) {
+	fd, err := sys.OpenFile(path, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer sys.Close(fd)
+	if magic, err := sys.FSType(fd); err != nil || magic != unix.PROC_SUPER_MAGIC {
+		return "", errors.Join(err, fault.Invalid)
+	}
+	b, err := sys.ReadAll(fd, 64)
+	return string(b), err
 }
 
 // Exec becomes the command and returns only when it failed: with
