@@ -169,6 +169,44 @@ func TestHostileTrees(t *testing.T) {
 	}
 }
 
+// A directory that holds no system is named as such, and stays as it is.
+func TestEmptyDirectory(t *testing.T) {
+	need.Power(t, host.Root)
+	dir := t.TempDir()
+	need.Clean(t, dir)
+	if out, code := run(t, dir, ""); code != 125 || !strings.Contains(out, "the directory is empty") {
+		t.Errorf("code %d, output %q", code, out)
+	}
+}
+
+// A tree that another process bends all the time must not lead outside.
+func TestBendingTree(t *testing.T) {
+	need.Power(t, host.Root)
+	outside := t.TempDir()
+	need.Clean(t, outside)
+	dir := tree(t)
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			os.Mkdir(dir+"/mnt", 0o755)
+			os.Remove(dir + "/mnt")
+			os.Symlink(outside, dir+"/mnt")
+			os.Remove(dir + "/mnt")
+		}
+	}()
+	for range 50 {
+		run(t, dir, "exit 0", "KISTE_BIND=/etc:/mnt/a/b", "KISTE_HOW=plain")
+	}
+	close(stop)
+	<-stopped
+}
+
 // What is mounted below a read-only tree is read-only too.
 func TestReadOnlyReachesSubmounts(t *testing.T) {
 	need.Power(t, host.Root)

@@ -116,8 +116,8 @@ func (m Mount) configure(fs int, p Parsed) error {
 	if m.Source != "" {
 		settings = append(settings, setting{"source", m.Source})
 	}
-	for _, layer := range m.Lower {
-		settings = append(settings, setting{"lowerdir+", layer}) // since Linux 6.5
+	if err := m.stack(fs); err != nil {
+		return err
 	}
 	if m.Upper != "" {
 		settings = append(settings, setting{"upperdir", m.Upper}, setting{"workdir", m.Work})
@@ -145,6 +145,30 @@ func (m Mount) configure(fs int, p Parsed) error {
 		}
 	}
 	return sys.FsconfigCreate(fs)
+}
+
+// stack names the lower layers of an overlay, one by one since Linux 6.5, else
+// all in one value, which fsconfig(2) takes up to 255 bytes.
+func (m Mount) stack(fs int) error {
+	for i, layer := range m.Lower {
+		err := sys.FsconfigString(fs, "lowerdir+", layer)
+		if i == 0 && errors.Is(err, unix.EINVAL) {
+			return sys.FsconfigString(fs, "lowerdir", joinLayers(m.Lower))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joinLayers hides the colons of names, as overlayfs.rst wants it.
+func joinLayers(layers []string) string {
+	hidden := make([]string, len(layers))
+	for i, l := range layers {
+		hidden[i] = strings.ReplaceAll(strings.ReplaceAll(l, `\`, `\\`), ":", `\:`)
+	}
+	return strings.Join(hidden, ":")
 }
 
 func set(fs int, word string) error {

@@ -114,3 +114,9 @@ func TestParseBind(t *testing.T) {
 		}
 	}
 }
+
+func TestJoinLayersHidesColons(t *testing.T) {
+	if got := joinLayers([]string{`/a:b`, `/c\d`}); got != `/a\:b:/c\\d` {
+		t.Errorf("joinLayers: %s", got)
+	}
+}

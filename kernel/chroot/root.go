@@ -3,6 +3,8 @@ package chroot
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
 	"runtime"
 	"strings"
@@ -113,6 +115,9 @@ func (r Root) attach() (int, error) {
 		return -1, err
 	}
 	defer sys.Close(dir)
+	if err := r.looksLikeRoot(dir); err != nil {
+		return -1, err
+	}
 	tree, err := sys.OpenTree(dir, "", unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return -1, err
@@ -128,6 +133,25 @@ func (r Root) attach() (int, error) {
 		return -1, err
 	}
 	return tree, nil
+}
+
+// looksLikeRoot refuses an empty directory before mount points are made in it:
+// nothing could run there.
+func (r Root) looksLikeRoot(dir int) error {
+	if len(r.Binds) > 0 {
+		return nil
+	}
+	fd, err := sys.OpenIn(dir, "/", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), r.Dir)
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err != io.EOF {
+		return err
+	}
+	return &fault.Error{Op: "find a system in", On: r.Dir, Kind: fault.Invalid, Err: errors.New("the directory is empty"),
+		Hint: "install one there first, with mmdebstrap for instance, or mount its file system"}
 }
 
 // makeReadOnly makes the mount points first, since afterwards it is too late.
