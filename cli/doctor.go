@@ -21,6 +21,7 @@ type diagnosis struct {
 	Store      string        `json:"store"`
 	Run        string        `json:"run"`
 	Filesystem string        `json:"filesystem"`
+	Landlock   int           `json:"landlock"` // version of the interface; 0: none
 	Healthy    bool          `json:"healthy"`
 	Reason     string        `json:"reason,omitempty"`
 	Powers     []powerReport `json:"powers"`
@@ -68,6 +69,7 @@ func diagnose() diagnosis {
 			d.Powers = append(d.Powers, r)
 		}
 	}
+	d.Landlock, _ = sys.LandlockVersion()
 	d.Reason = ailment()
 	d.Healthy = d.Reason == ""
 	return d
@@ -99,7 +101,7 @@ func (d diagnosis) print(env *Env, asJSON bool) error {
 		_, err = fmt.Fprintf(env.Out, "%s\n", b)
 		return err
 	}
-	fmt.Fprintf(env.Out, "kernel  %s\nstore   %s (%s)\nrun     %s\n", d.Kernel, d.Store, d.Filesystem, d.Run)
+	fmt.Fprintf(env.Out, "kernel  %s\nstore   %s (%s)\nrun     %s\nlandlock interface version %d\n", d.Kernel, d.Store, d.Filesystem, d.Run, d.Landlock)
 	group := ""
 	for _, p := range d.Powers {
 		if p.Group != group {

@@ -37,9 +37,9 @@ var (
 	Idmap         = power("idmap", "files on the store's file system show the owner they have on the host", func() bool { return MountSetattr.Have() && Root.Have() && idmapFS(storeDir()) }, "keep the store on ext4, xfs or btrfs: set KISTE_LIB; be root")
 	IdmapOverlay  = power("idmap-overlay", "id-mapped mounts as layers", func() bool { return Idmap.Have() && Kernel(5, 19) }, "boot Linux 5.19 or later")
 	OverlayFD     = power("overlay-fd", "layers by descriptor: no path can be exchanged", func() bool { return Overlay.Have() && Kernel(6, 13) }, "boot Linux 6.13 or later")
-	ErofsFile     = power("erofs-file", "images mounted from a file, with no loop device", func() bool { return Kernel(6, 12) && sys.HasFilesystem("erofs") }, "boot Linux 6.12 or later; modprobe erofs")
+	ErofsFile     = power("erofs-file", "images mounted from a file, with no loop device", func() bool { return Kernel(6, 12) && sys.HasFilesystem("erofs") }, "be root; boot Linux 6.12 or later; modprobe erofs")
 
-	Landlock      = power("landlock", "one more wall around files", landlock, "boot with landlock in lsm=")
+	Landlock      = power("landlock", "one more wall around files and ports", landlock, "boot with landlock in lsm=")
 	Seccomp       = power("seccomp", "system calls are filtered", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_ERRNO) }, "boot a kernel with CONFIG_SECCOMP_FILTER")
 	SeccompNotify = power("seccomp-notify", "system calls are answered by a supervisor", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_USER_NOTIF) }, "boot Linux 5.0 or later")
 	AppArmor      = power("apparmor", "profiles of AppArmor", func() bool { return fileHas("/sys/module/apparmor/parameters/enabled", "Y") }, "boot with apparmor=1, where wanted")
@@ -106,7 +106,13 @@ func parseRelease(release string) (major, minor int) {
 // userns asks the limits only: whether a seccomp filter or an LSM is in the way
 // shows when one tries.
 func userns() bool {
-	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
+	fd, err := sys.OpenFile("/proc/sys/user/max_user_namespaces", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer sys.Close(fd)
+	// not through package os: each start pays for this
+	b, err := sys.ReadAll(fd, 2)
 	if err != nil || strings.TrimSpace(string(b)) == "0" {
 		return false
 	}

@@ -57,7 +57,7 @@ func TestInitEndsAsItsChildDoes(t *testing.T) {
 		{"found without $PATH", []string{"sh", "-c", "exit 0"}, []string{"X=y"}, 0, ""},
 		{"past two dashes", []string{"--", "sh", "-c", "exit 3"}, nil, 3, ""},
 		{"not there", []string{"/nonexistent"}, nil, 127, ""},
-		{"nowhere on $PATH", []string{"nonexistent"}, nil, 127, ""},
+		{"nowhere on $PATH", []string{"nonexistent"}, []string{"PATH=/bin"}, 127, ""},
 		{"not executable", []string{"/etc/passwd"}, nil, 126, ""},
 		{"no command", nil, nil, 127, ""},
 		{"a directory longer than the buffer", []string{"sh", "-c", "exit 4"}, []string{"PATH=" + strings.Repeat("x", 20000) + ":/bin"}, 4, ""},

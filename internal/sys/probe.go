@@ -21,9 +21,11 @@ func HasOpenat2() bool {
 }
 
 // HasMountSetattr reports whether mount_setattr(2) is there (Linux 5.12): a
-// descriptor that is none is refused as such.
+// descriptor that is none is refused as such, and before that whoever may not
+// mount.
 func HasMountSetattr() bool {
-	return errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.EBADF)
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	return errors.Is(err, unix.EBADF) || errors.Is(err, unix.EPERM) && unix.Geteuid() != 0
 }
 
 // HasClone3 reports whether clone3(2) is there: arguments of no size are
