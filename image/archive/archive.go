@@ -64,15 +64,25 @@ func open(ctx context.Context, file string, o Options, read func(*tarTree) (sour
 	if err != nil {
 		return nil, &fault.Error{Op: "open image archive", On: file, Err: err}
 	}
-	tree, err := readTar(f)
+	s, err := index(f, read)
 	if err == nil {
-		var s source.Source
-		if s, err = read(tree); err == nil {
-			return s, nil
-		}
+		return s, nil
 	}
 	f.Close()
 	return nil, &fault.Error{Op: "open image archive", On: file, Err: err}
+}
+
+// index reads the table of contents and what read makes of it.
+func index(f *os.File, read func(*tarTree) (source.Source, error)) (source.Source, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	tree, err := readTar(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	return read(tree)
 }
 
 // seekable opens file as a plain tar that can be read anywhere.

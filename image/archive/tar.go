@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 
 	"kiste/fault"
@@ -22,8 +21,14 @@ const (
 // archive is gone through once, from header to header, and no content is
 // copied. It is a layout.Tree.
 type tarTree struct {
-	file    *os.File
+	file    file
 	entries map[string]entry // by cleaned path, without a leading slash
+}
+
+// A file can be read anywhere, by several at once.
+type file interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // An entry is a file of the tar, or a link to one.
@@ -32,15 +37,11 @@ type entry struct {
 	link         string // cleaned path; empty: it is a file
 }
 
-// readTar makes the table of contents of f, which it owns if there is no
-// error.
-func readTar(f *os.File) (*tarTree, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
+// readTar makes the table of contents of f, of size bytes, which it owns if
+// there is no error.
+func readTar(f file, size int64) (*tarTree, error) {
 	t := &tarTree{file: f, entries: map[string]entry{}}
-	at := io.NewSectionReader(f, 0, info.Size())
+	at := io.NewSectionReader(f, 0, size)
 	r := tar.NewReader(at)
 	for {
 		h, err := r.Next()
@@ -54,7 +55,7 @@ func readTar(f *os.File) (*tarTree, error) {
 		if err != nil {
 			return nil, err
 		}
-		if h.Size > info.Size()-offset {
+		if h.Size > size-offset {
 			return nil, damaged(fmt.Errorf("%.80q is cut off", h.Name))
 		}
 		if err := t.add(h, offset); err != nil {

@@ -271,6 +271,7 @@ func TestBasicAuthOfARealRegistry(t *testing.T) {
 	sourcetest.Build(t, dir+"/oci")
 	sourcetest.Skopeo(t, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", "ann:allmine", "oci:"+dir+"/oci:"+sourcetest.Tag, "docker://"+host+"/app:1")
 	o := quick(t)
+	o.Stall = time.Minute // it hashes the password for each request, which takes its time
 	if err := pull(open(t, host+"/app:1", o)); !errors.Is(err, fault.Denied) || !strings.Contains(fault.HintOf(err), "docker login "+host) {
 		t.Errorf("without credentials: got %v, hint %q", err, fault.HintOf(err))
 	}
