@@ -79,7 +79,9 @@ func (w *chrootWords) run(args []string) error {
 		}
 		w.root.Binds = append(w.root.Binds, m)
 	}
-	if w.userns || os.Geteuid() != 0 {
+	inside := os.Getenv(secondTime) != ""
+	os.Unsetenv(secondTime)
+	if !inside && (w.userns || os.Geteuid() != 0) {
 		return runUserns()
 	}
 	return w.enter()
@@ -131,6 +133,10 @@ func (w *chrootWords) environment() []string {
 	return env
 }
 
+// secondTime is the variable that tells runUserns's command that it is in the
+// user namespace; what it becomes does not see it.
+const secondTime = "KISTE_CHROOT_IN_USERNS"
+
 // runUserns does the same command once more as root of a user namespace.
 func runUserns() error {
 	uids, gids, err := namespace.Subordinate(strconv.Itoa(os.Geteuid()))
@@ -140,26 +146,17 @@ func runUserns() error {
 	o := namespace.Options{
 		UIDs: namespace.RootMap(uint32(os.Geteuid()), uids),
 		GIDs: namespace.RootMap(uint32(os.Getegid()), gids),
-		Args: append([]string{sys.SelfExe}, withoutUserns(os.Args[1:])...),
+		Args: append([]string{sys.SelfExe}, os.Args[1:]...),
 	}
 	for _, k := range namespace.Kinds() {
 		if k.Name == "user" {
 			o.New = append(o.New, k)
 		}
 	}
+	os.Setenv(secondTime, "1")
 	code, err := namespace.Run(o)
 	if err != nil {
 		return WithCode(125, err)
 	}
 	return ended(code, nil)
-}
-
-// withoutUserns takes the option away that would ask again for ever.
-func withoutUserns(args []string) []string {
-	for i, arg := range args {
-		if arg == "-N" || arg == "--unprivileged" {
-			return slices.Delete(slices.Clone(args), i, i+1)
-		}
-	}
-	return args
 }

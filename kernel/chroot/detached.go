@@ -10,32 +10,37 @@ import (
 	"kiste/internal/sys"
 )
 
+// A Shift says by which user namespace a mount's owners are shifted: what
+// belongs to uid 1000 on disk shows as the namespace's 1000, and is written so.
+type Shift struct {
+	Userns   int // a descriptor
+	UID, GID int // the namespace's root, outside
+}
+
 // Detached makes the mount, attached to nothing: a descriptor that can be
-// attached in any mount namespace, and is the caller's to close. Userns, if
-// not -1, is a user namespace by whose maps owners are shifted: what belongs
-// to uid 1000 on disk shows as, and what is written as, the namespace's 1000.
-// Needs CAP_SYS_ADMIN in the initial user namespace, and file systems that can
-// be id-mapped (mount_setattr(2), MOUNT_ATTR_IDMAP).
+// attached in any mount namespace, and is the caller's to close. By may be
+// nil. Needs CAP_SYS_ADMIN in the initial user namespace, and to shift, file
+// systems that can be id-mapped (mount_setattr(2), MOUNT_ATTR_IDMAP).
 //
 // Of an overlay the layers are shifted, which needs Linux 5.19.
-func (m Mount) Detached(userns int) (int, error) {
+func (m Mount) Detached(by *Shift) (int, error) {
 	p, err := ParseOptions(m.Options)
 	if err != nil {
 		return -1, m.failed(err)
 	}
 	var tree int
 	switch {
-	case m.Type == "overlay" && userns >= 0:
-		tree, err = m.shiftedOverlay(p, userns)
+	case m.Type == "overlay" && by != nil:
+		tree, err = m.shiftedOverlay(p, by)
 	case m.Type == "overlay":
 		tree, err = m.tree(p)
 		if err != nil {
-			tree, err = m.byPath(p, -1)
+			tree, err = m.byPath(p, nil)
 		}
 	default:
 		tree, err = m.tree(p)
-		if err == nil && userns >= 0 {
-			err = shift(tree, userns, p.IDMap == "ridmap")
+		if err == nil && by != nil {
+			err = by.shift(tree, p.IDMap == "ridmap")
 		}
 	}
 	if err == nil {
@@ -54,23 +59,23 @@ func (m Mount) Detached(userns int) (int, error) {
 }
 
 // shift makes a detached mount id-mapped.
-func shift(tree, userns int, all bool) error {
+func (by *Shift) shift(tree int, all bool) error {
 	flags := uint(unix.AT_EMPTY_PATH)
 	if all {
 		flags |= unix.AT_RECURSIVE
 	}
-	return sys.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
+	return sys.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(by.Userns)})
 }
 
-// shiftedTree is a detached, shifted mount of a directory.
-func shiftedTree(dir string, userns int) (int, error) {
+// tree is a detached, shifted mount of a directory.
+func (by *Shift) tree(dir string) (int, error) {
 	tree, err := sys.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE)
 	if err != nil {
 		return -1, err
 	}
 	err = sys.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
-	if err == nil && userns >= 0 {
-		err = shift(tree, userns, false)
+	if err == nil && by != nil {
+		err = by.shift(tree, false)
 	}
 	if err != nil {
 		sys.Close(tree)
@@ -81,18 +86,18 @@ func shiftedTree(dir string, userns int) (int, error) {
 
 // shiftedOverlay hands the layers to overlayfs as detached mounts, which it
 // takes since Linux 6.13, or else as paths.
-func (m Mount) shiftedOverlay(p Parsed, userns int) (int, error) {
-	tree, err := m.byDescriptor(p, userns)
+func (m Mount) shiftedOverlay(p Parsed, by *Shift) (int, error) {
+	tree, err := m.byDescriptor(p, by)
 	if err == nil {
 		return tree, nil
 	}
-	if again, byPathErr := m.byPath(p, userns); byPathErr == nil {
+	if again, byPathErr := m.byPath(p, by); byPathErr == nil {
 		return again, nil
 	}
 	return -1, err
 }
 
-func (m Mount) byDescriptor(p Parsed, userns int) (int, error) {
+func (m Mount) byDescriptor(p Parsed, by *Shift) (int, error) {
 	fs, err := sys.Fsopen("overlay")
 	if err != nil {
 		return -1, err
@@ -103,7 +108,7 @@ func (m Mount) byDescriptor(p Parsed, userns int) (int, error) {
 		return sys.FsconfigFD(fs, key, tree)
 	}
 	for _, layer := range m.Lower {
-		tree, err := shiftedTree(layer, userns)
+		tree, err := by.tree(layer)
 		if err != nil {
 			return -1, err
 		}
@@ -111,7 +116,7 @@ func (m Mount) byDescriptor(p Parsed, userns int) (int, error) {
 			return -1, err
 		}
 	}
-	if err := m.giveUpper(userns, give); err != nil {
+	if err := m.giveUpper(by, give); err != nil {
 		return -1, err
 	}
 	for _, word := range append([]string{"source=overlay"}, p.Data...) {
@@ -119,19 +124,36 @@ func (m Mount) byDescriptor(p Parsed, userns int) (int, error) {
 			return -1, err
 		}
 	}
-	if err := sys.FsconfigCreate(fs); err != nil {
+	if err := by.asRoot(func() error { return sys.FsconfigCreate(fs) }); err != nil {
 		return -1, err
 	}
 	return sys.Fsmount(fs, int(p.Set))
 }
 
+// asRoot does what makes files on shifted mounts as the namespace's root: the
+// host's has no id there. Overlayfs remembers who mounted it, and makes all
+// its files as that one.
+func (by *Shift) asRoot(do func() error) error {
+	if by == nil {
+		return do()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	restore, err := sys.ActAs(by.UID, by.GID)
+	if err != nil {
+		return err
+	}
+	defer restore()
+	return do()
+}
+
 // giveUpper hands over upper and work, which have to be on one mount: that of
 // the directory that holds both.
-func (m Mount) giveUpper(userns int, give func(key string, tree int) error) error {
+func (m Mount) giveUpper(by *Shift, give func(key string, tree int) error) error {
 	if m.Upper == "" {
 		return nil
 	}
-	both, err := shiftedTree(filepath.Dir(m.Upper), userns)
+	both, err := by.tree(filepath.Dir(m.Upper))
 	if err != nil {
 		return err
 	}
@@ -151,7 +173,7 @@ func (m Mount) giveUpper(userns int, give func(key string, tree int) error) erro
 // byPath mounts the overlay in a mount namespace of its own, in which the
 // shifted layers lie over the ones that they are made of, and takes the
 // overlay out of it. The namespace ends with the thread.
-func (m Mount) byPath(p Parsed, userns int) (int, error) {
+func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
 	type result struct {
 		tree int
 		err  error
@@ -159,14 +181,14 @@ func (m Mount) byPath(p Parsed, userns int) (int, error) {
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		tree, err := m.byPathHere(p, userns)
+		tree, err := m.byPathHere(p, by)
 		done <- result{tree, err}
 	}()
 	r := <-done
 	return r.tree, r.err
 }
 
-func (m Mount) byPathHere(p Parsed, userns int) (int, error) {
+func (m Mount) byPathHere(p Parsed, by *Shift) (int, error) {
 	if err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return -1, err
 	}
@@ -178,7 +200,7 @@ func (m Mount) byPathHere(p Parsed, userns int) (int, error) {
 		cover = append(append([]string(nil), m.Lower...), filepath.Dir(m.Upper))
 	}
 	for _, dir := range cover {
-		tree, err := shiftedTree(dir, userns)
+		tree, err := by.tree(dir)
 		if err != nil {
 			return -1, err
 		}
@@ -188,7 +210,9 @@ func (m Mount) byPathHere(p Parsed, userns int) (int, error) {
 			return -1, err
 		}
 	}
-	return m.overPage(p)
+	var tree int
+	err := by.asRoot(func() (err error) { tree, err = m.overPage(p); return err })
+	return tree, err
 }
 
 // overPage is mount(2) with the layers in one page of options, which kernels

@@ -258,3 +258,15 @@ func ExampleMount_String() {
 	fmt.Println(chroot.Mount{Type: "proc", Source: "proc", Target: "/proc", Options: []string{"nosuid", "nodev"}})
 	// Output: mount     proc     on /proc      nosuid,nodev
 }
+
+func ExampleParseBind() {
+	m, err := chroot.ParseBind("/srv/data:/data:ro")
+	fmt.Println(m, err)
+	// Output: mount     bind     on /data      rbind,rro <nil>
+}
+
+func ExampleParseOptions() {
+	p, err := chroot.ParseOptions([]string{"nosuid", "size=64m", "rslave"})
+	fmt.Println(p.Data, p.PropagationRec, err)
+	// Output: [size=64m] true <nil>
+}
