@@ -71,7 +71,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func serve(t *testing.T, h http.Handler) (host string) {
+func serve(t testing.TB, h http.Handler) (host string) {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -80,7 +80,7 @@ func serve(t *testing.T, h http.Handler) (host string) {
 
 // quick are options that do not make a test wait, and read no file of the
 // host.
-func quick(t *testing.T) Options {
+func quick(t testing.TB) Options {
 	t.Helper()
 	empty := t.TempDir()
 	for _, name := range []string{"DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "HOME"} {
@@ -90,7 +90,7 @@ func quick(t *testing.T) Options {
 	return Options{Settings: &Settings{}, CertDirs: []string{}, Stall: 2 * time.Second, Attempts: 3, Backoff: time.Millisecond}
 }
 
-func open(t *testing.T, name string, o Options) *repository {
+func open(t testing.TB, name string, o Options) *repository {
 	t.Helper()
 	ref, err := reference.Parse(name)
 	if err != nil {
