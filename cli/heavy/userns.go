@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"kiste/cli"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -50,7 +48,7 @@ func inNamespace(env *cli.Env, s store.Store) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Stdout, env.Stderr
 	cmd.ExtraFiles = []*os.File{ready}
 	cmd.Env = append(os.Environ(), insideVariable+"="+inside, waitVariable+"=1", "KISTE_LIB="+s.Lib, "KISTE_RUN="+s.Run)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		ready.Close()
 		return &fault.Error{Op: "create user namespace", Err: err, Hint: "kiste doctor tells what this host lacks"}
