@@ -25,6 +25,7 @@ type row struct {
 func table() []row {
 	return []row{
 		{"Containers", nil},
+		{"run", runCommand},
 
 		{"Images", nil},
 		{"pull", pullCommand},
@@ -54,6 +55,7 @@ func table() []row {
 		{"gc", gcCommand},
 		{"doctor", doctorCommand},
 		{"version", versionCommand},
+		{"hello", helloCommand},
 		{"help", helpCommand},
 		{"completion", completionCommand},
 		{"man", manCommand},

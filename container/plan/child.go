@@ -284,11 +284,11 @@ func (c *compiler) overlayHere(m chroot.Mount) {
 		if rest, ok := strings.CutPrefix(l, base+"/"); ok {
 			l = rest
 		}
-		lower[i] = escapeLayer(l)
+		lower[i] = chroot.EscapeLayer(l)
 	}
 	data := "lowerdir=" + strings.Join(lower, ":")
 	if m.Upper != "" {
-		data += ",upperdir=" + escapeLayer(m.Upper) + ",workdir=" + escapeLayer(m.Work)
+		data += ",upperdir=" + chroot.EscapeLayer(m.Upper) + ",workdir=" + chroot.EscapeLayer(m.Work)
 	}
 	for _, o := range m.Options {
 		if o != "ro" {
@@ -299,11 +299,6 @@ func (c *compiler) overlayHere(m chroot.Mount) {
 		call("chdir", unix.SYS_CHDIR, str(base)),
 		call("mount", unix.SYS_MOUNT, str("overlay"), str(c.o.Target), str("overlay"), num(0), str(data)),
 		open(c.o.Target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.root))
-}
-
-// escapeLayer writes a path as overlayfs reads it in its options.
-func escapeLayer(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(s)
 }
 
 // attach mounts everything else inside the root.

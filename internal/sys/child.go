@@ -32,6 +32,11 @@ type ChildArg struct {
 	Value uintptr
 	Bytes []byte // its address is the argument
 	Slot  *int32 // its value at the time of the call is the argument
+
+	// Patch, if not nil, is a slot whose value is written into Bytes at
+	// PatchAt before the call.
+	Patch   *int32
+	PatchAt int
 }
 
 // OnErr says what a failing call means.
@@ -53,6 +58,7 @@ type raw struct {
 	nr     uintptr
 	args   [6]uintptr
 	slots  [6]*int32
+	patch  [6]*int32 // where the patched value goes; its source is slots
 	out    *int32
 	skip   int32
 	want   int32
@@ -68,7 +74,7 @@ type Child struct {
 	PID   int
 	PidFD int
 	sock  int // our end
-	keep  []raw
+	keep  any // memory that the child's calls point to
 }
 
 // ChildOptions says how to fork.
@@ -139,7 +145,7 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 		unix.Close(pair[0])
 		return nil, named("clone3", errno)
 	}
-	return &Child{PID: int(pid), PidFD: int(pidfd), sock: pair[0], keep: list}, nil
+	return &Child{PID: int(pid), PidFD: int(pidfd), sock: pair[0], keep: []any{list, calls}}, nil
 }
 
 func compile(calls []ChildCall) []raw {
@@ -149,6 +155,9 @@ func compile(calls []ChildCall) []raw {
 		*r = raw{nr: c.Nr, out: c.Out, skip: c.Skip, want: c.Want, errno: c.Errno, onErr: c.OnErr, skipOK: c.SkipOnOK}
 		for j, a := range c.Args {
 			switch {
+			case a.Patch != nil:
+				r.slots[j], r.patch[j] = a.Patch, (*int32)(unsafe.Pointer(&a.Bytes[a.PatchAt]))
+				r.args[j] = uintptr(unsafe.Pointer(unsafe.SliceData(a.Bytes)))
 			case a.Slot != nil:
 				r.slots[j] = a.Slot
 			case a.Bytes != nil:
@@ -234,7 +243,10 @@ func live(list []raw, sock uintptr) {
 //go:nosplit
 func (c *raw) do() (uintptr, syscall.Errno) {
 	for j := 0; j < 6; j++ {
-		if c.slots[j] != nil {
+		switch {
+		case c.patch[j] != nil:
+			*c.patch[j] = *c.slots[j]
+		case c.slots[j] != nil:
 			c.args[j] = uintptr(int(*c.slots[j]))
 		}
 	}
@@ -331,4 +343,15 @@ func (c *Child) Close() {
 // OpenNamespace opens a namespace of the child, "user" for instance.
 func (c *Child) OpenNamespace(kind string) (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/%d/ns/%s", c.PID, kind))
+}
+
+// PidfdOpen is pidfd_open(2). The descriptor is the caller's to close.
+func PidfdOpen(pid int) (int, error) {
+	fd, err := retryFD(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	return fd, named("pidfd_open", err)
+}
+
+// PidfdSignal is pidfd_send_signal(2).
+func PidfdSignal(fd int, sig syscall.Signal) error {
+	return named("pidfd_send_signal", unix.PidfdSendSignal(fd, unix.Signal(sig), nil, 0))
 }

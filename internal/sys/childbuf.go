@@ -88,3 +88,17 @@ func (o *Outbox) FD() *int32 { return o.m.FD(0) }
 func (o *Outbox) Send(sock *int32) ChildCall {
 	return ChildCall{Nr: unix.SYS_SENDMSG, Args: [6]ChildArg{{Slot: sock}, {Bytes: o.m.header}, Number(unix.MSG_NOSIGNAL)}}
 }
+
+// FilterOf is the address of a struct sock_fprog with the given program.
+func FilterOf(program []byte) ChildArg {
+	prog := &unix.SockFprog{Len: uint16(len(program) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(program)))}
+	return ChildArg{Bytes: unsafe.Slice((*byte)(unsafe.Pointer(prog)), unsafe.Sizeof(*prog))}
+}
+
+// Dup is the call that makes descriptor from known as to, open over exec.
+func Dup(from, to int) ChildCall {
+	if from == to {
+		return ChildCall{Nr: unix.SYS_FCNTL, Args: [6]ChildArg{Number(from), Number(unix.F_SETFD), Number(0)}}
+	}
+	return ChildCall{Nr: unix.SYS_DUP3, Args: [6]ChildArg{Number(from), Number(to), Number(0)}}
+}

@@ -159,3 +159,35 @@ func Owner(info os.FileInfo) (uint32, bool) {
 	}
 	return st.Uid, true
 }
+
+// Prlimit is prlimit(2) of another process.
+func Prlimit(pid, resource int, soft, hard uint64) error {
+	return named("prlimit", unix.Prlimit(pid, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil))
+}
+
+// ActAs lets the calling thread, which must be locked, make files as uid and
+// gid with all its capabilities, until restore: setfsuid(2) under
+// SECBIT_NO_SETUID_FIXUP of capabilities(7).
+func ActAs(uid, gid int) (restore func(), err error) {
+	bits, err := Prctl(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	const noFixup = 1 << 2
+	if _, err := Prctl(unix.PR_SET_SECUREBITS, uintptr(bits|noFixup), 0, 0, 0); err != nil {
+		return nil, err
+	}
+	oldGID, err := unix.SetfsgidRetGid(gid)
+	if err != nil {
+		return nil, named("setfsgid", err)
+	}
+	oldUID, err := unix.SetfsuidRetUid(uid)
+	if err != nil {
+		return nil, named("setfsuid", err)
+	}
+	return func() {
+		unix.SetfsuidRetUid(oldUID)
+		unix.SetfsgidRetGid(oldGID)
+		_, _ = Prctl(unix.PR_SET_SECUREBITS, uintptr(bits), 0, 0, 0)
+	}, nil
+}

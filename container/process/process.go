@@ -1,0 +1,431 @@
+// Package process carries a plan out: it forks, shakes hands, and stays until
+// the program has ended.
+//
+//	takes    a Plan, standard streams
+//	gives    a Process: its pid, its terminal, its end
+//	touches  everything that the plan names
+//	state    descriptors of this process; the cgroup until Remove
+//
+// Start does the parent's steps in their order and lets the forked child make
+// its calls. When a step fails, on either side, those before it are undone in
+// reverse, the child is killed and reaped, and the error names the step. A
+// Process is not safe for concurrent use, but for Signal.
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/container/plan"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/chroot"
+	"kiste/kernel/namespace"
+	"kiste/kernel/privilege"
+)
+
+// Options say how to carry a plan out.
+type Options struct {
+	// Files are descriptors 0, 1 and 2 of the program where the plan opens no
+	// terminal. Nil is this process's own.
+	Files [3]*os.File
+
+	// Trace hears of each step as it ends, and how long it took. The child's
+	// steps are heard of as one, when it has become its program.
+	Trace func(step plan.Step, took time.Duration)
+
+	// FailAt makes the parent's step with this number fail, counted from 1,
+	// for the test of undoing. 0: none.
+	FailAt int
+}
+
+// A Process is a container's first one.
+type Process struct {
+	PID     int
+	Console *os.File // the master of its terminal, or nil
+	child   *sys.Child
+	undo    []func()
+}
+
+// A StepError is a step that failed.
+type StepError struct {
+	Step plan.Step
+	Call *plan.Call // of the child; nil: the parent's
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Step.Text + ": " + e.Err.Error() }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Start carries out p. The calling goroutine must be locked to its thread if
+// the plan ends the child with its parent, until the process has ended.
+func Start(p *plan.Plan, o Options) (*Process, error) {
+	r := &run{plan: p, o: o, slots: make([]int32, len(p.Slots))}
+	if err := r.parent(); err != nil {
+		r.abandon()
+		return nil, err
+	}
+	if err := r.hear(); err != nil {
+		r.abandon()
+		return nil, err
+	}
+	r.closeAll()
+	return &Process{PID: r.pid(), Console: r.console, child: r.child, undo: r.undo}, nil
+}
+
+// A run is a Start under way.
+type run struct {
+	plan    *plan.Plan
+	o       Options
+	slots   []int32
+	inbox   *sys.Inbox
+	outbox  *sys.Outbox
+	sock    int32
+	calls   []sys.ChildCall
+	origin  []int // of each call: its step
+	index   []int // and its number there
+	sends   []int // descriptors for the child, in order
+	fds     []int // to close at the end
+	child   *sys.Child
+	shift   *chroot.Shift
+	console *os.File
+	undo    []func()
+	born    time.Time
+}
+
+// parent does the parent's steps.
+func (r *run) parent() error {
+	for i, s := range r.plan.Steps {
+		if s.Side != plan.Parent {
+			continue
+		}
+		began := time.Now()
+		err := r.act(s.Act)
+		if r.o.FailAt == i+1 {
+			err = errors.New("made to fail")
+		}
+		if err != nil {
+			return &StepError{Step: s, Err: err}
+		}
+		if r.o.Trace != nil {
+			r.o.Trace(s, time.Since(began))
+		}
+	}
+	return nil
+}
+
+func (r *run) act(a *plan.Act) error {
+	switch a.Kind {
+	case plan.ActCgroup:
+		err := a.Cgroup.Do()
+		if err == nil {
+			r.undo = append(r.undo, a.Cgroup.Undo)
+		}
+		return err
+	case plan.ActFork:
+		return r.fork()
+	case plan.ActMapIDs:
+		return namespace.WriteMaps(r.child.PID, idMaps(r.plan.UIDs), idMaps(r.plan.GIDs))
+	case plan.ActRlimit:
+		return rlimit(r.child.PID, a.Rlimit)
+	case plan.ActOOM:
+		return oomScore(r.child.PID, a.Value)
+	case plan.ActOpen:
+		fd, err := sys.OpenFile(a.Path, unix.O_RDONLY)
+		return r.send(fd, err)
+	case plan.ActRoot, plan.ActBind:
+		return r.mount(a)
+	case plan.ActRelease:
+		return r.child.Send([]byte{1}, r.sends)
+	}
+	return &fault.Error{Op: "carry out", On: string(a.Kind), Kind: fault.Invalid}
+}
+
+func idMaps(in []plan.IDMap) namespace.IDMaps {
+	out := make(namespace.IDMaps, len(in))
+	for i, m := range in {
+		out[i] = namespace.IDMap(m)
+	}
+	return out
+}
+
+func rlimit(pid int, l privilege.Rlimit) error {
+	resource, err := privilege.RlimitNumber(l.Name)
+	if err != nil {
+		return err
+	}
+	return sys.Prlimit(pid, resource, l.Soft, l.Hard)
+}
+
+func oomScore(pid int, value string) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(value), 0)
+}
+
+func (r *run) send(fd int, err error) error {
+	if err != nil {
+		return err
+	}
+	r.sends, r.fds = append(r.sends, fd), append(r.fds, fd)
+	return nil
+}
+
+func (r *run) mount(a *plan.Act) error {
+	if a.Mount.Type == "device" {
+		fd, err := device(a.Mount, r.plan)
+		return r.send(fd, err)
+	}
+	if a.IDMap && r.shift == nil {
+		f, err := sys.OpenFile(r.usernsPath(), unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		r.shift, r.fds = &chroot.Shift{Userns: f, UID: outside(r.plan.UIDs, 0), GID: outside(r.plan.GIDs, 0)}, append(r.fds, f)
+	}
+	shift := r.shift
+	if !a.IDMap {
+		shift = nil
+	}
+	fd, err := a.Mount.Detached(shift)
+	return r.send(fd, err)
+}
+
+// usernsPath is the user namespace of the container: the child's, or the one
+// that it is going to join.
+func (r *run) usernsPath() string {
+	for _, s := range r.plan.Steps {
+		if s.Act != nil && s.Act.Kind == plan.ActOpen && strings.HasSuffix(s.Act.Path, "/ns/user") {
+			return s.Act.Path
+		}
+	}
+	return fmt.Sprintf("/proc/%d/ns/user", r.child.PID)
+}
+
+// fork compiles the child's calls and starts it.
+func (r *run) fork() error {
+	r.inbox, r.outbox = sys.NewInbox(r.plan.Inbox), sys.NewOutbox()
+	for i, f := range r.o.Files {
+		if f != nil {
+			r.add(-1, 0, sys.Dup(int(f.Fd()), i))
+		}
+	}
+	for i, s := range r.plan.Steps {
+		for j, c := range s.Calls {
+			r.add(i, j, r.compile(c))
+		}
+	}
+	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock}
+	if r.plan.Cgroup != "" {
+		fd, err := sys.OpenFile(r.plan.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		r.fds = append(r.fds, fd)
+		o.Flags, o.CgroupFD = o.Flags|unix.CLONE_INTO_CGROUP, fd
+	}
+	child, err := sys.StartChild(r.calls, o)
+	if err != nil {
+		return err
+	}
+	r.child, r.born = child, time.Now()
+	return nil
+}
+
+func (r *run) add(step, index int, c sys.ChildCall) {
+	r.calls, r.origin, r.index = append(r.calls, c), append(r.origin, step), append(r.index, index)
+}
+
+// at is where a slot's value lies.
+func (r *run) at(s plan.Slot) *int32 {
+	switch {
+	case s == plan.Sock:
+		return &r.sock
+	case s == 0:
+		return nil
+	case int(s) <= r.plan.Inbox && r.inboxed(s):
+		return r.inbox.FD(int(s) - 1)
+	case s == r.plan.Console:
+		return r.outbox.FD()
+	}
+	return &r.slots[s]
+}
+
+// inboxed: the parent's descriptors have the first slots.
+func (r *run) inboxed(s plan.Slot) bool { return int(s) <= r.plan.Inbox }
+
+func (r *run) compile(c plan.Call) sys.ChildCall {
+	switch c.Special {
+	case plan.ReceiveInbox:
+		return r.inbox.Receive(&r.sock)
+	case plan.SendConsole:
+		return r.outbox.Send(&r.sock)
+	}
+	out := sys.ChildCall{Nr: c.Nr, OnErr: sys.OnErr(c.OnErr), Errno: syscall.Errno(c.Errno), Skip: int32(c.Skip), SkipOnOK: c.SkipOnOK}
+	if c.Out != 0 {
+		out.Out = r.at(c.Out)
+	}
+	for i, a := range c.Args {
+		out.Args[i] = r.argument(a)
+	}
+	return out
+}
+
+func (r *run) argument(a plan.Arg) sys.ChildArg {
+	switch a.Kind {
+	case plan.Str:
+		return sys.BytesOf(a.Str)
+	case plan.Vec:
+		return sys.StringsOf(a.List)
+	case plan.Filter:
+		return sys.FilterOf(a.Bytes)
+	case plan.FromSlot:
+		return sys.ChildArg{Slot: r.at(a.Slot)}
+	case plan.Buf:
+		return sys.ChildArg{Bytes: a.Bytes, Patch: r.at(a.Slot), PatchAt: int(a.Value)}
+	}
+	return sys.Number(a.Value)
+}
+
+// hear waits until the child has become its program.
+func (r *run) hear() error {
+	for {
+		data, fds, err := r.child.Receive()
+		switch {
+		case err != nil:
+			return r.explain(err)
+		case len(fds) > 0:
+			r.console = os.NewFile(uintptr(fds[0]), "console")
+			continue
+		case len(data) > 0:
+			continue
+		}
+		r.child.CloseSocket()
+		r.traceChild()
+		return nil
+	}
+}
+
+func (r *run) traceChild() {
+	if r.o.Trace != nil {
+		r.o.Trace(plan.Step{Side: plan.Child, Text: "all of the child's steps"}, time.Since(r.born))
+	}
+}
+
+// explain names the step of a call that failed.
+func (r *run) explain(err error) error {
+	var ce *sys.ChildError
+	if !errors.As(err, &ce) || ce.Index >= len(r.origin) || r.origin[ce.Index] < 0 {
+		return err
+	}
+	step := r.plan.Steps[r.origin[ce.Index]]
+	call := step.Calls[r.index[ce.Index]]
+	return &StepError{Step: step, Call: &call, Err: callError(call, ce.Errno)}
+}
+
+// callError says on which path a call failed.
+func callError(c plan.Call, errno syscall.Errno) error {
+	for _, a := range c.Args {
+		if a.Kind == plan.Str && a.Str != "" {
+			return &fs.PathError{Op: c.Name, Path: a.Str, Err: errno}
+		}
+	}
+	if c.Name == "" {
+		return errno
+	}
+	return os.NewSyscallError(c.Name, errno)
+}
+
+func (r *run) pid() int { return r.child.PID }
+
+func (r *run) closeAll() {
+	for _, fd := range r.fds {
+		sys.Close(fd)
+	}
+	r.fds = nil
+}
+
+// abandon ends the child and takes back what the steps made.
+func (r *run) abandon() {
+	r.closeAll()
+	if r.console != nil {
+		r.console.Close()
+	}
+	if r.child != nil {
+		r.child.Kill(syscall.SIGKILL)
+		r.child.Wait()
+		r.child.Close()
+	}
+	undoAll(r.undo)
+}
+
+func undoAll(undo []func()) {
+	for i := len(undo) - 1; i >= 0; i-- {
+		undo[i]()
+	}
+}
+
+// Wait waits for the end of the process and gives its wait status.
+func (p *Process) Wait() (syscall.WaitStatus, error) { return p.child.Wait() }
+
+// Signal sends a signal, to this process or to nobody. It may be called while
+// another goroutine waits.
+func (p *Process) Signal(s syscall.Signal) error { return p.child.Kill(s) }
+
+// Gone tells the parent that Wait has returned: the pid is free for others,
+// and signals go nowhere.
+func (p *Process) Gone() { p.PID = 0 }
+
+// Remove gives back what the process held, its cgroup too. It has ended.
+func (p *Process) Remove() {
+	p.child.Close()
+	if p.Console != nil {
+		p.Console.Close()
+	}
+	undoAll(p.undo)
+}
+
+// device makes a node on a file system of its own, since a user namespace may
+// make none, and gives a mount of it.
+func device(m chroot.Mount, p *plan.Plan) (int, error) {
+	tmp, err := chroot.Mount{Type: "tmpfs", Source: "device", Options: []string{"mode=755", "nr_inodes=4"}}.Detached(nil)
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(tmp)
+	var kind string
+	var major, minor, mode, uid, gid uint32
+	fmt.Sscanf(m.Source, "%s %d:%d", &kind, &major, &minor)
+	for _, o := range m.Options {
+		fmt.Sscanf(o, "mode=%o", &mode)
+		fmt.Sscanf(o, "uid=%d", &uid)
+		fmt.Sscanf(o, "gid=%d", &gid)
+	}
+	types := map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
+	if err := sys.MknodAt(tmp, "device", types[kind]|mode, sys.MakeDevice(major, minor)); err != nil {
+		return -1, err
+	}
+	if err := sys.ChmodAt(tmp, "device", mode); err != nil {
+		return -1, err
+	}
+	if err := sys.ChownAt(tmp, "device", outside(p.UIDs, uid), outside(p.GIDs, gid)); err != nil {
+		return -1, err
+	}
+	return sys.OpenTree(tmp, "device", unix.OPEN_TREE_CLONE)
+}
+
+// outside is the id on the host of one in the container.
+func outside(maps []plan.IDMap, id uint32) int {
+	for _, m := range maps {
+		if id >= m.Inside && id-m.Inside < m.Size {
+			return int(m.Outside + id - m.Inside)
+		}
+	}
+	return int(id)
+}

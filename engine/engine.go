@@ -1,0 +1,334 @@
+// Package engine is where the wings meet: it makes containers of images, and
+// keeps account of them.
+//
+//	takes    a store, an image's name, bundle.Wishes
+//	gives    a running container, a list of all, their removal
+//	touches  the store; through its rooms everything of a container
+//	state    one JSON document a container, in the store
+//
+// No process owns a container's state. Who runs it holds the flock on its
+// lock file, so that everybody else can tell whether it runs, also when its
+// keeper was killed.
+//
+//	            New                Start              end
+//	(nothing) ───────▶ created ─────────────▶ running ─────▶ exited
+//	    ▲                 │                                     │
+//	    └──── Remove ─────┴──────────── Remove ─────────────────┘
+//
+// Remove of a running container is a conflict, unless it is forced: then it is
+// killed first. All of the package is safe for concurrent use, also by several
+// processes.
+package engine
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+	"kiste/store"
+)
+
+// Schema is the version of a container's document.
+const Schema = 1
+
+// A Container is one container's document.
+type Container struct {
+	Schema int      `json:"schema"`
+	Layers []string `json:"layers"`           // keys of package snapshot: what gc must keep
+	IDs    string   `json:"ids,omitempty"`    // the claim on its range of ids, a file
+	Cgroup string   `json:"cgroup,omitempty"` // its group
+	inspect.Container
+}
+
+// An Engine works on one store.
+type Engine struct{ Store store.Store }
+
+// Open opens the store s.
+func Open(s store.Store) (*Engine, error) {
+	if err := s.Open(); err != nil {
+		return nil, err
+	}
+	return &Engine{s}, nil
+}
+
+func newID() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func (e *Engine) document(id string) string {
+	return filepath.Join(e.Store.Container(id), "config.json")
+}
+func (e *Engine) lockFile(id string) string { return filepath.Join(e.Store.Container(id), "lock") }
+func (e *Engine) nameFile(name string) string {
+	return filepath.Join(e.Store.Lib, "names", name)
+}
+
+// claimName makes name id's. The link is made or not: two at once have one
+// winner. A name whose container is gone is free.
+func (e *Engine) claimName(name, id string) error {
+	file := e.nameFile(name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	for range 2 {
+		err := os.Symlink(id, file)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		owner, _ := os.Readlink(file)
+		if _, err := os.Lstat(e.Store.Container(owner)); err == nil {
+			return &fault.Error{Op: "take name", On: name, Kind: fault.Conflict,
+				Err:  fmt.Errorf("Conflict. The container name %q is already in use by container %q", "/"+name, owner),
+				Hint: "remove it (kiste rm " + name + ") or choose another name"}
+		}
+		os.Remove(file)
+	}
+	return &fault.Error{Op: "take name", On: name, Kind: fault.Conflict}
+}
+
+// randomName is two words that are not taken.
+func randomName(id string) string {
+	b, _ := hex.DecodeString(id[:8])
+	first := []string{"brave", "calm", "clever", "eager", "gentle", "happy", "jolly", "keen", "lucky", "merry", "nimble", "proud", "quiet", "swift", "tidy", "witty"}
+	second := []string{"barrel", "basket", "box", "bucket", "carton", "casket", "chest", "coffer", "crate", "drum", "hamper", "keg", "locker", "pallet", "trunk", "vat"}
+	return fmt.Sprintf("%s_%s_%x", first[b[0]%16], second[b[1]%16], b[2:4])
+}
+
+// write stores the document. One that --rm removes anyway is not worth waiting
+// for the disk.
+func (e *Engine) write(c *Container) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if c.Wishes.Remove {
+		return os.WriteFile(e.document(c.ID), b, 0o600)
+	}
+	return store.WriteFile(e.document(c.ID), b)
+}
+
+// read reads one document. A damaged one is fault.Invalid, one of a later
+// program fault.Unsupported.
+func (e *Engine) read(id string) (*Container, error) {
+	var c Container
+	err := store.ReadJSON(e.document(id), &c)
+	switch {
+	case err != nil:
+	case c.Schema > Schema:
+		err = &fault.Error{Op: "read container", On: id, Kind: fault.Unsupported, Err: fmt.Errorf("it has schema %d and this kiste knows %d", c.Schema, Schema), Hint: "use the newer kiste that wrote it"}
+	case c.ID != id || c.Result == nil || c.Result.Spec == nil || c.Result.Spec.Process == nil || len(c.Result.Spec.Process.Args) == 0:
+		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: errors.New("its document is damaged"), Hint: "remove it: kiste rm -f " + short(id)}
+	}
+	return &c, err
+}
+
+func short(id string) string { return id[:min(12, len(id))] }
+
+// Find gives the container with the name, the id, or the beginning of an id
+// that only one has.
+func (e *Engine) Find(query string) (*Container, error) {
+	id, err := e.id(query)
+	if err != nil {
+		return nil, err
+	}
+	return e.load(id)
+}
+
+func (e *Engine) id(query string) (string, error) {
+	query = strings.TrimPrefix(query, "/")
+	if query != "" && !strings.ContainsAny(query, "/\x00") && query != "." && query != ".." {
+		if id, err := os.Readlink(e.nameFile(query)); err == nil {
+			if _, err := os.Lstat(e.Store.Container(id)); err == nil {
+				return id, nil
+			}
+		}
+	}
+	ids, err := e.ids()
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, id := range ids {
+		if query != "" && strings.HasPrefix(id, query) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", &fault.Error{Op: "find container", On: query, Kind: fault.NotFound, Err: errors.New("No such container: " + query), Hint: `"kiste ps -a" lists them`}
+	}
+	return "", &fault.Error{Op: "find container", On: query, Kind: fault.Invalid, Err: fmt.Errorf("%d containers begin so", len(found)), Hint: "write more of the id"}
+}
+
+func (e *Engine) ids() ([]string, error) {
+	entries, err := os.ReadDir(e.Store.Containers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var ids []string
+	for _, d := range entries {
+		if d.IsDir() && len(d.Name()) == 64 {
+			ids = append(ids, d.Name())
+		}
+	}
+	return ids, nil
+}
+
+// load reads a container and finds out what it does now.
+func (e *Engine) load(id string) (*Container, error) {
+	c, err := e.read(id)
+	if err != nil {
+		return nil, err
+	}
+	if c.State.Status == "running" && !e.running(id) {
+		// Its keeper was killed, and it died with it.
+		c.State.Status, c.State.ExitCode, c.State.PID = "exited", 137, 0
+	}
+	return c, nil
+}
+
+// running reports whether somebody keeps the container.
+func (e *Engine) running(id string) bool {
+	l, err := store.TryLockFile(e.lockFile(id), false)
+	if err == nil {
+		l.Unlock()
+	}
+	return errors.Is(err, fault.Conflict)
+}
+
+// List gives all containers, the newest first. Damaged ones are told of in
+// bad, and do not keep the others from being listed.
+func (e *Engine) List() (all []*Container, bad []error, err error) {
+	ids, err := e.ids()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range ids {
+		c, err := e.load(id)
+		switch {
+		case errors.Is(err, fault.NotFound): // it is being made, or removed
+		case err != nil:
+			bad = append(bad, err)
+		default:
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b *Container) int { return b.Created.Compare(a.Created) })
+	return all, bad, nil
+}
+
+// Remove removes a container with its changes, its name, and with volumes its
+// anonymous volumes. Force kills a running one first, and removes a damaged
+// one too.
+func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
+	id, err := e.id(query)
+	if err != nil {
+		return "", err
+	}
+	c, err := e.load(id)
+	switch {
+	case err != nil && !force && !errors.Is(err, fault.NotFound):
+		return "", err
+	case err == nil && c.State.Status == "running" && !force:
+		return "", &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: fmt.Errorf("container %s is running", short(id)), Hint: "stop it first, or use -f"}
+	case err == nil && c.State.Status == "running":
+		if err := e.kill(c); err != nil {
+			return "", err
+		}
+	case err != nil:
+		c = nil
+	}
+	return id, e.removeFiles(id, c, volumes)
+}
+
+// kill ends a running container and waits until its keeper has let go.
+func (e *Engine) kill(c *Container) error {
+	if fd, err := sys.PidfdOpen(c.State.PID); err == nil {
+		sys.PidfdSignal(fd, syscall.SIGKILL)
+		sys.Close(fd)
+	}
+	l, err := store.LockFile(e.lockFile(c.ID), true)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // --rm was faster
+		return nil
+	case err != nil:
+		return err
+	}
+	return l.Unlock()
+}
+
+// removeFiles removes what is left of a container, the document last, so that
+// a removal that was cut short can be repeated.
+func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
+	if c != nil {
+		if c.IDs != "" {
+			os.Remove(c.IDs)
+		}
+		if c.Cgroup != "" {
+			removeGroup(c.Cgroup)
+		}
+		if name := c.Name; name != "" {
+			if owner, _ := os.Readlink(e.nameFile(name)); owner == id {
+				os.Remove(e.nameFile(name))
+			}
+		}
+		for target, volume := range c.VolumeNames {
+			if volumes && c.anonymous(target) {
+				os.RemoveAll(filepath.Dir(e.Store.Volume(volume)))
+			}
+		}
+	}
+	os.RemoveAll(e.Store.Running(id))
+	dir := e.Store.Container(id)
+	if err := e.removeTree(dir); err != nil {
+		return &fault.Error{Op: "remove container", On: short(id), Err: err}
+	}
+	return nil
+}
+
+func (e *Engine) removeTree(dir string) error {
+	err := os.RemoveAll(dir)
+	if err != nil && os.Geteuid() != 0 {
+		return removeMapped(dir)
+	}
+	return err
+}
+
+func (c *Container) anonymous(target string) bool {
+	for _, v := range c.Result.Volumes {
+		if v.Mount.Target == target {
+			return v.Anonymous
+		}
+	}
+	return false
+}
+
+func removeGroup(path string) {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return
+	}
+	if g, err := cgroup.Open(l, path); err == nil {
+		ctx, stop := timeout(2 * time.Second)
+		defer stop()
+		g.Kill(ctx)
+		g.Remove(ctx)
+	}
+}

@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/snapshot"
+	"kiste/kernel/cgroup"
+)
+
+func timeout(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+// limitsOf is OCI's resources in the words of package cgroup.
+func limitsOf(r *specs.LinuxResources) cgroup.Limits {
+	var l cgroup.Limits
+	if r == nil {
+		return l
+	}
+	if m := r.Memory; m != nil {
+		l.Memory = cgroup.Memory{Limit: value(m.Limit), Reservation: value(m.Reservation), Swap: value(m.Swap), Swappiness: m.Swappiness, NoOOMKill: value(m.DisableOOMKiller)}
+	}
+	if c := r.CPU; c != nil {
+		l.CPU = cgroup.CPU{Quota: value(c.Quota), Period: value(c.Period), Burst: value(c.Burst), Shares: value(c.Shares), Idle: c.Idle,
+			RealtimeRuntime: value(c.RealtimeRuntime), RealtimePeriod: value(c.RealtimePeriod), Cpus: c.Cpus, Mems: c.Mems}
+	}
+	if r.Pids != nil {
+		l.Pids = value(r.Pids.Limit)
+	}
+	if b := r.BlockIO; b != nil {
+		l.IO = cgroup.IO{Weight: value(b.Weight), ReadBPS: rates(b.ThrottleReadBpsDevice), WriteBPS: rates(b.ThrottleWriteBpsDevice),
+			ReadIOPS: rates(b.ThrottleReadIOPSDevice), WriteIOPS: rates(b.ThrottleWriteIOPSDevice)}
+		for _, d := range b.WeightDevice {
+			l.IO.Weights = append(l.IO.Weights, cgroup.DeviceWeight{Major: d.Major, Minor: d.Minor, Weight: value(d.Weight)})
+		}
+	}
+	for _, d := range r.Devices {
+		rule := cgroup.DeviceRule{Allow: d.Allow, Major: -1, Minor: -1, Access: d.Access}
+		if d.Type != "" {
+			rule.Type = d.Type[0]
+		}
+		if d.Major != nil {
+			rule.Major = *d.Major
+		}
+		if d.Minor != nil {
+			rule.Minor = *d.Minor
+		}
+		l.Devices = append(l.Devices, rule)
+	}
+	l.Unified = r.Unified
+	return l
+}
+
+func value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+func rates(in []specs.LinuxThrottleDevice) []cgroup.Rate {
+	var out []cgroup.Rate
+	for _, d := range in {
+		out = append(out, cgroup.Rate{Major: d.Major, Minor: d.Minor, Rate: d.Rate})
+	}
+	return out
+}
+
+// limitNames are the options behind what l limits.
+func limitNames(l cgroup.Limits) []string {
+	var names []string
+	for _, n := range []struct {
+		set  bool
+		name string
+	}{
+		{l.Memory.Limit > 0, "--memory"}, {l.Memory.Reservation > 0, "--memory-reservation"}, {l.CPU.Quota > 0, "--cpus"}, {l.CPU.Shares > 0, "--cpu-shares"},
+		{l.CPU.Cpus != "", "--cpuset-cpus"}, {l.CPU.Mems != "", "--cpuset-mems"}, {l.Pids > 0, "--pids-limit"}, {l.IO.Weight > 0, "--blkio-weight"},
+		{len(l.IO.ReadBPS)+len(l.IO.WriteBPS)+len(l.IO.ReadIOPS)+len(l.IO.WriteIOPS) > 0, "--device-read-bps and its kin"},
+	} {
+		if n.set {
+			names = append(names, n.name)
+		}
+	}
+	return names
+}
+
+// oomKilled asks the container's cgroup.
+func (p *Prepared) oomKilled() bool {
+	if p.Cgroup == "" || p.Wishes.Limits.Memory == 0 {
+		return false
+	}
+	l, err := cgroup.Detect()
+	if err != nil {
+		return false
+	}
+	g, err := cgroup.Open(l, p.Cgroup)
+	if err != nil {
+		return false
+	}
+	u, err := g.Usage()
+	return err == nil && u.Memory != nil && u.Memory.OOMKill > 0
+}
+
+// hasChildren reports whether the group is still there.
+func hasChildren(group string) bool {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return false
+	}
+	_, err = cgroup.Open(l, group)
+	return err == nil
+}
+
+// volumes finds the directories behind volumes and images, and makes what has
+// to be made.
+func (p *Prepared) volumes([]string) error {
+	p.Sources, p.VolumeNames = map[string]string{}, map[string]string{}
+	for i := range p.Result.Volumes {
+		v := &p.Result.Volumes[i]
+		if err := p.volume(v); err != nil {
+			return err
+		}
+	}
+	return p.makeSources()
+}
+
+func (p *Prepared) volume(v *bundle.Volume) error {
+	m := &p.Result.Spec.Mounts[v.Index]
+	switch v.Mount.Type {
+	case "volume":
+		name := v.Mount.Source
+		if name == "" {
+			name = newID()
+		}
+		dir := p.e.Store.Volume(name)
+		p.VolumeNames[v.Mount.Target] = name
+		if !p.o.DryRun {
+			if err := makeVolume(dir); err != nil {
+				return err
+			}
+		}
+		m.Type, m.Source = "bind", filepath.Join(dir, filepath.Clean("/"+v.Mount.Subpath))
+	case "image":
+		dir, err := p.imageDir(v.Mount)
+		if err != nil {
+			return err
+		}
+		m.Type, m.Source = "bind", dir
+	case "shm":
+		other, err := p.e.Find(v.Mount.Source)
+		if err != nil {
+			return err
+		}
+		m.Type, m.Source = "bind", fmt.Sprintf("/proc/%d/root/dev/shm", other.State.PID)
+	}
+	p.Sources[v.Mount.Target] = m.Source
+	return nil
+}
+
+// makeVolume makes a volume's directory where there is none.
+func makeVolume(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return &fault.Error{Op: "make volume", On: dir, Err: err}
+	}
+	return nil
+}
+
+// imageDir is the directory of an image that is mounted: its only layer.
+func (p *Prepared) imageDir(m bundle.Mount) (string, error) {
+	entry, err := catalog.Get(p.e.Store, m.Source)
+	if err != nil {
+		return "", err
+	}
+	layers := snapshot.Open(p.e.Store)
+	if len(entry.Layers) != 1 {
+		return "", &fault.Error{Op: "mount image", On: m.Source, Kind: fault.Unsupported, Err: fmt.Errorf("it has %d layers, and one can be mounted so", len(entry.Layers))}
+	}
+	p.Layers = append(p.Layers, entry.Layers...)
+	return filepath.Join(layers.Diff(entry.Layers[0]), filepath.Clean("/"+m.Subpath)), nil
+}
+
+// makeSources makes directories that -v wants and the host does not have.
+func (p *Prepared) makeSources() error {
+	if p.o.DryRun {
+		return nil
+	}
+	for _, m := range p.Wishes.Mounts {
+		if m.Type != "bind" {
+			continue
+		}
+		_, err := os.Stat(m.Source)
+		if errors.Is(err, fs.ErrNotExist) && m.CreateSource {
+			err = os.MkdirAll(m.Source, 0o755)
+		}
+		if err != nil {
+			return &fault.Error{Op: "bind", On: m.Source, Err: err, Hint: "bind source path does not exist: make it first, or use -v, which makes a directory"}
+		}
+	}
+	return nil
+}
+
+// embedded is an image made of this program itself: it holds kiste, which
+// tells what it sees.
+func (p *Prepared) embedded(name string) ([]string, error) {
+	if name != "hello" {
+		return nil, &fault.Error{Op: "find image", On: "embedded:" + name, Kind: fault.NotFound, Hint: "there is one: embedded:hello"}
+	}
+	p.Image = bundle.ImageConfig{Entrypoint: []string{"/kiste"}, Cmd: []string{"hello"}}
+	dir := filepath.Join(p.e.Store.Lib, "embedded", "hello")
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "kiste")
+	have, err := os.Stat(file)
+	if err == nil && have.Size() == self.Size() && have.ModTime().Equal(self.ModTime()) || p.o.DryRun {
+		return []string{dir}, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return []string{dir}, copyProgram(file, self.ModTime())
+}
+
+func copyProgram(file string, stamp time.Time) error {
+	in, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(filepath.Dir(file)), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	_, err = io.Copy(out, in)
+	err = errors.Join(err, out.Chmod(0o755), out.Close(), os.Chtimes(out.Name(), stamp, stamp))
+	if err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), file)
+}
+
+// A StartError says why a container's program could not be started: Code is
+// Docker's exit code.
+type StartError struct {
+	Code int
+	Err  error
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// explain says in a sentence why a start failed.
+func (p *Prepared) explain(err error) error {
+	var step *process.StepError
+	if !errors.As(err, &step) {
+		return &StartError{125, err}
+	}
+	if step.Call != nil && (step.Call.Name == "" || step.Call.Name == "execve") {
+		return p.explainExec(step)
+	}
+	f := &fault.Error{Op: "run", On: p.Name, Err: err}
+	f.Hint = hintOf(step)
+	return &StartError{125, f}
+}
+
+// hintOf is what usually helps when a step fails so.
+func hintOf(s *process.StepError) string {
+	switch {
+	case s.Step.Act != nil && s.Step.Act.Kind == plan.ActRlimit:
+		return "only a process with CAP_SYS_RESOURCE raises a limit: ask for less"
+	case errors.Is(s.Err, syscall.ENOSPC):
+		return "the disk, or the limit of user namespaces (sysctl user.max_*), is full"
+	case fault.HintOf(s.Err) != "":
+		return fault.HintOf(s.Err)
+	case fault.KindOf(s.Err) == fault.Denied:
+		return `"kiste doctor" lists what this host can do`
+	}
+	return ""
+}
+
+// explainExec says why a program could not be executed, in Docker's words.
+func (p *Prepared) explainExec(s *process.StepError) error {
+	program := p.Result.Spec.Process.Args[0]
+	f := &fault.Error{Op: "run", On: program, Err: s.Err}
+	var errno syscall.Errno
+	errors.As(s.Err, &errno)
+	switch {
+	case errno == syscall.ENOENT && strings.Contains(program, "/"):
+		f.Kind, f.Err = fault.NotFound, errors.New("no such file or directory")
+		f.Hint = "the image has no such file, or lacks the interpreter that it names"
+	case errno == syscall.ENOENT || errno == syscall.ENOTDIR:
+		f.Kind, f.Err = fault.NotFound, errors.New("executable file not found in $PATH")
+		f.Hint = "the image has no such program; its PATH is " + p.Result.SearchPath
+	case errno == syscall.EACCES:
+		f.Kind, f.Err = fault.Denied, errors.New("permission denied")
+		f.Hint = "it is not executable for the container's user (chmod +x), or a directory above it is closed, or it lies on a noexec mount"
+		return &StartError{126, f}
+	case errno == syscall.ENOEXEC:
+		f.Kind, f.Err = fault.Unsupported, errors.New("exec format error")
+		f.Hint = p.wrongArchitecture()
+		return &StartError{126, f}
+	default:
+		return &StartError{126, f}
+	}
+	return &StartError{127, f}
+}
+
+func (p *Prepared) wrongArchitecture() string {
+	if a := p.Image.Architecture; a != "" && a != hostArchitecture() {
+		return fmt.Sprintf("the image is for %s and this host is %s: pull it with --platform linux/%s", a, hostArchitecture(), hostArchitecture())
+	}
+	return "it is neither a program for " + hostArchitecture() + " nor a script that begins with #!"
+}

@@ -1,0 +1,658 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/host"
+	"kiste/image/catalog"
+	"kiste/image/reference"
+	"kiste/image/snapshot"
+	"kiste/internal/stub"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
+	"kiste/kernel/namespace"
+	"kiste/kernel/privilege"
+	"kiste/store"
+)
+
+// RunOptions say what to run. The zero value of all but Image is right.
+type RunOptions struct {
+	Image  string // as the user wrote it
+	Wishes bundle.Wishes
+
+	// Pull brings an image into the store. It is called when the image is
+	// not there, or the wishes say so. Nil: images are not pulled.
+	Pull func(ctx context.Context, image string) error
+
+	// Warn hears sentences for the user. Nil: silence.
+	Warn func(string)
+
+	// DryRun prepares the plan and leaves nothing behind; no powers needed.
+	DryRun bool
+}
+
+// A Prepared container is all data: its document and its plan.
+type Prepared struct {
+	*Container
+	Plan *plan.Plan
+	e    *Engine
+	lock *store.Lock
+	o    RunOptions
+	work string // what exists only while it runs
+}
+
+// Prepare turns an image and wishes into a container that is created and
+// whose plan is made. With DryRun nothing is written.
+func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
+	p := &Prepared{e: e, o: o, Container: &Container{Schema: Schema}}
+	if o.Warn == nil {
+		p.o.Warn = func(string) {}
+	}
+	c := p.Container
+	c.ID, c.Created, c.Wishes, c.ImageName, c.Driver = newID(), time.Now(), o.Wishes, o.Image, "overlay"
+	c.State.Status = "created"
+	p.work = e.Store.Running(c.ID)
+	lower, err := p.findImage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.claim(); err != nil {
+		p.Discard()
+		return nil, err
+	}
+	if err := p.compile(lower); err != nil {
+		p.Discard()
+		return nil, err
+	}
+	return p, nil
+}
+
+// findImage gives the directories of the image's layers, the topmost first.
+func (p *Prepared) findImage(ctx context.Context) ([]string, error) {
+	w := &p.Wishes
+	if w.RootFS {
+		return p.plainRoot(p.o.Image)
+	}
+	src, err := reference.ParseSource(p.o.Image)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case src.Transport == reference.Embedded:
+		return p.embedded(src.Path)
+	case src.Transport == reference.Rootfs && isDir(src.Path):
+		return p.plainRoot(src.Path)
+	}
+	entry, err := catalog.Get(p.e.Store, p.o.Image)
+	missing := errors.Is(err, fault.NotFound)
+	switch {
+	case w.Pull == "never" && missing:
+		return nil, &fault.Error{Op: "find image", On: p.o.Image, Kind: fault.NotFound, Err: errors.New("it is not here, and is not to be pulled"), Hint: "kiste pull " + p.o.Image}
+	case err != nil && !missing:
+		return nil, err
+	case missing || w.Pull == "always" || !fits(entry, w.Platform):
+		if p.o.Pull == nil {
+			return nil, err
+		}
+		if err := p.o.Pull(ctx, p.o.Image); err != nil {
+			return nil, err
+		}
+		if entry, err = catalog.Get(p.e.Store, p.o.Image); err != nil {
+			return nil, err
+		}
+	}
+	p.ImageID, p.Layers = entry.ID, entry.Layers
+	p.Image = imageConfig(entry.Config)
+	layers := snapshot.Open(p.e.Store)
+	mounts, err := layers.Mounts(entry.Layers, "", "")
+	if err != nil {
+		return nil, err
+	}
+	if mounts[0].Type == "bind" {
+		return []string{mounts[0].Source}, nil
+	}
+	return mounts[0].Lower, nil
+}
+
+func fits(e catalog.Entry, platform string) bool {
+	return platform == "" || e.Platform == platform || strings.HasPrefix(platform, e.Platform+"/")
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// imageConfig is an image's config in the container wing's words.
+func imageConfig(c catalog.Config) bundle.ImageConfig {
+	out := bundle.ImageConfig{Architecture: c.Architecture, OS: c.OS, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User,
+		WorkingDir: c.WorkingDir, Volumes: c.Volumes, ExposedPorts: c.ExposedPorts, StopSignal: c.StopSignal, Labels: c.Labels, Shell: c.Shell}
+	if h := c.Healthcheck; h != nil {
+		out.Healthcheck = &bundle.Healthcheck{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
+	}
+	return out
+}
+
+// plainRoot is a directory as image: its only layer. Docker has no such thing;
+// a shell is what such a root is for.
+func (p *Prepared) plainRoot(dir string) ([]string, error) {
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if err == nil && !isDir(abs) {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return nil, &fault.Error{Op: "use root file system", On: dir, Err: err, Hint: "name a directory"}
+	}
+	p.Image = bundle.ImageConfig{Cmd: []string{"/bin/sh"}}
+	return []string{abs}, nil
+}
+
+// claim reserves the container's directories, name and lock.
+func (p *Prepared) claim() error {
+	if p.o.DryRun {
+		p.Name = p.Wishes.Name
+		return nil
+	}
+	if err := checkCIDFile(p.Wishes.CIDFile); err != nil {
+		return err
+	}
+	p.Name = p.Wishes.Name
+	if p.Name == "" {
+		p.Name = randomName(p.ID)
+	}
+	dir := p.e.Store.Container(p.ID)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{dir, 0o711}, {filepath.Join(dir, "upper"), 0o755}, {filepath.Join(dir, "work"), 0o700}, {filepath.Join(dir, "root"), 0o700}} {
+		if err := os.Mkdir(d.path, d.mode); err != nil {
+			return &fault.Error{Op: "create container", On: p.Name, Err: err}
+		}
+	}
+	if err := os.MkdirAll(p.work, 0o711); err != nil {
+		return &fault.Error{Op: "create container", On: p.Name, Err: err}
+	}
+	lock, err := store.LockFile(p.e.lockFile(p.ID), true)
+	if err != nil {
+		return err
+	}
+	p.lock = lock
+	return p.e.claimName(p.Name, p.ID)
+}
+
+func checkCIDFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return &fault.Error{Op: "write container id", On: path, Kind: fault.Exists, Err: errors.New("container ID file found, make sure the other container isn't running or delete it")}
+	}
+	return nil
+}
+
+// compile makes the bundle and the plan.
+func (p *Prepared) compile(lower []string) error {
+	facts, err := p.facts()
+	if err != nil {
+		return err
+	}
+	if p.Wishes.Init && p.Wishes.PID.Kind != bundle.HostNS {
+		if facts.Init, err = p.initProgram(); err != nil {
+			return err
+		}
+	}
+	r, err := bundle.Compile(p.Image, p.Wishes, facts)
+	if err != nil {
+		return err
+	}
+	p.Result = r
+	for _, w := range r.Warnings {
+		p.o.Warn(w)
+	}
+	for _, part := range []func(lower []string) error{p.user, p.joins, p.volumes, p.files} {
+		if err := part(lower); err != nil {
+			return err
+		}
+	}
+	filter, err := p.filter()
+	if err != nil {
+		return err
+	}
+	return p.compilePlan(lower, facts, filter)
+}
+
+func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privilege.Filter) error {
+	spec := p.Result.Spec
+	layout, _ := cgroup.Detect()
+	f := plan.Facts{Host: facts.Root, Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Kind: kindOnHost}
+	groups, err := p.groups(layout)
+	if err != nil {
+		return err
+	}
+	f.Groups = groups
+	root := p.root(lower)
+	pl, err := plan.Compile(spec, root, plan.Options{
+		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
+		DieWithParent: true, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
+	}, f)
+	p.Plan = pl
+	return err
+}
+
+func kindOnHost(path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return ""
+	case info.IsDir():
+		return "dir"
+	}
+	return "file"
+}
+
+// root is the mount of the root file system.
+func (p *Prepared) root(lower []string) []chroot.Mount {
+	dir := p.e.Store.Container(p.ID)
+	if p.Wishes.RootFS {
+		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate"}}}
+	}
+	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	if os.Geteuid() != 0 {
+		m.Options = []string{"userxattr"}
+	}
+	return []chroot.Mount{m}
+}
+
+// groups are the steps that make the container's cgroup. An ordinary user
+// without a group of its own is told which limits are not enforced.
+func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
+	spec := p.Result.Spec
+	limits := limitsOf(spec.Linux.Resources)
+	mapped := len(spec.Linux.UIDMappings) > 0
+	if mapped {
+		// Who cannot make device nodes needs no list of devices.
+		limits.Devices = nil
+	}
+	parent, err := cgroup.Place(layout)
+	if p.Wishes.CgroupParent != "" {
+		parent = p.Wishes.CgroupParent
+	}
+	if err != nil {
+		if names := limitNames(limits); len(names) > 0 {
+			p.o.Warn("no limit is enforced of: " + strings.Join(names, ", ") + " (" + plain(err) + ")")
+		}
+		return nil, nil
+	}
+	group := strings.TrimSuffix(parent, "/") + "/" + p.ID
+	steps, err := cgroup.Compile(layout, group, limits, cgroup.Options{})
+	if err != nil {
+		return nil, err
+	}
+	p.Cgroup = group
+	return steps, nil
+}
+
+func plain(err error) string {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Hint != "" {
+		return f.Hint
+	}
+	return err.Error()
+}
+
+// user finds out who the process is to be.
+func (p *Prepared) user(lower []string) error {
+	read := func(name string) ([]byte, error) {
+		b, err := snapshot.ReadFile(lower, name, bundle.MaxAccounts)
+		if fault.KindOf(err) == fault.NotFound {
+			return nil, nil
+		}
+		return b, err
+	}
+	r := p.Result
+	passwd, err := read("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	group, err := read("/etc/group")
+	if err != nil {
+		return err
+	}
+	u, err := bundle.ResolveUser(r.User, passwd, group, r.Groups)
+	if err != nil {
+		return err
+	}
+	r.Spec.Process.User.UID, r.Spec.Process.User.GID, r.Spec.Process.User.AdditionalGids = u.UID, u.GID, u.Additional
+	if r.NeedHome {
+		home := u.Home
+		if home == "" || home == "/" && u.UID == 0 && passwd == nil {
+			home = "/root"
+		}
+		r.Spec.Process.Env = append(r.Spec.Process.Env, "HOME="+home)
+	}
+	return nil
+}
+
+// joins fills in the namespaces of other containers.
+func (p *Prepared) joins([]string) error {
+	for _, j := range p.Result.Joins {
+		other, err := p.e.Find(j.Container)
+		if err != nil {
+			return err
+		}
+		if other.State.Status != "running" {
+			return &fault.Error{Op: "join container", On: j.Container, Kind: fault.Conflict, Err: errors.New("it is not running")}
+		}
+		ns := &p.Result.Spec.Linux.Namespaces[j.Index]
+		ns.Path = fmt.Sprintf("/proc/%d/ns/%s", other.State.PID, nsFile(ns.Type))
+	}
+	return nil
+}
+
+func nsFile(t specs.LinuxNamespaceType) string {
+	switch t {
+	case specs.NetworkNamespace:
+		return "net"
+	case specs.MountNamespace:
+		return "mnt"
+	}
+	return string(t)
+}
+
+// files writes those that the engine makes, readable for the container's root.
+func (p *Prepared) files([]string) error {
+	p.FilePaths = map[string]string{}
+	spec := p.Result.Spec
+	for _, f := range p.Result.Files {
+		path := filepath.Join(p.work, filepath.Base(f.Path))
+		m := &spec.Mounts[f.Index]
+		m.Type, m.Source = "bind", path
+		// They are made for this container and belong to its root, so
+		// their file system need not be one that can be id-mapped.
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "idmap" || o == "ridmap" })
+		m.UIDMappings, m.GIDMappings = nil, nil
+		p.FilePaths[f.Path] = path
+		if p.o.DryRun {
+			continue
+		}
+		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
+			return err
+		}
+		if uid, gid, ok := p.rootOutside(); ok && os.Geteuid() == 0 {
+			if err := os.Chown(path, uid, gid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rootOutside is the container's root on the host.
+func (p *Prepared) rootOutside() (uid, gid int, ok bool) {
+	l := p.Result.Spec.Linux
+	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
+		return 0, 0, false
+	}
+	return int(l.UIDMappings[0].HostID), int(l.GIDMappings[0].HostID), true
+}
+
+// filter compiles the system call filter.
+func (p *Prepared) filter() (privilege.Filter, error) {
+	var caps privilege.Caps
+	if c := p.Result.Spec.Process.Capabilities; c != nil {
+		caps, _ = privilege.ParseCaps(c.Bounding)
+	}
+	switch choice := p.Result.Seccomp; choice {
+	case "unconfined":
+		return privilege.Filter{}, nil
+	case "":
+		return privilege.DefaultFilter(caps)
+	default:
+		f, err := os.Open(choice)
+		if err != nil {
+			return privilege.Filter{}, &fault.Error{Op: "read seccomp profile", On: choice, Err: err}
+		}
+		defer f.Close()
+		profile, err := privilege.ReadProfile(f, caps, runtime.GOARCH)
+		if err != nil || profile == nil {
+			return privilege.Filter{}, err
+		}
+		p.Result.Spec.Linux.Seccomp = profile
+		return privilege.Compile(profile, runtime.GOARCH)
+	}
+}
+
+// initProgram writes the small init for --init.
+func (p *Prepared) initProgram() (string, error) {
+	path := filepath.Join(p.work, "init")
+	if p.o.DryRun {
+		return path, nil
+	}
+	program, err := stub.Init(runtime.GOARCH)
+	if err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, program, 0o755)
+}
+
+// facts gathers what bundle must know.
+func (p *Prepared) facts() (bundle.Facts, error) {
+	root := os.Geteuid() == 0
+	f := bundle.Facts{ID: p.ID, Root: root, UserNS: host.Userns.Have(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		CPUs: runtime.NumCPU(), Device: devices, Thermal: host.Thermal(), HostName: hostName()}
+	f.ResolvConf, _ = readSmall("/etc/resolv.conf")
+	if p.Wishes.Network.Kind == bundle.HostNS {
+		f.Hosts, _ = readSmall("/etc/hosts")
+	}
+	if p.Wishes.Privileged {
+		held, err := privilege.Held()
+		if err != nil {
+			return f, err
+		}
+		f.Capabilities = held.Names()
+		if f.Devices, err = devices("/dev"); err != nil {
+			return f, err
+		}
+	}
+	if root && f.UserNS && !host.IdmapOverlay.Have() {
+		f.UserNS = false
+	}
+	f.IDMapped = root && f.UserNS
+	if from := p.Wishes.UserFrom(); from != "" {
+		other, err := p.e.Find(from)
+		if err != nil {
+			return f, err
+		}
+		f.UIDs, f.GIDs = other.Result.Spec.Linux.UIDMappings, other.Result.Spec.Linux.GIDMappings
+		return f, nil
+	}
+	return f, p.idRange(&f)
+}
+
+func hostName() string { name, _ := os.Hostname(); return name }
+
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 1<<20))
+}
+
+func devices(path string) ([]specs.LinuxDevice, error) {
+	list, err := host.Devices(path)
+	out := make([]specs.LinuxDevice, 0, len(list))
+	for _, d := range list {
+		mode, uid, gid := d.Mode, d.UID, d.GID
+		out = append(out, specs.LinuxDevice{Path: d.Path, Type: d.Type, Major: d.Major, Minor: d.Minor, FileMode: &mode, UID: &uid, GID: &gid})
+	}
+	return out, err
+}
+
+// Container ids are taken from here on, beyond what useradd and subuid hand
+// out; systemd-nspawn's range ends where the last of these does.
+const (
+	firstRange = 1 << 30
+	rangeSize  = 1 << 16
+	rangeCount = 8192
+)
+
+// idRange gives the container a range of ids that no running one has.
+func (p *Prepared) idRange(f *bundle.Facts) error {
+	if !f.Root {
+		return p.ownRange(f)
+	}
+	var start uint32
+	fmt.Sscanf(p.ID[:4], "%x", &start)
+	dir := filepath.Join(p.e.Store.Run, "ids")
+	if !p.o.DryRun {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	for i := range uint32(rangeCount) {
+		n := (start + i) % rangeCount
+		claim := filepath.Join(dir, fmt.Sprint(n))
+		base := uint32(firstRange + n*rangeSize)
+		f.UIDs = []specs.LinuxIDMapping{{ContainerID: 0, HostID: base, Size: rangeSize}}
+		f.GIDs = f.UIDs
+		if p.o.DryRun {
+			return nil
+		}
+		err := os.Symlink(p.ID, claim)
+		if errors.Is(err, fs.ErrExist) && p.e.stale(claim) {
+			os.Remove(claim)
+			err = os.Symlink(p.ID, claim)
+		}
+		if err == nil {
+			p.IDs = claim
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return &fault.Error{Op: "find a range of ids", Kind: fault.Unavailable, Err: errors.New("all are taken")}
+}
+
+// stale reports whether a claim's container is gone.
+func (e *Engine) stale(claim string) bool {
+	id, err := os.Readlink(claim)
+	if err != nil {
+		return false
+	}
+	_, err = os.Lstat(e.Store.Container(id))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// ownRange maps an ordinary user to root, and its subordinate ids above.
+func (p *Prepared) ownRange(f *bundle.Facts) error {
+	uids, gids := ownRanges()
+	if uids == nil || gids == nil {
+		p.o.Warn("only your own id is mapped, as root (" + host.Subids.Remedy + ")")
+	}
+	f.UIDs = mappings(namespace.RootMap(f.UID, uids))
+	f.GIDs = mappings(namespace.RootMap(f.GID, gids))
+	return nil
+}
+
+func mappings(ms namespace.IDMaps) []specs.LinuxIDMapping {
+	out := make([]specs.LinuxIDMapping, len(ms))
+	for i, m := range ms {
+		out[i] = specs.LinuxIDMapping{ContainerID: m.Inside, HostID: m.Outside, Size: m.Size}
+	}
+	return out
+}
+
+// Discard removes what Prepare made.
+func (p *Prepared) Discard() {
+	if p.o.DryRun {
+		return
+	}
+	if p.lock != nil {
+		p.lock.Unlock()
+		p.lock = nil
+	}
+	var c *Container
+	if p.Result != nil {
+		c = p.Container
+	} else {
+		if p.IDs != "" {
+			os.Remove(p.IDs)
+		}
+		if owner, _ := os.Readlink(p.e.nameFile(p.Name)); owner == p.ID {
+			os.Remove(p.e.nameFile(p.Name))
+		}
+	}
+	p.e.removeFiles(p.ID, c, true)
+}
+
+// Start starts the container's process. The caller's goroutine is locked to
+// its thread until Finish: the container ends with that thread.
+func (p *Prepared) Start(o process.Options) (*process.Process, error) {
+	runtime.LockOSThread()
+	sys.RestoreFileLimit()
+	proc, err := process.Start(p.Plan, o)
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	p.State = inspect.State{Status: "running", PID: proc.PID, StartedAt: time.Now()}
+	if err := p.e.write(p.Container); err != nil {
+		proc.Signal(syscall.SIGKILL)
+		proc.Wait()
+		proc.Remove()
+		return nil, err
+	}
+	if file := p.Wishes.CIDFile; file != "" {
+		if err := os.WriteFile(file, []byte(p.ID), 0o644); err != nil {
+			p.o.Warn("the id could not be written: " + err.Error())
+		}
+	}
+	return proc, nil
+}
+
+// Finish writes down the end of the container, or removes it with --rm.
+func (p *Prepared) Finish(proc *process.Process, code int) error {
+	p.State.Status, p.State.PID, p.State.ExitCode, p.State.FinishedAt = "exited", 0, code, time.Now()
+	p.State.OOMKilled = p.oomKilled()
+	proc.Remove()
+	if p.Cgroup != "" && hasChildren(p.Cgroup) {
+		removeGroup(p.Cgroup)
+	}
+	p.lock.Unlock()
+	p.lock = nil
+	if p.Wishes.Remove {
+		p.Cgroup = ""
+		return p.e.removeFiles(p.ID, p.Container, true)
+	}
+	if p.IDs != "" {
+		os.Remove(p.IDs)
+	}
+	return p.e.write(p.Container)
+}
