@@ -112,6 +112,9 @@ func importImage(ctx context.Context, env *cli.Env, args []string, options any) 
 
 // openTar opens standard input, what a URL leads to, or a file.
 func openTar(ctx context.Context, env *cli.Env, where string) (io.ReadCloser, error) {
+	if where == "-" && sys.IsTerminal(env.In) {
+		return nil, &fault.Error{Op: "import image", On: where, Kind: fault.Invalid, Err: errors.New("standard input is a terminal"), Hint: "pipe a tar into it: … | kiste import - NAME"}
+	}
 	if where == "-" {
 		return io.NopCloser(env.In), nil
 	}
