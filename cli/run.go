@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -140,14 +139,12 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 		return err
 	}
 	if !p.Wishes.NoSigProxy {
-		defer forwardSignals(proc.Signal)()
+		forwardSignals(proc.Signal)
 	}
-	stop := context.AfterFunc(ctx, func() { proc.Signal(syscall.SIGTERM) })
-	defer stop()
-	finish := streams.attend(env, proc.Console, p.Wishes.DetachKeys)
+	if err := streams.attend(env, proc, p.Wishes.DetachKeys); err != nil {
+		proc.Signal(syscall.SIGKILL)
+	}
 	status, err := proc.Wait()
-	proc.Gone()
-	finish()
 	if err != nil {
 		return err
 	}
@@ -184,16 +181,18 @@ func openStreams(env *Env, interactive, tty bool) (*streams, error) {
 		return s, nil
 	}
 	var err error
-	if interactive && !sys.IsTerminal(env.In) {
-		s.files[0] = env.In
-	} else if interactive {
-		s.files[0], s.ours[0], err = os.Pipe()
-	} else {
+	switch {
+	case !interactive:
 		s.files[0], err = os.Open(os.DevNull)
+	case !sys.IsTerminal(env.In):
+		s.files[0] = env.In
+	default:
+		s.files[0], s.ours[0], err = sys.Pipe()
 	}
 	for i := 1; i <= 2 && err == nil; i++ {
-		s.ours[i], s.files[i], err = os.Pipe()
+		s.ours[i], s.files[i], err = sys.Pipe()
 		if err == nil {
+			// Any user of the container may open /dev/stdout again.
 			err = s.files[i].Chmod(0o666)
 		}
 	}
@@ -221,16 +220,12 @@ func (s *streams) close() {
 	}
 }
 
-// attend copies until the container has ended; finish waits for the last of
-// its output.
-func (s *streams) attend(env *Env, master *os.File, keys []byte) (finish func()) {
+// attend copies until the container has ended, and all its output is written.
+func (s *streams) attend(env *Env, proc *process.Process, keys []byte) error {
+	defer s.close()
 	if s.tty {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			newConsole(env, master, s.input, keys).run()
-		}()
-		return func() { <-done }
+		_, err := newConsole(env, proc.Console, s.input, keys).run()
+		return err
 	}
 	if s.ours[0] != nil {
 		go func() {
@@ -238,16 +233,46 @@ func (s *streams) attend(env *Env, master *os.File, keys []byte) (finish func())
 			s.ours[0].Close()
 		}()
 	}
-	var wg sync.WaitGroup
-	for i, to := range map[int]io.Writer{1: env.Out, 2: env.Err} {
-		wg.Go(func() {
-			if _, err := io.Copy(to, s.ours[i]); err != nil {
-				// Nobody reads any more: so shall the container learn it.
-				s.ours[i].Close()
+	return s.pump(env, proc.PidFD())
+}
+
+// pump copies both outputs in one thread, which costs a short container less
+// than two goroutines and the runtime's poller. When the process has ended,
+// what is still in the pipes is copied, and nothing is waited for.
+func (s *streams) pump(env *Env, pidfd int) error {
+	from := []int{int(s.ours[1].Fd()), int(s.ours[2].Fd()), pidfd}
+	to := []io.Writer{env.Out, env.Err}
+	buffer := make([]byte, 64<<10)
+	for {
+		ended := from[2] < 0
+		ready, err := sys.Poll(!ended, from...)
+		if err != nil {
+			return err
+		}
+		idle := true
+		for i := range to {
+			if !ready[i] {
+				continue
 			}
-		})
+			idle = false
+			n, err := s.ours[i+1].Read(buffer)
+			if n > 0 {
+				_, err = to[i].Write(buffer[:n])
+			}
+			if err != nil {
+				// The end; or nobody reads any more, which the
+				// container learns when it writes again.
+				s.ours[i+1].Close()
+				from[i] = -1
+			}
+		}
+		switch {
+		case ready[2]:
+			from[2] = -1
+		case ended && idle:
+			return nil
+		}
 	}
-	return func() { wg.Wait(); s.close() }
 }
 
 func helloCommand() *Command {

@@ -246,7 +246,10 @@ func checkTerminal(env *Env, interactive, tty bool) error {
 // broken pipes, its terminal, the Go runtime's own.
 func forwardSignals(send func(syscall.Signal) error) (stop func()) {
 	arrived := make(chan os.Signal, 128)
-	signal.Notify(arrived, forwarded()...)
+	signal.Notify(arrived, usual()...)
+	// To catch a signal costs Go two changes of threads, and there are fifty:
+	// a tenth of the time that a short container takes.
+	rest := time.AfterFunc(20*time.Millisecond, func() { signal.Notify(arrived, forwarded()...) })
 	var done sync.WaitGroup
 	done.Go(func() {
 		for s := range arrived {
@@ -255,10 +258,16 @@ func forwardSignals(send func(syscall.Signal) error) (stop func()) {
 		}
 	})
 	return func() {
+		rest.Stop()
 		signal.Stop(arrived)
 		close(arrived)
 		done.Wait()
 	}
+}
+
+// usual are those that people and service managers send.
+func usual() []os.Signal {
+	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGTSTP}
 }
 
 // forwarded are the signals that forwardSignals passes on.

@@ -21,7 +21,6 @@
 package engine
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -66,7 +65,7 @@ func Open(s store.Store) (*Engine, error) {
 
 func newID() string {
 	b := make([]byte, 32)
-	rand.Read(b)
+	sys.Random(b)
 	return hex.EncodeToString(b)
 }
 

@@ -613,10 +613,12 @@ func (p *Prepared) Discard() {
 	p.e.removeFiles(p.ID, c, true)
 }
 
-// Start starts the container's process. The caller's goroutine is locked to
-// its thread until Finish: the container ends with that thread.
+// Start starts the container's process. It ends with the thread that forked
+// it; Go ends no thread but those whose goroutine ended while it was locked,
+// so that is with this process.
 func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	sys.RestoreFileLimit()
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {

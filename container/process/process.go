@@ -378,9 +378,9 @@ func (p *Process) Wait() (syscall.WaitStatus, error) { return p.child.Wait() }
 // another goroutine waits.
 func (p *Process) Signal(s syscall.Signal) error { return p.child.Kill(s) }
 
-// Gone tells the parent that Wait has returned: the pid is free for others,
-// and signals go nowhere.
-func (p *Process) Gone() { p.PID = 0 }
+// PidFD can be read, says poll(2), when the process has ended. It is good
+// until Remove.
+func (p *Process) PidFD() int { return p.child.PidFD }
 
 // Remove gives back what the process held, its cgroup too. It has ended.
 func (p *Process) Remove() {

@@ -124,3 +124,34 @@ func WaitRead(files ...*os.File) ([]bool, error) {
 	}
 	return ready, nil
 }
+
+// Pipe is pipe2(2). Its ends are not known to the runtime's poller: reading
+// blocks a thread.
+func Pipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, named("pipe2", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+// Poll waits until one of fds can be read or has hung up, and reports which.
+// Negative ones are passed over. With wait false it only looks.
+func Poll(wait bool, fds ...int) ([]bool, error) {
+	list := make([]unix.PollFd, len(fds))
+	for i, fd := range fds {
+		list[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	timeout := 0
+	if wait {
+		timeout = -1
+	}
+	if _, err := retryFD(func() (int, error) { return unix.Poll(list, timeout) }); err != nil {
+		return nil, named("poll", err)
+	}
+	ready := make([]bool, len(fds))
+	for i := range list {
+		ready[i] = list[i].Revents != 0
+	}
+	return ready, nil
+}

@@ -103,8 +103,16 @@ func (m Mount) byDescriptor(p Parsed, by *Shift) (int, error) {
 		return -1, err
 	}
 	defer sys.Close(fs)
+	// A detached mount ends with its descriptor, so all are kept until the
+	// overlay has its own.
+	var kept []int
+	defer func() {
+		for _, fd := range kept {
+			sys.Close(fd)
+		}
+	}()
 	give := func(key string, tree int) error {
-		defer sys.Close(tree)
+		kept = append(kept, tree)
 		return sys.FsconfigFD(fs, key, tree)
 	}
 	for _, layer := range m.Lower {
@@ -116,7 +124,7 @@ func (m Mount) byDescriptor(p Parsed, by *Shift) (int, error) {
 			return -1, err
 		}
 	}
-	if err := m.giveUpper(by, give); err != nil {
+	if err := m.giveUpper(by, give, &kept); err != nil {
 		return -1, err
 	}
 	for _, word := range append([]string{"source=overlay"}, p.Data...) {
@@ -149,7 +157,7 @@ func (by *Shift) asRoot(do func() error) error {
 
 // giveUpper hands over upper and work, which have to be on one mount: that of
 // the directory that holds both.
-func (m Mount) giveUpper(by *Shift, give func(key string, tree int) error) error {
+func (m Mount) giveUpper(by *Shift, give func(key string, tree int) error, kept *[]int) error {
 	if m.Upper == "" {
 		return nil
 	}
@@ -157,7 +165,7 @@ func (m Mount) giveUpper(by *Shift, give func(key string, tree int) error) error
 	if err != nil {
 		return err
 	}
-	defer sys.Close(both)
+	*kept = append(*kept, both)
 	for _, d := range []struct{ key, dir string }{{"upperdir", m.Upper}, {"workdir", m.Work}} {
 		fd, err := sys.OpenAt(both, filepath.Base(d.dir), unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
