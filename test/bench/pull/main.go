@@ -86,7 +86,12 @@ func measure(rounds int) error {
 	return nil
 }
 
+// settle is how long what was removed slows down what is made: ext4 without a
+// journal does not reuse an inode for five seconds, and searches past it.
+const settle = 7 * time.Second
+
 func once(c contender) (time.Duration, error) {
+	time.Sleep(settle)
 	syscall.Sync()
 	os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // without it the run is still fair
 	cmd := c.pull()
