@@ -100,7 +100,7 @@ func pullFirst(ctx context.Context, env *Env, image, platform string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"pull", "--status"}
+	args := []string{"pull"}
 	if platform != "" {
 		args = append(args, "--platform", platform)
 	}

@@ -26,6 +26,10 @@ func table() []row {
 	return []row{
 		{"Containers", nil},
 		{"run", runCommand},
+		{"ps", psCommand},
+		{"inspect", inspectCommand},
+		{"container inspect", containerInspectCommand},
+		{"rm", rmCommand},
 
 		{"Images", nil},
 		{"pull", pullCommand},
@@ -33,6 +37,7 @@ func table() []row {
 		{"images", imagesCommand},
 		{"tag", tagCommand},
 		{"rmi", rmiCommand},
+		{"image inspect", imageInspectCommand},
 
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},
@@ -70,6 +75,11 @@ type alias struct{ name, means string }
 // aliases has a row for every alias; what each means stands in table.
 func aliases() []alias {
 	return []alias{
+		{"container run", "run"},
+		{"container ls", "ps"},
+		{"container list", "ps"},
+		{"container ps", "ps"},
+		{"container rm", "rm"},
 		{"-h", "help"},
 		{"--help", "help"},
 		{"image pull", "pull"},

@@ -22,7 +22,6 @@ package engine
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,7 +71,10 @@ func newID() string {
 func (e *Engine) document(id string) string {
 	return filepath.Join(e.Store.Container(id), "config.json")
 }
-func (e *Engine) lockFile(id string) string { return filepath.Join(e.Store.Container(id), "lock") }
+
+// lockFile is the container's directory itself: to lock it makes no file.
+func (e *Engine) lockFile(id string) string { return e.Store.Container(id) }
+
 func (e *Engine) nameFile(name string) string {
 	return filepath.Join(e.Store.Lib, "names", name)
 }
@@ -111,7 +113,7 @@ func randomName(id string) string {
 // write stores the document. One that --rm removes anyway is not worth waiting
 // for the disk.
 func (e *Engine) write(c *Container) error {
-	b, err := json.Marshal(c)
+	b, err := store.Encode(c)
 	if err != nil {
 		return err
 	}
@@ -127,6 +129,8 @@ func (e *Engine) read(id string) (*Container, error) {
 	var c Container
 	err := store.ReadJSON(e.document(id), &c)
 	switch {
+	case fault.KindOf(err) == fault.Invalid:
+		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: err, Hint: "its document is damaged; remove it: kiste rm -f " + short(id)}
 	case err != nil:
 	case c.Schema > Schema:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Unsupported, Err: fmt.Errorf("it has schema %d and this kiste knows %d", c.Schema, Schema), Hint: "use the newer kiste that wrote it"}
@@ -251,6 +255,8 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 		if err := e.kill(c); err != nil {
 			return "", err
 		}
+	case err != nil && e.running(id):
+		return "", &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making or running it, and its document cannot be read")}
 	case err != nil:
 		c = nil
 	}
@@ -330,4 +336,19 @@ func removeGroup(path string) {
 		g.Kill(ctx)
 		g.Remove(ctx)
 	}
+}
+
+// Written is how many bytes the container has written to its root.
+func (e *Engine) Written(id string) int64 {
+	var n int64
+	filepath.WalkDir(filepath.Join(e.Store.Container(id), "upper"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be read is not counted
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n
 }

@@ -190,6 +190,9 @@ func (p *Prepared) claim() error {
 		path string
 		mode fs.FileMode
 	}{{dir, 0o711}, {filepath.Join(dir, "upper"), 0o755}, {filepath.Join(dir, "work"), 0o700}, {filepath.Join(dir, "root"), 0o700}} {
+		if os.Geteuid() == 0 && filepath.Base(d.path) == "root" {
+			continue // a place to mount by path, which root needs not
+		}
 		if err := os.Mkdir(d.path, d.mode); err != nil {
 			return &fault.Error{Op: "create container", On: p.Name, Err: err}
 		}

@@ -193,7 +193,7 @@ func SyncDir(dir string) error {
 
 // WriteJSON is WriteFile of v as JSON. Documents carry their own "schema".
 func WriteJSON(path string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := Encode(v)
 	if err != nil {
 		return &fault.Error{Op: "write", On: path, Kind: fault.Invalid, Err: err}
 	}
@@ -232,7 +232,8 @@ const (
 	lockTry       = 4 // LOCK_NB
 )
 
-// LockFile waits for the lock on path, creating the file where it is missing.
+// LockFile waits for the lock on path, a file or a directory; a missing file is
+// made.
 func LockFile(path string, exclusive bool) (*Lock, error) { return lock(path, exclusive, 0) }
 
 // TryLockFile is LockFile without waiting: fault.Conflict when somebody
@@ -245,7 +246,10 @@ func lock(path string, exclusive bool, how int) (*Lock, error) {
 	} else {
 		how |= lockShared
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
 	if err != nil {
 		return nil, err
 	}
