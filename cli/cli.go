@@ -63,6 +63,9 @@ type Command struct {
 	// Hidden commands are for programs: no help text lists them.
 	Hidden bool
 
+	// Misused is the exit code of wrong usage; 0: as for all, 2.
+	Misused int
+
 	// Raw commands get their words as they are: no option is taken out.
 	Raw bool
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -304,7 +305,7 @@ func argumentNames(s store.Store, c *Command, args int) []string {
 	return nil
 }
 
-func containerNames(s store.Store) []string { return names(s.Containers()) }
+func containerNames(s store.Store) []string { return names(filepath.Join(s.Lib, "names")) }
 
 func imageNames(s store.Store) []string { return names(s.Images()) }
 

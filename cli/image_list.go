@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -73,43 +72,18 @@ func listImages(env *Env, o imagesOptions) error {
 }
 
 func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
-	columns := []string{"Repository", "Tag", "ID", "CreatedSince", "Size"}
-	if o.digests {
-		columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
-	}
-	format, isTable := strings.CutPrefix(o.format, "table ")
-	switch {
-	case o.quiet:
+	if o.quiet {
 		return quietImages(env, all, o)
-	case o.format == "json":
-		for _, e := range all {
-			b, err := json.Marshal(imageFields(e, o.noTrunc))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(env.Out, "%s\n", b)
-		}
-		return nil
-	case o.format != "" && !isTable:
-		return eachFormatted(env, all, o.format, o.noTrunc)
-	case isTable:
-		columns = fieldsOf(format)
 	}
-	rows := [][]string{headings(columns)}
+	l := listing{format: o.format, columns: []string{"Repository", "Tag", "ID", "CreatedSince", "Size"}, heading: imageHeading, fields: imageFieldNames}
+	if o.digests {
+		l.columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
+	}
+	var rows []record
 	for _, e := range all {
-		fields := imageFields(e, o.noTrunc)
-		row := make([]string, len(columns))
-		for i, c := range columns {
-			v, ok := fields.get(c)
-			if !ok {
-				return badField(c)
-			}
-			row[i] = v
-		}
-		rows = append(rows, row)
+		rows = append(rows, imageFields(e, o.noTrunc))
 	}
-	printColumns(env, rows)
-	return nil
+	return l.print(env, rows)
 }
 
 func quietImages(env *Env, all []catalog.Entry, o imagesOptions) error {
@@ -119,17 +93,6 @@ func quietImages(env *Env, all []catalog.Entry, o imagesOptions) error {
 			seen[id] = true
 			fmt.Fprintln(env.Out, id)
 		}
-	}
-	return nil
-}
-
-func eachFormatted(env *Env, all []catalog.Entry, format string, full bool) error {
-	for _, e := range all {
-		line, err := fillFields(format, imageFields(e, full).get)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(env.Out, line)
 	}
 	return nil
 }
@@ -180,60 +143,19 @@ func (r imageRow) get(field string) (string, bool) {
 	return "", false
 }
 
-func headings(columns []string) []string {
-	names := make([]string, len(columns))
-	for i, c := range columns {
-		switch c {
-		case "ID":
-			names[i] = "IMAGE ID"
-		case "CreatedSince":
-			names[i] = "CREATED"
-		case "CreatedAt":
-			names[i] = "CREATED AT"
-		default:
-			names[i] = strings.ToUpper(c)
-		}
+func imageHeading(field string) string {
+	switch field {
+	case "ID":
+		return "IMAGE ID"
+	case "CreatedSince":
+		return "CREATED"
+	case "CreatedAt":
+		return "CREATED AT"
 	}
-	return names
+	return strings.ToUpper(field)
 }
 
-// fillFields replaces {{.Field}} in text by what get gives, and \t and \n by
-// what they stand for.
-func fillFields(text string, get func(string) (string, bool)) (string, error) {
-	var b strings.Builder
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
-	for {
-		before, rest, ok := strings.Cut(text, "{{")
-		b.WriteString(before)
-		if !ok {
-			return b.String(), nil
-		}
-		inner, after, ok := strings.Cut(rest, "}}")
-		name := strings.TrimPrefix(strings.TrimSpace(inner), ".")
-		value, known := get(name)
-		if !ok || !known {
-			return "", badField(strings.TrimSpace(inner))
-		}
-		b.WriteString(value)
-		text = after
-	}
-}
-
-// fieldsOf lists the fields of a table's format.
-func fieldsOf(format string) []string {
-	var names []string
-	for part := range strings.SplitSeq(format, "{{") {
-		if inner, _, ok := strings.Cut(part, "}}"); ok {
-			names = append(names, strings.TrimPrefix(strings.TrimSpace(inner), "."))
-		}
-	}
-	return names
-}
-
-func badField(name string) error {
-	return &fault.Error{Op: "take option", On: "--format", Kind: fault.Invalid, Err: fmt.Errorf("%q is not known", name),
-		Hint: "{{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}}, {{.Platform}}, or json"}
-}
+const imageFieldNames = "{{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}}, {{.Platform}}, or json"
 
 // matchesAll reports whether an image passes all filters.
 func matchesAll(e catalog.Entry, filters []string) (bool, error) {
@@ -284,62 +206,4 @@ func DecimalSize(n int64) string {
 		return text + "B"
 	}
 	return text + units[unit:unit+1] + "B"
-}
-
-// age says how long ago t was, as Docker does.
-func age(t, now time.Time) string {
-	if t.Year() < 1971 {
-		return "N/A"
-	}
-	d := now.Sub(t)
-	days := int(d.Hours() / 24)
-	switch {
-	case d < time.Second:
-		return "Less than a second ago"
-	case d < time.Minute:
-		return some(int(d.Seconds()), "second")
-	case d < 2*time.Minute:
-		return "About a minute ago"
-	case d < time.Hour:
-		return some(int(d.Minutes()), "minute")
-	case d < 90*time.Minute:
-		return "About an hour ago"
-	case d < 48*time.Hour:
-		return some(int(d.Hours()+0.5), "hour")
-	case days < 14:
-		return some(days, "day")
-	case days < 60:
-		return some(days/7, "week")
-	case days < 730:
-		return some(days/30, "month")
-	}
-	return some(days/365, "year")
-}
-
-func some(n int, unit string) string {
-	if n != 1 {
-		unit += "s"
-	}
-	return fmt.Sprintf("%d %s ago", n, unit)
-}
-
-// printColumns prints rows in columns as Docker does: three spaces between.
-func printColumns(env *Env, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, r := range rows {
-		for i, cell := range r {
-			widths[i] = max(widths[i], len(cell))
-		}
-	}
-	for _, r := range rows {
-		var b strings.Builder
-		for i, cell := range r {
-			if i == len(r)-1 {
-				b.WriteString(cell)
-			} else {
-				fmt.Fprintf(&b, "%-*s", widths[i]+3, cell)
-			}
-		}
-		fmt.Fprintln(env.Out, b.String())
-	}
 }

@@ -24,7 +24,7 @@ func runCommand() *Command {
 	var w bundle.Wishes
 	var c runChoices
 	return &Command{
-		Name: "run", Args: "IMAGE [COMMAND [ARG...]]", Min: 1, Max: -1, Rest: true,
+		Name: "run", Args: "IMAGE [COMMAND [ARG...]]", Min: 1, Max: -1, Rest: true, Misused: 125,
 		Short: "run a command in a new container",
 		Long: `IMAGE is a name as Docker has it, or TRANSPORT:PATH: oci:DIR[:TAG],
 oci-archive:FILE, docker-archive:FILE, dir:DIR, rootfs:PATH (a directory is

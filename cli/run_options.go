@@ -86,7 +86,7 @@ func viewOptions(w *bundle.Wishes) []Option {
 		{"--domainname", "NAME", "its NIS domain name", String(&w.Domainname)},
 		{"--read-only", "", "its root file system is read-only", Bool(&w.ReadOnly)},
 		{"-v, --volume", "[SOURCE:]TARGET[:OPTIONS]", "a directory of the host or a volume", mountVar(w, bundle.ParseVolume)},
-		{"--mount", "KEY=VALUE,...", "type=bind|volume|tmpfs|image,source=...,target=...", mountVar(w, bundle.ParseMount)},
+		{"--mount", "KEY=VALUE,...", "a mount: type=bind|volume|tmpfs|image,source=PATH,target=PATH", mountVar(w, bundle.ParseMount)},
 		{"--tmpfs", "TARGET[:OPTIONS]", "a file system in memory", list(&w.Mounts, bundle.ParseTmpfs)},
 		{"--shm-size", "SIZE", "of /dev/shm (64m)", sizeVar(&w.ShmSize)},
 		{"--device", "HOST[:CONTAINER[:rwm]]", "a device of the host", list(&w.Devices, bundle.ParseDevice)},
@@ -117,7 +117,7 @@ func privilegeOptions(w *bundle.Wishes) []Option {
 		{"--cap-add", "CAPABILITY", "add a capability, or ALL", Strings(&w.CapAdd)},
 		{"--cap-drop", "CAPABILITY", "drop a capability, or ALL", Strings(&w.CapDrop)},
 		{"--privileged", "", "all capabilities and devices, nothing masked, no filter", Bool(&w.Privileged)},
-		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, apparmor=PROFILE, label=...",
+		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, apparmor=PROFILE, label=disable",
 			func(s string) error { return bundle.ParseSecurity(&w.Security, s) }},
 	}
 }

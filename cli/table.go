@@ -200,6 +200,8 @@ func dispatch(ctx context.Context, env *Env, args []string) error {
 	switch {
 	case err == errHelp:
 		return printCommand(env.Out, command)
+	case err != nil && command.Misused != 0:
+		return WithCode(command.Misused, err)
 	case err != nil:
 		return err
 	case command.Heavy == "":

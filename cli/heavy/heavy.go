@@ -19,8 +19,9 @@ import (
 // Commands is the table of what kisted can do, for cli.Env's Heavy.
 func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error {
 	return map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error{
-		"pull":   pull,
-		"import": importImage,
-		"gc":     gc,
+		"pull":    pull,
+		"import":  importImage,
+		"gc":      gc,
+		"inspect": inspect,
 	}
 }

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"kiste/engine"
+	"kiste/fault"
+)
+
+// InspectOptions are those of "kiste inspect".
+type InspectOptions struct {
+	Format string // empty: JSON
+	Type   string // "container", "image"; empty: either
+}
+
+func inspectCommand() *Command { return inspectOf("inspect", "NAME...", "") }
+
+func containerInspectCommand() *Command {
+	return inspectOf("container inspect", "CONTAINER...", "container")
+}
+
+func imageInspectCommand() *Command { return inspectOf("image inspect", "IMAGE...", "image") }
+
+// inspectOf is inspect for objects of one kind, or of all.
+func inspectOf(name, args, kind string) *Command {
+	o := &InspectOptions{Type: kind}
+	var size bool
+	c := &Command{
+		Name:  name,
+		Args:  args,
+		Short: "show all about containers and images",
+		Long: `Prints a JSON array as Docker does, with an object for each name. One that is not there is left out, and the exit code is 1.
+
+With --format each is shown as a template says: {{.State.Status}}, {{json .Mounts}}, {{range .Config.Env}}{{println .}}{{end}}.`,
+		Examples: []string{"kiste " + name + " web", "kiste " + name + " --format '{{json .Config}}' web"},
+		Options: []Option{
+			{"-f, --format", "TEMPLATE", `show each as TEMPLATE says, or "json"`, String(&o.Format)},
+			{"-s, --size", "", "for Docker's sake: it changes nothing", Bool(&size)},
+		},
+		Min: 1, Max: -1,
+		Complete: "container",
+		Run: func(ctx context.Context, env *Env, names []string) error {
+			switch {
+			case o.Format == "":
+				return o.printJSON(env, names)
+			case env.Heavy == nil: // a template needs a library that only kisted has
+				return becomeKisted(append([]string{"inspect", "--format=" + o.Format, "--type=" + o.Type, "--"}, names...))
+			}
+			return env.Heavy["inspect"](ctx, env, names, o)
+		},
+	}
+	switch kind {
+	case "container":
+		c.Short = "show all about containers"
+	case "image":
+		c.Short, c.Complete = "show all about images", "image"
+	default:
+		c.Options = append(c.Options, Option{"--type", "container|image", "look among these only", oneOf(&o.Type, "", "container", "image")})
+	}
+	return c
+}
+
+func (o *InspectOptions) printJSON(env *Env, names []string) error {
+	found, err := o.Objects(names)
+	e := json.NewEncoder(env.Out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "    ")
+	if bad := e.Encode(found); bad != nil {
+		return bad
+	}
+	return err
+}
+
+// Objects finds what names stand for, in the form of package inspect. With an
+// error, which names the others, it still gives what it found; never nil.
+func (o *InspectOptions) Objects(names []string) ([]any, error) {
+	found := []any{}
+	e, err := lookIntoStore()
+	if err != nil {
+		return found, err
+	}
+	var bad []error
+	for _, name := range names {
+		v, err := o.object(e, name)
+		if err != nil {
+			bad = append(bad, err)
+		} else {
+			found = append(found, v)
+		}
+	}
+	if len(bad) == 0 {
+		return found, nil
+	}
+	return found, WithCode(1, together(bad))
+}
+
+func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
+	if o.Type != "image" {
+		c, err := e.Find(name)
+		if err == nil {
+			return c.JSON(), nil
+		}
+		if fault.KindOf(err) != fault.NotFound {
+			return nil, err
+		}
+	}
+	if o.Type != "container" {
+		i, err := e.Image(name)
+		if err == nil {
+			return i.JSON(), nil
+		}
+		if fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Invalid || o.Type == "image" && fault.KindOf(err) != fault.NotFound {
+			return nil, err
+		}
+	}
+	what := o.Type
+	if what == "" {
+		what = "object"
+	}
+	return nil, &fault.Error{Op: "inspect", On: name, Kind: fault.NotFound, Err: errors.New(fmt.Sprint("No such ", what, ": ", name)),
+		Hint: `"kiste ps -a" and "kiste images" list what there is`}
+}
