@@ -24,6 +24,36 @@ import (
 // applets are the names by which the image's one program is known.
 var applets = []string{"sh", "true", "false", "ls", "cat", "echo", "id", "sleep", "ps", "mount", "hostname", "kill", "env", "pwd", "dd", "touch", "stat", "head", "tail", "wc", "ip", "sync", "yes", "tty", "stty", "grep", "mkdir", "rm", "chown", "chmod", "date", "printf", "test", "trap"}
 
+// debianCmd makes, once, a Debian by mmdebstrap, and an image of it.
+func debianCmd(t *testing.T) script.Cmd {
+	return command("write an OCI layout with a Debian image", "dir", 1, func(s *script.State, args []string) (string, string, error) {
+		cached, err := debianTar()
+		if err != nil {
+			return "", "", err
+		}
+		return "", "", writeImage(s.Path(args[0]), map[string]string{"arch": "amd64", "cmd": "bash", "layer": cached})
+	})
+}
+
+func debianTar() (string, error) {
+	cached, err := filepath.Abs("../cache/debian.tar")
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(cached); err == nil {
+		return cached, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(cached), 0o755); err != nil {
+		return "", err
+	}
+	defer os.Remove(cached + ".new")
+	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include=procps", "--format=tar", "bookworm", cached+".new").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("mmdebstrap: %w\n%s", err, out)
+	}
+	return cached, os.Rename(cached+".new", cached)
+}
+
 func mkimageCmd() script.Cmd {
 	return command("write an OCI layout with a busybox image", "dir [key=value...]", 1, func(s *script.State, args []string) (string, string, error) {
 		o := map[string]string{"arch": "amd64", "cmd": "sh"}
@@ -37,16 +67,16 @@ func mkimageCmd() script.Cmd {
 
 // writeImage writes the layout: one layer, one config, one manifest, one index.
 func writeImage(dir string, o map[string]string) error {
-	plain, err := layerTar(o)
+	plain, err := layerOf(o)
 	if err != nil {
 		return err
 	}
 	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
+	z, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	z.Write(plain)
 	z.Close()
 
-	process := map[string]any{"Cmd": []string{o["cmd"]}, "Env": []string{"PATH=/bin"}, "WorkingDir": "/", "User": o["user"]}
+	process := map[string]any{"Cmd": []string{o["cmd"]}, "Env": []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "WorkingDir": "/", "User": o["user"]}
 	if e := o["entrypoint"]; e != "" {
 		process["Entrypoint"] = strings.Split(e, ",")
 	}
@@ -99,6 +129,14 @@ func writeImage(dir string, o map[string]string) error {
 func digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
 func blob(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
+
+// layerOf is the tar of the option layer, or else one with busybox.
+func layerOf(o map[string]string) ([]byte, error) {
+	if file := o["layer"]; file != "" {
+		return os.ReadFile(file)
+	}
+	return layerTar(o)
+}
 
 // layerTar is busybox, links by the names of its applets, and the usual files.
 // With bomb=SIZE it has a file of zeros as large.

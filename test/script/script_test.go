@@ -122,6 +122,7 @@ func engine(t *testing.T) *script.Engine {
 		"kiste":    kisteCmd(),
 		"code":     codeCmd(),
 		"need":     needCmd(t),
+		"debian":   debianCmd(t),
 		"mkimage":  mkimageCmd(),
 		"registry": registryCmd(t),
 		"asuser":   asuserCmd(),
