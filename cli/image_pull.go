@@ -79,7 +79,7 @@ func gcCommand() *Command {
 	return &Command{
 		Name:  "gc",
 		Short: "free the space that no image and no container needs",
-		Long:  "Removes layers, blobs and images that no name and no container needs, and what was left by pulls that ended early. It never removes what is in use.",
+		Long:  "Removes layers, blobs and images that no name and no container needs, and what was left by pulls that ended early and by containers whose kiste was killed. It never removes what is in use.",
 		Heavy: "gc",
 	}
 }

@@ -140,6 +140,12 @@ func (e *Engine) read(id string) (*Container, error) {
 	return &c, err
 }
 
+// killed is the exit code of what SIGKILL has ended.
+const killed = 137
+
+// isID reports whether s is a container's id: 64 hexadecimal digits.
+func isID(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
+
 func short(id string) string { return id[:min(12, len(id))] }
 
 // Find gives the container with the name, the id, or the beginning of an id
@@ -187,7 +193,7 @@ func (e *Engine) ids() ([]string, error) {
 	}
 	var ids []string
 	for _, d := range entries {
-		if d.IsDir() && len(d.Name()) == 64 {
+		if d.IsDir() && isID(d.Name()) {
 			ids = append(ids, d.Name())
 		}
 	}
@@ -202,14 +208,14 @@ func (e *Engine) load(id string) (*Container, error) {
 	}
 	if c.State.Status == "running" && !e.running(id) {
 		// Its keeper was killed, and it died with it.
-		c.State.Status, c.State.ExitCode, c.State.PID = "exited", 137, 0
+		c.State.Status, c.State.ExitCode, c.State.PID = "exited", killed, 0
 	}
 	return c, nil
 }
 
 // running reports whether somebody keeps the container.
 func (e *Engine) running(id string) bool {
-	l, err := store.TryLockFile(e.lockFile(id), false)
+	l, err := store.TryLockDir(e.lockFile(id), false)
 	if err == nil {
 		l.Unlock()
 	}
@@ -269,7 +275,7 @@ func (e *Engine) kill(c *Container) error {
 		sys.PidfdSignal(fd, syscall.SIGKILL)
 		sys.Close(fd)
 	}
-	l, err := store.LockFile(e.lockFile(c.ID), true)
+	l, err := store.LockDir(e.lockFile(c.ID), true)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // --rm was faster
 		return nil

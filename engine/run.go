@@ -58,6 +58,8 @@ type Prepared struct {
 	lock *store.Lock
 	o    RunOptions
 	work string // what exists only while it runs
+
+	adding *store.Lock // on the store, shared
 }
 
 // Prepare turns an image and wishes into a container that is created and
@@ -71,8 +73,12 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	c.ID, c.Created, c.Wishes, c.ImageName, c.Driver = newID(), time.Now(), o.Wishes, o.Image, "overlay"
 	c.State.Status = "created"
 	p.work = e.Store.Running(c.ID)
+	if err := p.keepGCOut(); err != nil {
+		return nil, err
+	}
 	lower, err := p.findImage(ctx)
 	if err != nil {
+		p.letGCIn()
 		return nil, err
 	}
 	if err := p.claim(); err != nil {
@@ -84,6 +90,22 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// keepGCOut holds the store until the document names the layers that the
+// container stands on.
+func (p *Prepared) keepGCOut() (err error) {
+	if !p.o.DryRun {
+		p.adding, err = store.LockFile(p.e.lockOfStore(), false)
+	}
+	return err
+}
+
+func (p *Prepared) letGCIn() {
+	if p.adding != nil {
+		p.adding.Unlock()
+		p.adding = nil
+	}
 }
 
 // findImage gives the directories of the image's layers, the topmost first.
@@ -200,7 +222,7 @@ func (p *Prepared) claim() error {
 	if err := os.MkdirAll(p.work, 0o711); err != nil {
 		return &fault.Error{Op: "create container", On: p.Name, Err: err}
 	}
-	lock, err := store.LockFile(p.e.lockFile(p.ID), true)
+	lock, err := store.LockDir(p.e.lockFile(p.ID), true)
 	if err != nil {
 		return err
 	}
@@ -533,7 +555,7 @@ func (p *Prepared) idRange(f *bundle.Facts) error {
 	}
 	var start uint32
 	fmt.Sscanf(p.ID[:4], "%x", &start)
-	dir := filepath.Join(p.e.Store.Run, "ids")
+	dir := p.e.claims()
 	if !p.o.DryRun {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -564,14 +586,16 @@ func (p *Prepared) idRange(f *bundle.Facts) error {
 	return &fault.Error{Op: "find a range of ids", Kind: fault.Unavailable, Err: errors.New("all are taken")}
 }
 
+// claims is the directory of claims on ranges of ids.
+func (e *Engine) claims() string { return filepath.Join(e.Store.Run, "ids") }
+
 // stale reports whether a claim's container is gone.
 func (e *Engine) stale(claim string) bool {
 	id, err := os.Readlink(claim)
 	if err != nil {
 		return false
 	}
-	_, err = os.Lstat(e.Store.Container(id))
-	return errors.Is(err, fs.ErrNotExist)
+	return e.gone(id)
 }
 
 // ownRange maps an ordinary user to root, and its subordinate ids above.
@@ -598,6 +622,7 @@ func (p *Prepared) Discard() {
 	if p.o.DryRun {
 		return
 	}
+	defer p.letGCIn()
 	if p.lock != nil {
 		p.lock.Unlock()
 		p.lock = nil
@@ -634,6 +659,7 @@ func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 		proc.Remove()
 		return nil, err
 	}
+	p.letGCIn()
 	if file := p.Wishes.CIDFile; file != "" {
 		if err := os.WriteFile(file, []byte(p.ID), 0o644); err != nil {
 			p.o.Warn("the id could not be written: " + err.Error())

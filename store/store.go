@@ -240,12 +240,24 @@ func LockFile(path string, exclusive bool) (*Lock, error) { return lock(path, ex
 // else holds the lock.
 func TryLockFile(path string, exclusive bool) (*Lock, error) { return lock(path, exclusive, lockTry) }
 
-func lock(path string, exclusive bool, how int) (*Lock, error) {
-	if exclusive {
-		how |= lockExclusive
-	} else {
-		how |= lockShared
+// LockDir is LockFile of a directory, which has to be there: fs.ErrNotExist.
+func LockDir(path string, exclusive bool) (*Lock, error) { return lockOpen(path, exclusive, 0) }
+
+// TryLockDir is TryLockFile of a directory, which has to be there.
+func TryLockDir(path string, exclusive bool) (*Lock, error) {
+	return lockOpen(path, exclusive, lockTry)
+}
+
+// lockOpen locks what is there.
+func lockOpen(path string, exclusive bool, how int) (*Lock, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
+	return flock(f, exclusive, how)
+}
+
+func lock(path string, exclusive bool, how int) (*Lock, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -253,10 +265,19 @@ func lock(path string, exclusive bool, how int) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	return flock(f, exclusive, how)
+}
+
+func flock(f *os.File, exclusive bool, how int) (*Lock, error) {
+	if exclusive {
+		how |= lockExclusive
+	} else {
+		how |= lockShared
+	}
 	if err := sys.Flock(f, how); err != nil {
 		f.Close()
 		if fault.KindOf(err) == fault.Unavailable {
-			return nil, &fault.Error{Op: "lock", On: path, Kind: fault.Conflict, Err: err}
+			return nil, &fault.Error{Op: "lock", On: f.Name(), Kind: fault.Conflict, Err: err}
 		}
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"kiste/cli"
+	"kiste/engine"
 	"kiste/engine/fetch"
 	"kiste/fault"
 	"kiste/image/layer"
@@ -144,6 +145,13 @@ func openTar(ctx context.Context, env *cli.Env, where string) (io.ReadCloser, er
 func gc(_ context.Context, env *cli.Env, _ []string, _ any) error {
 	where, _, done, err := unpacker(env)
 	if done || err != nil {
+		return err
+	}
+	swept, err := (&engine.Engine{Store: where}).Sweep()
+	for _, id := range swept.Containers {
+		fmt.Fprintf(env.Out, "Removed container: %s\n", id)
+	}
+	if err != nil {
 		return err
 	}
 	f, err := fetch.GC(where)

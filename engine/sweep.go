@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"kiste/fault"
+	"kiste/kernel/cgroup"
+	"kiste/store"
+)
+
+func (e *Engine) lockOfStore() string { return filepath.Join(e.Store.Lib, "lock") }
+
+// Swept is what Sweep took away.
+type Swept struct {
+	Containers []string // IDs: unfinished ones, and those of --rm whose keeper was killed
+	Settled    int      // containers whose end nobody had written down
+	Strays     int      // names, ranges of ids, directories and cgroups of containers that are gone
+}
+
+// Groups of other stores' containers lie beside ours, and are empty for a
+// moment when they are made.
+const groupAge = time.Minute
+
+// Sweep removes what killed keepers have left of containers: directories
+// without a document, containers of --rm, claims on names and ids, runtime
+// directories, empty cgroups. It writes down the end of those that it keeps. A
+// container that somebody holds, and one whose document is damaged, it leaves
+// alone. While anybody makes a container it is fault.Conflict.
+func (e *Engine) Sweep() (Swept, error) { return e.sweep(groupAge) }
+
+func (e *Engine) sweep(age time.Duration) (Swept, error) {
+	var s Swept
+	if err := e.Store.Open(); err != nil {
+		return s, err
+	}
+	lock, err := e.lockAlone()
+	if err != nil {
+		return s, err
+	}
+	defer lock.Unlock()
+	ids, err := e.ids()
+	if err != nil {
+		return s, err
+	}
+	var all []error
+	for _, id := range ids {
+		if err := e.sweepContainer(id, &s); err != nil {
+			all = append(all, err)
+		}
+	}
+	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims()} {
+		s.Strays += removeEach(dir, e.stale)
+	}
+	s.Strays += removeEach(filepath.Dir(e.Store.Running("x")), func(path string) bool { return e.gone(filepath.Base(path)) })
+	s.Strays += e.sweepGroups(age)
+	return s, errors.Join(all...)
+}
+
+// lockAlone waits a moment for those who make containers.
+func (e *Engine) lockAlone() (*store.Lock, error) {
+	const tries, pause = 40, 50 * time.Millisecond
+	for try := 0; ; try++ {
+		l, err := store.TryLockFile(e.lockOfStore(), true)
+		if !errors.Is(err, fault.Conflict) {
+			return l, err
+		}
+		if try == tries {
+			return nil, &fault.Error{Op: "lock store", On: e.Store.Lib, Kind: fault.Conflict, Err: errors.New("somebody adds to it"), Hint: "try again when the pull, the import or the start is done"}
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (e *Engine) sweepContainer(id string, s *Swept) error {
+	held, err := store.TryLockDir(e.lockFile(id), true)
+	if err != nil {
+		return nil // it runs, or is gone by now
+	}
+	defer held.Unlock()
+	c, err := e.read(id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // it never came to life
+		if parent, err := place(); err == nil {
+			removeGroup(parent + "/" + id)
+		}
+		s.Containers = append(s.Containers, id)
+		return e.removeFiles(id, nil, false)
+	case err != nil:
+		return nil // damaged, or a later schema: its owner is told by "kiste ps"
+	case c.Wishes.Remove:
+		s.Containers = append(s.Containers, id)
+		return e.removeFiles(id, c, true)
+	case c.State.Status == "running":
+		s.Settled++
+		return e.settle(c)
+	}
+	return nil
+}
+
+// settle does what the killed keeper of c would have done at its end.
+func (e *Engine) settle(c *Container) error {
+	if c.Cgroup != "" {
+		removeGroup(c.Cgroup)
+	}
+	if c.IDs != "" {
+		os.Remove(c.IDs)
+	}
+	c.State.Status, c.State.ExitCode, c.State.PID = "exited", killed, 0
+	return e.write(c)
+}
+
+// gone reports whether id has no directory.
+func (e *Engine) gone(id string) bool {
+	_, err := os.Lstat(e.Store.Container(id))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// removeEach removes the entries of dir that are to go, and counts them.
+func removeEach(dir string, goes func(path string) bool) int {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, d := range entries {
+		if path := filepath.Join(dir, d.Name()); goes(path) && os.RemoveAll(path) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+func place() (string, error) {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return "", err
+	}
+	return cgroup.Place(l)
+}
+
+// sweepGroups removes empty cgroups of containers that are gone.
+func (e *Engine) sweepGroups(age time.Duration) int {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return 0
+	}
+	parent, err := cgroup.Place(l)
+	if err != nil {
+		return 0
+	}
+	names, err := cgroup.Below(l, parent, age)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, id := range names {
+		if isID(id) && e.gone(id) && removeEmpty(l, parent+"/"+id) {
+			n++
+		}
+	}
+	return n
+}
+
+func removeEmpty(l cgroup.Layout, path string) bool {
+	g, err := cgroup.Open(l, path)
+	if err != nil {
+		return false
+	}
+	ctx, stop := timeout(100 * time.Millisecond)
+	defer stop()
+	return g.Remove(ctx) == nil
+}
