@@ -24,6 +24,8 @@ func (c Call) to(s Slot) Call             { c.Out = s; return c }
 func (c Call) mayFail() Call              { c.OnErr = Ignore; return c }
 func (c Call) mayFailWith(e uintptr) Call { c.OnErr, c.Errno = IgnoreErrno, e; return c }
 
+func (c Call) want(n int) Call { c.Want = n; return c }
+
 // elseSkip passes over the next n calls when c fails.
 func (c Call) elseSkip(n int) Call { c.OnErr, c.Skip = SkipOnErr, n; return c }
 
@@ -88,25 +90,38 @@ func fsmount(fs Slot, attrs uint64) Call {
 // container's by then, so links lead nowhere else; strict refuses any link,
 // for the places that the kernel's own file systems must have
 // (CVE-2019-19921, CVE-2026-41579).
-func openTarget(path string, strict bool) Call {
-	resolve, text := uint64(unix.RESOLVE_NO_MAGICLINKS), "RESOLVE_NO_MAGICLINKS"
+func openTarget(dir Arg, path string, strict bool) Call {
 	if strict {
-		resolve, text = resolve|unix.RESOLVE_NO_SYMLINKS, text+"|RESOLVE_NO_SYMLINKS"
+		return openIn(dir, path, unix.O_PATH, "O_PATH", unix.RESOLVE_NO_SYMLINKS, "|RESOLVE_NO_SYMLINKS")
 	}
-	return call("openat2", unix.SYS_OPENAT2, cwd(), str(path), buf(words(unix.O_PATH|unix.O_CLOEXEC, 0, resolve), "{O_PATH|O_CLOEXEC, "+text+"}"), num(24))
+	return openIn(dir, path, unix.O_PATH, "O_PATH", 0, "")
 }
 
-func mkdir(path string, mode uint64) Call {
-	return call("mkdirat", unix.SYS_MKDIRAT, cwd(), str(path), named(mode, "0"+octal(mode)))
+// openDir opens a directory of the container. Links of procfs are refused:
+// they lead to where our descriptors do (CVE-2024-21626).
+func openDir(path string) Call {
+	return openIn(cwd(), path, unix.O_PATH|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY", 0, "")
+}
+
+func openIn(dir Arg, path string, flags uint64, flagText string, resolve uint64, resolveText string) Call {
+	return call("openat2", unix.SYS_OPENAT2, dir, str(path),
+		buf(words(flags|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|resolve), "{"+flagText+"|O_CLOEXEC, RESOLVE_NO_MAGICLINKS"+resolveText+"}"), num(24))
+}
+
+func mkdir(path string, mode uint64) Call { return mkdirIn(cwd(), path, mode) }
+
+func mkdirIn(dir Arg, name string, mode uint64) Call {
+	return call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), named(mode, "0"+octal(mode)))
 }
 
 func open(path string, flags, mode uint64, text string) Call {
 	return call("openat", unix.SYS_OPENAT, cwd(), str(path), named(flags, text), named(mode, "0"+octal(mode)))
 }
 
-// touch makes an empty file to mount something on.
-func touch(path string) Call {
-	return open(path, unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_WRONLY|unix.O_NOFOLLOW, 0o644, "O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC")
+// touch makes an empty file to mount something on. It opens none: a file that
+// is open for writing keeps its file system from becoming read-only.
+func touch(dir Arg, name string) Call {
+	return call("mknodat", unix.SYS_MKNODAT, dir, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0))
 }
 
 func symlink(target, path string) Call {

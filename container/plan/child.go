@@ -3,12 +3,14 @@ package plan
 import (
 	"fmt"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kiste/internal/stub"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
 	"kiste/kernel/privilege"
@@ -24,22 +26,19 @@ func (c *compiler) settle() {
 			open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, "0"))
 	}
 	c.child("wait for the parent", "", Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox})
+	// Nobody may look into this process while it still has the parent's
+	// memory and descriptors: before it joins anything (CVE-2016-9962).
+	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	for slot, name := range c.p.Slots {
 		if kind, ok := strings.CutSuffix(name, " namespace"); ok {
 			c.child("join the "+name, "linux.namespaces."+kind, call("setns", unix.SYS_SETNS, from(Slot(slot)), num(0)))
 		}
 	}
 	if c.joined["user"] {
-		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, named(c.newFlags()&^unix.CLONE_NEWPID, c.flagText())))
+		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()))
 	}
 	if c.joined["pid"] || c.joined["user"] && c.fresh["pid"] {
-		c.p.Fork2 = true
-		flags := uint64(unix.CLONE_PARENT) | uint64(unix.SIGCHLD)
-		if c.fresh["pid"] {
-			flags |= unix.CLONE_NEWPID
-		}
-		c.child("fork into the pid namespace", "linux.namespaces.pid",
-			Call{Name: "clone", Nr: unix.SYS_CLONE, Args: []Arg{named(flags, "CLONE_PARENT|…"), num(0), num(0), num(0), num(0)}, OnErr: ExitOnOK})
+		c.forkAgain()
 	}
 	if c.fresh["user"] || c.joined["user"] {
 		c.child("be root of the user namespace", "linux.namespaces.user",
@@ -47,9 +46,6 @@ func (c *compiler) settle() {
 			call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
 			call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
 	}
-	// Nobody may look into this process while it still has the parent's
-	// memory and descriptors (CVE-2016-9962).
-	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	if c.fresh["cgroup"] {
 		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
 	}
@@ -64,23 +60,35 @@ func (c *compiler) settle() {
 	}
 }
 
-func (c *compiler) newFlags() uint64 {
-	var flags uint64
-	for kind := range c.fresh {
-		if kind != string(specs.CgroupNamespace) {
-			flags |= cloneFlag[specs.LinuxNamespaceType(kind)]
-		}
+// forkAgain lets a second child, whose parent is the first one's, be the first
+// inside of a pid namespace that was joined, or that has to belong to a user
+// namespace that was joined. Of the two only the first has a pid to open.
+func (c *compiler) forkAgain() {
+	c.p.Fork2 = true
+	pid, probe := c.slot("pid"), c.slot("pid's descriptor")
+	flags, text := uint64(unix.CLONE_PARENT)|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"
+	if c.fresh["pid"] {
+		flags, text = flags|unix.CLONE_NEWPID, text+"|CLONE_NEWPID"
 	}
-	return flags
+	c.child("fork into the pid namespace", "linux.namespaces.pid",
+		call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).to(pid),
+		call("pidfd_open", unix.SYS_PIDFD_OPEN, from(pid), num(0)).to(probe).elseSkip(2),
+		call("write", unix.SYS_WRITE, from(Sock), Arg{Kind: Buf, Bytes: make([]byte, PIDMessage), Slot: pid, Text: "{<pid>}"}, num(PIDMessage)),
+		call("exit_group", unix.SYS_EXIT_GROUP, num(0)))
 }
 
-func (c *compiler) flagText() string {
+// newFlags are those of unshare(2) for what is to belong to the user namespace
+// that was joined, but for the pid namespace.
+func (c *compiler) newFlags() Arg {
+	var flags uint64
 	var names []string
 	for kind := range c.fresh {
-		names = append(names, "CLONE_NEW:"+kind)
+		if flag := cloneFlag[specs.LinuxNamespaceType(kind)]; flag != unix.CLONE_NEWCGROUP && flag != unix.CLONE_NEWPID {
+			flags, names = flags|flag, append(names, "CLONE_NEW"+strings.ToUpper(nsFile(specs.LinuxNamespaceType(kind))))
+		}
 	}
 	slices.Sort(names)
-	return strings.Join(names, "|")
+	return named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))
 }
 
 // fileSystems makes the kernel's own, detached: as long as the host's are to
@@ -165,9 +173,13 @@ func (c *compiler) sysctls() {
 	slices.Sort(names)
 	for _, name := range names {
 		fd := c.slot("sysctl " + name)
-		file := "sys/" + strings.ReplaceAll(name, ".", "/")
+		// Where the host's procfs is used it still lies at its place.
+		dir, file := cwd(), "/proc/sys/"+strings.ReplaceAll(name, ".", "/")
+		if c.proc != 0 {
+			dir, file = from(c.proc), strings.TrimPrefix(file, "/proc/")
+		}
 		c.child("set "+name+" = "+c.spec.Linux.Sysctl[name], "linux.sysctl",
-			call("openat", unix.SYS_OPENAT, from(c.proc), str(file), named(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW|O_CLOEXEC"), num(0)).to(fd),
+			call("openat", unix.SYS_OPENAT, dir, str(file), named(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW|O_CLOEXEC"), num(0)).to(fd),
 			write(fd, c.spec.Linux.Sysctl[name]))
 	}
 }
@@ -236,6 +248,9 @@ func deviceOptions(d specs.LinuxDevice) []string {
 // those that are mounted.
 func (c *compiler) takeDevices() {
 	if !c.hasDev() {
+		if len(c.spec.Linux.MaskedPaths) > 0 {
+			c.child("take /dev/null", "linux.maskedPaths", openTree("/dev/null", false).to(c.slot("device /dev/null")))
+		}
 		return
 	}
 	for _, name := range standardDevices {
@@ -306,10 +321,7 @@ func (c *compiler) attach() {
 	for i, m := range c.spec.Mounts {
 		target := c.slot("target " + m.Destination)
 		strict := slices.Contains([]string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}, m.Type) || m.Destination == "/dev"
-		missing := c.makeTarget(m)
-		calls := []Call{openTarget(m.Destination, strict).to(target).thenSkip(len(missing) + 1)}
-		calls = append(calls, missing...)
-		calls = append(calls, openTarget(m.Destination, strict).to(target), moveOn(c.binds[i], target))
+		calls := append(c.place(target, m.Destination, strict, c.isFile(m)), moveOn(c.binds[i], target))
 		c.child("attach "+m.Destination, "mounts."+m.Destination, calls...)
 		if m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2" {
 			c.hierarchies(m)
@@ -317,19 +329,35 @@ func (c *compiler) attach() {
 	}
 }
 
-// makeTarget are the calls that make a mount point and what is above it.
-func (c *compiler) makeTarget(m specs.Mount) []Call {
-	var calls []Call
-	dirs := strings.Split(strings.Trim(m.Destination, "/"), "/")
-	isFile := m.Type == "bind" && c.f.Kind != nil && c.f.Kind(m.Source) == "file"
-	for i := range dirs {
-		p := "/" + strings.Join(dirs[:i+1], "/")
-		if i == len(dirs)-1 && isFile {
-			return append(calls, touch(p))
-		}
-		calls = append(calls, mkdir(p, 0o755).mayFailWith(uintptr(unix.EEXIST)))
+// isFile reports whether m is a bind of a file. What is not there yet is one
+// that the engine is going to write.
+func (c *compiler) isFile(m specs.Mount) bool {
+	if m.Type != "bind" || c.f.Kind == nil {
+		return false
 	}
-	return calls
+	kind := c.f.Kind(m.Source)
+	return kind == "file" || kind == "" && slices.Contains(m.Options, "bind")
+}
+
+// place are the calls that open a mount point, or make it and what is above it
+// where it is missing: each directory in the one above, opened before, so that
+// no link that the image has or that another container swaps in leads elsewhere
+// (CVE-2024-45310). A file may be mounted on a link that leads nowhere, such as
+// the /etc/resolv.conf of many images.
+func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
+	var missing []Call
+	above := cwd()
+	names := strings.Split(strings.Trim(path.Clean(at), "/"), "/")
+	for i, name := range names {
+		if i == len(names)-1 && file {
+			missing = append(missing, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
+				openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, "O_PATH|O_NOFOLLOW", 0, "").to(target))
+			break
+		}
+		missing = append(missing, mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(above, name, strict).to(target))
+		above = from(target)
+	}
+	return append([]Call{openTarget(cwd(), at, strict).to(target).thenSkip(len(missing))}, missing...)
 }
 
 // hierarchies mounts those of version 1 in which the container has a group of
@@ -362,20 +390,13 @@ func (c *compiler) devices() {
 	if !c.hasDev() {
 		return
 	}
-	names := make([]string, 0, 8)
 	for _, name := range standardDevices {
-		names = append(names, "/dev/"+name)
+		name = "/dev/" + name
+		c.child("attach "+name, "linux.devices", touch(cwd(), name).mayFailWith(uintptr(unix.EEXIST)), moveTo(c.slotOf("device "+name), name))
 	}
 	for _, d := range c.extraDevices() {
-		names = append(names, d.Path)
-	}
-	for _, name := range names {
-		var calls []Call
-		for dir := path.Dir(name); dir != "/dev" && dir != "/"; dir = path.Dir(dir) {
-			calls = append([]Call{mkdir(dir, 0o755).mayFailWith(uintptr(unix.EEXIST))}, calls...)
-		}
-		calls = append(calls, touch(name).mayFailWith(uintptr(unix.EEXIST)), moveTo(c.slotOf("device "+name), name))
-		c.child("attach "+name, "linux.devices", calls...)
+		target := c.slot("target " + d.Path)
+		c.child("attach "+d.Path, "linux.devices", append(c.place(target, d.Path, false, true), moveOn(c.slotOf("device "+d.Path), target))...)
 	}
 	links := []Call{symlink("/proc/self/fd", "/dev/fd"), symlink("/proc/self/fd/0", "/dev/stdin"), symlink("/proc/self/fd/1", "/dev/stdout"),
 		symlink("/proc/self/fd/2", "/dev/stderr"), symlink("/proc/kcore", "/dev/core")}
@@ -385,7 +406,7 @@ func (c *compiler) devices() {
 	c.child("link /dev/fd, stdin, stdout, stderr, core, ptmx", "linux.devices", links...)
 	if c.tty != 0 {
 		console := c.slot("console")
-		c.child("attach the terminal as /dev/console", "process.terminal", openTreeOf(c.tty).to(console), touch("/dev/console"), moveTo(console, "/dev/console"))
+		c.child("attach the terminal as /dev/console", "process.terminal", openTreeOf(c.tty).to(console), touch(cwd(), "/dev/console"), moveTo(console, "/dev/console"))
 	}
 }
 
@@ -448,23 +469,30 @@ func (c *compiler) names() {
 }
 
 // become gives up what the process may not keep, and executes its program.
-func (c *compiler) become() {
+func (c *compiler) become() error {
 	p := c.spec.Process
 	c.workdir(p.Cwd)
+	c.child("keep no descriptors but 0, 1 and 2", "", call("close_range", unix.SYS_CLOSE_RANGE, num(3), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
+	if err := c.trampoline(); err != nil {
+		return err
+	}
 	if !p.NoNewPrivileges {
 		c.filter()
 	}
 	c.landlock()
 	c.identity()
 	if c.o.DieWithParent {
-		c.child("end with the parent", "", prctl("PR_SET_PDEATHSIG", unix.PR_SET_PDEATHSIG, named(uint64(unix.SIGKILL), "SIGKILL")))
+		// A parent that is gone by now has closed its end of the socket.
+		c.child("end with the parent", "", prctl("PR_SET_PDEATHSIG", unix.PR_SET_PDEATHSIG, named(uint64(unix.SIGKILL), "SIGKILL")),
+			call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), named(unix.MSG_DONTWAIT|unix.MSG_PEEK, "MSG_DONTWAIT|MSG_PEEK"), named(0, "NULL"), named(0, "NULL")).
+				want(1).mayFailWith(uintptr(unix.EAGAIN)))
 	}
 	if p.NoNewPrivileges {
 		c.child("gain no privileges by exec", "process.noNewPrivileges", prctl("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS, num(1)))
 		c.filter()
 	}
-	c.child("keep no descriptors but 0, 1 and 2", "", call("close_range", unix.SYS_CLOSE_RANGE, num(3), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
 	c.exec()
+	return nil
 }
 
 // workdir is made where it is missing, as Docker does.
@@ -475,14 +503,8 @@ func (c *compiler) workdir(dir string) {
 	}
 	calls := []Call{call("umask", unix.SYS_UMASK, named(mask, "0"+octal(mask)))}
 	if dir != "/" && dir != "" {
-		at := c.slot("working directory")
-		var missing []Call
-		parts := strings.Split(strings.Trim(dir, "/"), "/")
-		for i := range parts {
-			missing = append(missing, mkdir("/"+strings.Join(parts[:i+1], "/"), 0o755).mayFailWith(uintptr(unix.EEXIST)))
-		}
-		calls = append(calls, open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(at).thenSkip(len(missing)))
-		calls = append(calls, missing...)
+		c.cwd = c.slot("working directory")
+		calls = append(calls, c.place(c.cwd, dir, false, false)...)
 	}
 	c.child("make the working directory "+dir, "process.cwd", calls...)
 }
@@ -559,7 +581,7 @@ func (c *compiler) identity() {
 	c.child(fmt.Sprintf("become user %d, group %d", u.UID, u.GID), "process.user", calls...)
 	// As the user: what it cannot enter, it shall not stand in.
 	if p.Cwd != "" && p.Cwd != "/" {
-		c.child("go to "+p.Cwd, "process.cwd", call("chdir", unix.SYS_CHDIR, str(p.Cwd)))
+		c.child("go to "+p.Cwd, "process.cwd", openDir(p.Cwd).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
 	}
 	inheritable := capsOf(caps.Inheritable)
 	c.child("keep the capabilities "+permitted.String(), "process.capabilities",
@@ -609,12 +631,52 @@ func (c *compiler) exec() {
 			paths = append(paths, path.Join("/", dir, p.Args[0]))
 		}
 	}
-	argv, env := Arg{Kind: Vec, List: p.Args}, Arg{Kind: Vec, List: p.Env, Text: fmt.Sprintf("{%d variables}", len(p.Env))}
-	calls := make([]Call, 0, len(paths)+1)
+	calls := make([]Call, 0, 2*len(paths)+1)
 	for _, file := range paths {
-		x := call("execve", unix.SYS_EXECVE, str(file), argv, env)
-		x.OnErr = Note
-		calls = append(calls, x)
+		calls = append(calls, c.attempt(file)...)
 	}
 	c.child("become "+strings.Join(p.Args, " "), "process.args", append(calls, Call{OnErr: FailNoted})...)
+}
+
+// attempt tries one file.
+func (c *compiler) attempt(file string) []Call {
+	p := c.spec.Process
+	env := Arg{Kind: Vec, List: p.Env, Text: fmt.Sprintf("{%d variables}", len(p.Env))}
+	if c.stub == 0 {
+		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: p.Args}, env)
+		x.OnErr = Note
+		return []Call{x}
+	}
+	may := call("faccessat2", unix.SYS_FACCESSAT2, cwd(), str(file), named(unix.X_OK, "X_OK"), named(unix.AT_EACCESS, "AT_EACCESS"))
+	may.OnErr, may.Skip = Note, 1
+	return []Call{may, call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
+		Arg{Kind: Vec, List: append([]string{file}, p.Args...)}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
+}
+
+// trampoline puts a tiny program of the host's between this process and the
+// container's, where no user namespace keeps the container from writing to the
+// file that /proc/PID/exe leads to: else that would be Kiste's own binary
+// (CVE-2019-5736). It lies in sealed memory, and says on descriptor 3 why it
+// could not become the container's program.
+func (c *compiler) trampoline() error {
+	if c.fresh["user"] || c.joined["user"] {
+		return nil
+	}
+	program, err := stub.Trampoline(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	memory, sock := c.slot("memory"), c.slot("socket above")
+	c.stub = c.slot("trampoline")
+	// Above 3, whatever numbers are free.
+	above := func(s Slot) Call {
+		return call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(10))
+	}
+	seals := uint64(unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE)
+	c.child("keep the host's binary out of reach", "", call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
+		call("write", unix.SYS_WRITE, from(memory), buf(program, "{the trampoline}"), num(uint64(len(program)))).want(len(program)),
+		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
+		above(memory).to(c.stub), above(Sock).to(sock),
+		call("dup3", unix.SYS_DUP3, from(sock), num(3), num(0)))
+	return nil
 }

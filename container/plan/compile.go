@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -60,6 +61,10 @@ type Options struct {
 	// Keyring is the name of a new session keyring; empty: none.
 	Keyring string
 
+	// UIDs and GIDs are the maps of the user namespace that the spec joins
+	// by a path; it has them nowhere.
+	UIDs, GIDs []specs.LinuxIDMapping
+
 	// Target is an empty directory on which a root is mounted by its path
 	// where Facts.Host is false.
 	Target string
@@ -87,7 +92,9 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.devices()
 	c.paths()
 	c.names()
-	c.become()
+	if err := c.become(); err != nil {
+		return nil, err
+	}
 	c.sort()
 	return c.p, nil
 }
@@ -105,6 +112,8 @@ type compiler struct {
 	proc   Slot
 	pts    Slot
 	tty    Slot // the terminal's slave
+	cwd    Slot
+	stub   Slot // the trampoline; 0: none is needed
 	mapped bool // the root is brought id-mapped by the parent
 }
 
@@ -126,6 +135,9 @@ func (c *compiler) check() error {
 		return unsupported("hooks", fault.Unsupported, "")
 	}
 	for _, m := range s.Mounts {
+		if path.Clean(m.Destination) == "/proc" && m.Type != "proc" && (m.Type != "bind" || path.Clean(m.Source) != "/proc") {
+			return unsupported("mounts./proc", fault.Invalid, "only the kernel's own can be there")
+		}
 		a, err := chroot.ParseOptions(m.Options)
 		if err != nil {
 			return unsupported("mounts."+m.Destination, fault.Invalid, err.Error())
@@ -218,16 +230,15 @@ func (c *compiler) namespaces() error {
 		// What is not joined has to belong to the joined user namespace.
 		c.p.Flags = 0
 	}
+	joins = c.enterFirst(joins)
 	slices.Sort(fresh)
 	s := c.step(Parent, "fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces")
 	s.Act = &Act{Kind: ActFork}
-	if c.fresh["user"] {
-		for _, m := range c.spec.Linux.UIDMappings {
-			c.p.UIDs = append(c.p.UIDs, IDMap{m.ContainerID, m.HostID, m.Size})
-		}
-		for _, m := range c.spec.Linux.GIDMappings {
-			c.p.GIDs = append(c.p.GIDs, IDMap{m.ContainerID, m.HostID, m.Size})
-		}
+	switch {
+	case c.joined["user"]:
+		c.p.UIDs, c.p.GIDs = idMaps(c.o.UIDs), idMaps(c.o.GIDs)
+	case c.fresh["user"]:
+		c.p.UIDs, c.p.GIDs = idMaps(c.spec.Linux.UIDMappings), idMaps(c.spec.Linux.GIDMappings)
 		c.late(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
 	}
 	// The user namespace first: it owns the others.
@@ -235,9 +246,44 @@ func (c *compiler) namespaces() error {
 		return boolInt(b.Type == specs.UserNamespace) - boolInt(a.Type == specs.UserNamespace)
 	})
 	for _, ns := range joins {
+		if ns.Type == specs.UserNamespace {
+			c.p.Userns = ns.Path
+		}
 		c.bring(string(ns.Type)+" namespace", "open "+ns.Path, "linux.namespaces."+string(ns.Type), Act{Kind: ActOpen, Path: ns.Path})
 	}
 	return nil
+}
+
+// enterFirst lets the parent's thread enter what a child in a user namespace of
+// its own could not, so that the child is born there. It gives the others.
+func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespace {
+	if !c.fresh["user"] || !c.f.Host {
+		return joins
+	}
+	for _, ns := range joins {
+		c.step(Parent, "enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type)).Act = &Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)}
+		delete(c.joined, string(ns.Type))
+	}
+	return nil
+}
+
+// nsFile is the name of a namespace in /proc/PID/ns.
+func nsFile(t specs.LinuxNamespaceType) string {
+	switch t {
+	case specs.NetworkNamespace:
+		return "net"
+	case specs.MountNamespace:
+		return "mnt"
+	}
+	return string(t)
+}
+
+func idMaps(in []specs.LinuxIDMapping) []IDMap {
+	var out []IDMap
+	for _, m := range in {
+		out = append(out, IDMap{m.ContainerID, m.HostID, m.Size})
+	}
+	return out
 }
 
 func boolInt(b bool) int {

@@ -55,6 +55,7 @@ type ActKind string
 // The acts.
 const (
 	ActCgroup  ActKind = "cgroup"
+	ActEnter   ActKind = "enter"
 	ActFork    ActKind = "fork"
 	ActMapIDs  ActKind = "map ids"
 	ActRlimit  ActKind = "rlimit"
@@ -71,9 +72,9 @@ type Act struct {
 	Cgroup cgroup.Step
 	Mount  chroot.Mount // of ActRoot and ActBind
 	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace
-	Path   string       // of ActOpen: a namespace or a ruleset
+	Path   string       // of ActOpen and ActEnter: a namespace
 	Rlimit privilege.Rlimit
-	Value  string // of ActOOM
+	Value  string // of ActOOM; of ActEnter the kind as in /proc/PID/ns
 	FD     Slot   // where the child finds the descriptor
 }
 
@@ -82,14 +83,15 @@ type IDMap struct{ Inside, Outside, Size uint32 }
 
 // A Plan is everything between a bundle and a process.
 type Plan struct {
-	Flags   uint64 // of clone3(2), without CLONE_INTO_CGROUP
-	UIDs    []IDMap
+	Flags   uint64  // of clone3(2), without CLONE_INTO_CGROUP
+	UIDs    []IDMap // of the user namespace, new or joined; empty: none
 	GIDs    []IDMap
 	Cgroup  string // the cgroup to be born in; those of version 1 the child enters itself
 	Inbox   int    // how many descriptors the parent sends; they are slots 1 to Inbox
 	Slots   []string
-	Console Slot // the master of the terminal, which the child sends; 0: none
-	Fork2   bool // the program is the child's child (a pid namespace was joined)
+	Console Slot   // the master of the terminal, which the child sends; 0: none
+	Userns  string // the path of the user namespace that is joined; empty: none
+	Fork2   bool   // the child forks once more, says the pid (see PIDMessage), and leaves
 	Steps   []Step
 }
 
@@ -110,10 +112,13 @@ type Call struct {
 	OnErr OnErr
 	Errno uintptr // for IgnoreErrno
 
-	// Skip is how many calls to pass over, for SkipOnErr and SkipOnOK.
+	// Skip is how many calls to pass over, for SkipOnErr, Note and SkipOnOK.
 	Skip     int
 	SkipOnOK bool
-	Special  Special
+
+	// Want is the smallest result that is no failure.
+	Want    int
+	Special Special
 }
 
 // OnErr says what a failing call means.
@@ -127,8 +132,15 @@ const (
 	SkipOnErr
 	Note
 	FailNoted
-	ExitOnOK
 )
+
+// PIDMessage is how many bytes the message has in which a child says the pid
+// of the one that it forked, in the first four, as this machine writes numbers.
+const PIDMessage = 5
+
+// ErrnoMessage is how many bytes the message has in which the trampoline says
+// why the program could not be executed: an errno, little-endian.
+const ErrnoMessage = 4
 
 // A Special call has arguments that only package process can make.
 type Special uint8
@@ -209,7 +221,7 @@ func (p *Plan) callText(c Call) string {
 	case Ignore, IgnoreErrno:
 		line += "  (may fail)"
 	case Note:
-		line += "  (else the next)"
+		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
 	case SkipOnErr:
 		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
 	}

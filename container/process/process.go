@@ -13,11 +13,12 @@
 package process
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -40,6 +41,10 @@ type Options struct {
 	// Trace hears of each step as it ends, and how long it took. The child's
 	// steps are heard of as one, when it has become its program.
 	Trace func(step plan.Step, took time.Duration)
+
+	// FailCall replaces the child's call with this number, counted from 1 as
+	// Plan.Calls prints them, by one that fails with ENOSYS. 0: none.
+	FailCall int
 
 	// FailAt makes the parent's step with this number fail, counted from 1,
 	// for the test of undoing. 0: none.
@@ -98,6 +103,8 @@ type run struct {
 	shift   *chroot.Shift
 	console *os.File
 	undo    []func()
+	home    []int // this thread's own namespaces, while it is elsewhere
+	second  bool  // the child is the one that it forked
 	born    time.Time
 }
 
@@ -109,7 +116,7 @@ func (r *run) parent() error {
 		}
 		began := time.Now()
 		err := r.act(s.Act)
-		if r.o.FailAt == i+1 {
+		if err == nil && r.o.FailAt == i+1 {
 			err = errors.New("made to fail")
 		}
 		if err != nil {
@@ -130,8 +137,11 @@ func (r *run) act(a *plan.Act) error {
 			r.undo = append(r.undo, a.Cgroup.Undo)
 		}
 		return err
+	case plan.ActEnter:
+		return r.enter(a)
 	case plan.ActFork:
-		return r.fork()
+		err := r.fork()
+		return errors.Join(err, r.leave())
 	case plan.ActMapIDs:
 		return namespace.WriteMaps(r.child.PID, idMaps(r.plan.UIDs), idMaps(r.plan.GIDs))
 	case plan.ActRlimit:
@@ -194,18 +204,51 @@ func (r *run) mount(a *plan.Act) error {
 		shift = nil
 	}
 	fd, err := a.Mount.Detached(shift)
+	if a.IDMap && errors.Is(err, unix.EINVAL) {
+		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system may be one that cannot be id-mapped: the mount option noidmap takes it as it is"}
+	}
 	return r.send(fd, err)
 }
 
 // usernsPath is the user namespace of the container: the child's, or the one
 // that it is going to join.
 func (r *run) usernsPath() string {
-	for _, s := range r.plan.Steps {
-		if s.Act != nil && s.Act.Kind == plan.ActOpen && strings.HasSuffix(s.Act.Path, "/ns/user") {
-			return s.Act.Path
-		}
+	if r.plan.Userns != "" {
+		return r.plan.Userns
 	}
 	return fmt.Sprintf("/proc/%d/ns/user", r.child.PID)
+}
+
+// enter takes this thread into a namespace for the time of the fork.
+func (r *run) enter(a *plan.Act) error {
+	runtime.LockOSThread()
+	own, err := sys.OpenFile("/proc/thread-self/ns/"+a.Value, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	r.home = append(r.home, own)
+	there, err := sys.OpenFile(a.Path, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(there)
+	return sys.Setns(there, 0)
+}
+
+// leave takes this thread back. Where that fails the thread stays locked, and
+// ends with its goroutine.
+func (r *run) leave() error {
+	var failed error
+	for _, fd := range r.home {
+		err := sys.Setns(fd, 0)
+		sys.Close(fd)
+		if err == nil {
+			runtime.UnlockOSThread()
+		}
+		failed = errors.Join(failed, err)
+	}
+	r.home = nil
+	return failed
 }
 
 // fork compiles the child's calls and starts it.
@@ -216,9 +259,14 @@ func (r *run) fork() error {
 			r.add(-1, 0, sys.Dup(int(f.Fd()), i))
 		}
 	}
+	n := 0
 	for i, s := range r.plan.Steps {
 		for j, c := range s.Calls {
-			r.add(i, j, r.compile(c))
+			compiled := r.compile(c)
+			if n++; n == r.o.FailCall {
+				compiled.Nr = noCall
+			}
+			r.add(i, j, compiled)
 		}
 	}
 	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock}
@@ -237,6 +285,9 @@ func (r *run) fork() error {
 	r.child, r.born = child, time.Now()
 	return nil
 }
+
+// noCall is the number of no system call.
+const noCall = 1 << 20
 
 func (r *run) add(step, index int, c sys.ChildCall) {
 	r.calls, r.origin, r.index = append(r.calls, c), append(r.origin, step), append(r.index, index)
@@ -267,7 +318,7 @@ func (r *run) compile(c plan.Call) sys.ChildCall {
 	case plan.SendConsole:
 		return r.outbox.Send(&r.sock)
 	}
-	out := sys.ChildCall{Nr: c.Nr, OnErr: sys.OnErr(c.OnErr), Errno: syscall.Errno(c.Errno), Skip: int32(c.Skip), SkipOnOK: c.SkipOnOK}
+	out := sys.ChildCall{Nr: c.Nr, OnErr: sys.OnErr(c.OnErr), Errno: syscall.Errno(c.Errno), Skip: int32(c.Skip), SkipOnOK: c.SkipOnOK, Want: int32(c.Want)}
 	if c.Out != 0 {
 		out.Out = r.at(c.Out)
 	}
@@ -299,7 +350,16 @@ func (r *run) hear() error {
 		data, fds, err := r.child.Receive()
 		switch {
 		case err != nil:
+			r.findSecond()
 			return r.explain(err)
+		case len(data) == plan.PIDMessage:
+			if err := r.child.Become(int(binary.NativeEndian.Uint32(data))); err != nil {
+				return err
+			}
+			r.second = true
+			continue
+		case len(data) == plan.ErrnoMessage:
+			return r.explainExec(syscall.Errno(binary.LittleEndian.Uint32(data)))
 		case len(fds) > 0:
 			r.console = os.NewFile(uintptr(fds[0]), "console")
 			continue
@@ -310,6 +370,34 @@ func (r *run) hear() error {
 		r.traceChild()
 		return nil
 	}
+}
+
+// findSecond hears of the second child when that has failed before the first
+// could tell its pid.
+func (r *run) findSecond() {
+	if !r.plan.Fork2 || r.second {
+		return
+	}
+	for {
+		data, fds, err := r.child.Receive()
+		for _, fd := range fds {
+			sys.Close(fd)
+		}
+		switch {
+		case len(data) == plan.PIDMessage:
+			_ = r.child.Become(int(binary.NativeEndian.Uint32(data)))
+			return
+		case err == nil && len(data) == 0, err != nil && !errors.As(err, new(*sys.ChildError)):
+			return
+		}
+	}
+}
+
+// explainExec is for what only the trampoline has seen: the program is there,
+// but cannot be executed.
+func (r *run) explainExec(errno syscall.Errno) error {
+	step := r.plan.Steps[len(r.plan.Steps)-1]
+	return &StepError{Step: step, Call: &step.Calls[len(step.Calls)-1], Err: errno}
 }
 
 func (r *run) traceChild() {
@@ -353,6 +441,7 @@ func (r *run) closeAll() {
 
 // abandon ends the child and takes back what the steps made.
 func (r *run) abandon() {
+	_ = r.leave()
 	r.closeAll()
 	if r.console != nil {
 		r.console.Close()

@@ -21,7 +21,7 @@ type ChildCall struct {
 
 	OnErr    OnErr
 	Errno    syscall.Errno // for IgnoreErrno
-	Skip     int32         // how many calls to pass over: for SkipOnErr, and with SkipOnOK after success
+	Skip     int32         // how many calls to pass over: for SkipOnErr and Note, and with SkipOnOK after success
 	SkipOnOK bool
 	Want     int32 // a smaller result is an error (EPIPE); 0: any will do
 }
@@ -48,9 +48,8 @@ const (
 	Ignore                   // nothing
 	IgnoreErrno              // nothing if the error is Errno, else Fail
 	SkipOnErr                // pass over the next Skip calls
-	Note                     // remember the error for FailNoted, go on
+	Note                     // remember the error for FailNoted, pass over the next Skip calls
 	FailNoted                // no call at all: fail with the error remembered last
-	ExitOnOK                 // a second clone: whoever gets a result above 0 leaves
 )
 
 // raw is a ChildCall without pointers to follow: what the child reads.
@@ -207,8 +206,6 @@ func live(list []raw, sock uintptr) {
 					*c.out = int32(r)
 				}
 				switch {
-				case c.onErr == ExitOnOK && r != 0:
-					syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 				case int32(r) < c.want:
 					errno = unix.EPIPE
 				case c.skipOK:
@@ -228,6 +225,7 @@ func live(list []raw, sock uintptr) {
 			if noted == 0 || noted == unix.ENOENT || noted == unix.ENOTDIR {
 				noted = errno
 			}
+			i += int(c.skip)
 		default:
 			report[0], report[1] = int32(i), int32(errno)
 			syscall.RawSyscall(unix.SYS_WRITE, sock, uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
@@ -317,6 +315,22 @@ func (c *Child) CloseSocket() {
 		c.sock = -1
 	}
 	runtime.KeepAlive(c.keep)
+}
+
+// Become makes c stand for the process pid, which the first one has forked
+// with CLONE_PARENT (see ForkAgain), and waits for the end of that first one.
+func (c *Child) Become(pid int) error {
+	fd, err := PidfdOpen(pid)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Wait(); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	unix.Close(c.PidFD)
+	c.PID, c.PidFD = pid, fd
+	return nil
 }
 
 // Wait waits for the child's end and gives its wait status.
