@@ -283,7 +283,7 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	root := p.root(lower)
 	pl, err := plan.Compile(spec, root, plan.Options{
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
-		DieWithParent: true, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
+		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: true, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 	}, f)
 	p.Plan = pl
 	return err

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -203,11 +204,58 @@ func (r *run) mount(a *plan.Act) error {
 	if !a.IDMap {
 		shift = nil
 	}
-	fd, err := a.Mount.Detached(shift)
+	fd, err := detached(a.Mount, shift)
 	if a.IDMap && errors.Is(err, unix.EINVAL) {
 		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system may be one that cannot be id-mapped: the mount option noidmap takes it as it is"}
 	}
 	return r.send(fd, err)
+}
+
+// detached makes the mount. A bind whose source is below another process's root
+// is taken in that one's mount namespace: the kernel clones no others.
+func detached(m chroot.Mount, shift *chroot.Shift) (int, error) {
+	pid, source, found := rootOf(m.Source)
+	if m.Type != "bind" || !found {
+		return m.Detached(shift)
+	}
+	m.Source = source
+	type result struct {
+		fd  int
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := enterMounts(pid)
+		fd := -1
+		if err == nil {
+			fd, err = m.Detached(shift)
+		}
+		done <- result{fd, err}
+	}()
+	got := <-done
+	return got.fd, got.err
+}
+
+// rootOf splits /proc/PID/root/PATH.
+func rootOf(path string) (pid, rest string, found bool) {
+	pid, found = strings.CutPrefix(path, "/proc/")
+	if found {
+		pid, rest, found = strings.Cut(pid, "/root/")
+	}
+	return pid, "/" + rest, found && strings.Trim(pid, "0123456789") == ""
+}
+
+func enterMounts(pid string) error {
+	if err := sys.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	fd, err := sys.OpenFile("/proc/"+pid+"/ns/mnt", unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(fd)
+	return sys.Setns(fd, unix.CLONE_NEWNS)
 }
 
 // usernsPath is the user namespace of the container: the child's, or the one
