@@ -139,3 +139,5 @@ func prctl(name string, option uint64, args ...Arg) Call {
 	}
 	return call("prctl", unix.SYS_PRCTL, all...)
 }
+
+func umask(mask uint64) Call { return call("umask", unix.SYS_UMASK, named(mask, "0"+octal(mask))) }

@@ -50,6 +50,7 @@ func (c *compiler) settle() {
 		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
 	}
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	c.child("make files with the modes that are asked for", "", umask(0))
 	if !c.fresh["user"] {
 		propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"
 		if p := c.spec.Linux.RootfsPropagation; strings.HasSuffix(p, "slave") || strings.HasSuffix(p, "shared") {
@@ -471,7 +472,7 @@ func (c *compiler) names() {
 // become gives up what the process may not keep, and executes its program.
 func (c *compiler) become() error {
 	p := c.spec.Process
-	c.workdir(p.Cwd)
+	c.umask()
 	c.child("keep no descriptors but 0, 1 and 2", "", call("close_range", unix.SYS_CLOSE_RANGE, num(3), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
 	if err := c.trampoline(); err != nil {
 		return err
@@ -495,18 +496,23 @@ func (c *compiler) become() error {
 	return nil
 }
 
-// workdir is made where it is missing, as Docker does.
-func (c *compiler) workdir(dir string) {
-	mask := uint64(0o022)
+// workdir is made where it is missing, as Docker does, while the root can still
+// be written.
+func (c *compiler) workdir() {
+	dir := path.Clean("/" + c.spec.Process.Cwd)
+	if dir == "/" {
+		return
+	}
+	c.cwd = c.slot("working directory")
+	c.child("make the working directory "+dir, "process.cwd", c.place(c.cwd, dir, false, false)...)
+}
+
+func (c *compiler) umask() {
+	mask, field := uint64(0o022), ""
 	if u := c.spec.Process.User.Umask; u != nil {
-		mask = uint64(*u)
+		mask, field = uint64(*u), "process.user.umask"
 	}
-	calls := []Call{call("umask", unix.SYS_UMASK, named(mask, "0"+octal(mask)))}
-	if dir != "/" && dir != "" {
-		c.cwd = c.slot("working directory")
-		calls = append(calls, c.place(c.cwd, dir, false, false)...)
-	}
-	c.child("make the working directory "+dir, "process.cwd", calls...)
+	c.child("mask 0"+octal(mask)+" of new files' modes", field, umask(mask))
 }
 
 func (c *compiler) filter() {
@@ -580,8 +586,8 @@ func (c *compiler) identity() {
 		prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(0)))
 	c.child(fmt.Sprintf("become user %d, group %d", u.UID, u.GID), "process.user", calls...)
 	// As the user: what it cannot enter, it shall not stand in.
-	if p.Cwd != "" && p.Cwd != "/" {
-		c.child("go to "+p.Cwd, "process.cwd", openDir(p.Cwd).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
+	if c.cwd != 0 {
+		c.child("go to "+p.Cwd, "process.cwd", openDir(path.Clean("/"+p.Cwd)).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
 	}
 	inheritable := capsOf(caps.Inheritable)
 	c.child("keep the capabilities "+permitted.String(), "process.capabilities",

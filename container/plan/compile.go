@@ -90,6 +90,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.attachRoot(root)
 	c.attach()
 	c.devices()
+	c.workdir()
 	c.paths()
 	c.names()
 	if err := c.become(); err != nil {

@@ -221,7 +221,7 @@ func (p *Plan) callText(c Call) string {
 	case Ignore, IgnoreErrno:
 		line += "  (may fail)"
 	case Note:
-		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
+		line += "  (else the next" + alsoSkip(c.Skip) + ")"
 	case SkipOnErr:
 		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
 	}
@@ -229,6 +229,13 @@ func (p *Plan) callText(c Call) string {
 		line += "  (then skip " + strconv.Itoa(c.Skip) + ")"
 	}
 	return line
+}
+
+func alsoSkip(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return " but " + strconv.Itoa(n)
 }
 
 func (p *Plan) slotName(s Slot) string {

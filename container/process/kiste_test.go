@@ -1,0 +1,148 @@
+package process_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kiste/internal/need"
+)
+
+// kiste is the binary under test: what this package is for is what a user gets.
+var kiste string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "kiste-process")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/kiste")
+	build.Dir = "../.."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build kiste: %w\n%s", err, out)
+	}
+	kiste = filepath.Join(dir, "kiste")
+	return m.Run(), nil
+}
+
+// A store is where containers of one test live.
+type storage struct {
+	dir string
+	uid uint32 // who runs kiste; 0: root
+}
+
+// newStorage is an empty one, below a directory that everybody can enter.
+func newStorage(t *testing.T) storage {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kiste-test")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return storage{dir: dir}
+}
+
+func (s storage) env() []string {
+	return append(os.Environ(), "KISTE_LIB="+s.dir+"/lib", "KISTE_RUN="+s.dir+"/run")
+}
+
+// command is kiste with args.
+func (s storage) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(kiste, args...)
+	cmd.Env = s.env()
+	return cmd
+}
+
+// A result is what a run of kiste said.
+type result struct {
+	out, err string
+	code     int
+}
+
+// run runs kiste to its end.
+func (s storage) run(t *testing.T, args ...string) result {
+	t.Helper()
+	return finish(t, s.command(args...))
+}
+
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer limit.Stop()
+	err := cmd.Wait()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{strings.TrimSpace(out.String()), strings.TrimSpace(errs.String()), cmd.ProcessState.ExitCode()}
+}
+
+// sh runs a script in a new container of root, which has to end well.
+func (s storage) sh(t *testing.T, root, script string, options ...string) string {
+	t.Helper()
+	r := s.run(t, append(append([]string{"run", "--rm"}, options...), "rootfs:"+root, "/bin/sh", "-c", script)...)
+	if r.code != 0 {
+		t.Fatalf("run %v: code %d\n%s\n%s", options, r.code, r.out, r.err)
+	}
+	return r.out
+}
+
+// busybox makes a root file system of one program under many names.
+func busybox(t *testing.T) string {
+	t.Helper()
+	need.Program(t, "busybox")
+	root := newStorage(t).dir
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"bin", "etc", "tmp"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields("sh cat ls id echo sleep true mount umount touch mkdir mknod unshare readlink grep head tail kill dd wc stat test ps pwd hostname env setsid chmod ln rm tr seq") {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
