@@ -8,31 +8,31 @@ mkdir "$box/bin"
 cp /payload/bin/busybox "$box/bin/busybox"
 for applet in sh id cat true sleep dd echo ls wc; do ln -s busybox "$box/bin/$applet"; done
 chmod 755 "$box"
-in() { kiste run --rm "$@"; }
+crate() { kiste run --rm "$@"; }
 
 echo "- root inside is nobody outside"
-test "$(in rootfs:"$box" id -u)" = 0
-in rootfs:"$box" cat /proc/self/uid_map | { read -r inside outside size; test "$inside" = 0 && test "$outside" -ge 1000000 && test "$size" = 65536; }
+test "$(crate rootfs:"$box" id -u)" = 0
+crate rootfs:"$box" cat /proc/self/uid_map | { read -r inside outside size; test "$inside" = 0 && test "$outside" -ge 1000000 && test "$size" = 65536; }
 
 echo "- a bind keeps its owners"
 shared=$(mktemp -d)
 chown 1000:1000 "$shared"
-test "$(in -v "$shared":/shared rootfs:"$box" ls -lnd /shared | { read -r _ _ uid _; echo "$uid"; })" = 1000
-in -v "$shared":/shared -u 1000:1000 rootfs:"$box" sh -c 'echo x > /shared/mine'
+test "$(crate -v "$shared":/shared rootfs:"$box" ls -lnd /shared | { read -r _ _ uid _; echo "$uid"; })" = 1000
+crate -v "$shared":/shared -u 1000:1000 rootfs:"$box" sh -c 'echo x > /shared/mine'
 test "$(stat -c %u:%g "$shared/mine")" = 1000:1000
 
 echo "- limits of the unified hierarchy"
-in -m 64m --pids-limit 20 --cpus 0.5 rootfs:"$box" sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max' | {
+crate -m 64m --pids-limit 20 --cpus 0.5 rootfs:"$box" sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max' | {
 	read -r memory; read -r pids; read -r cpu
 	test "$memory" = 67108864 && test "$pids" = 20 && test "$cpu" = "50000 100000"
 }
 code=0
-in -m 16m rootfs:"$box" sh -c 'dd if=/dev/zero of=/dev/shm/big bs=1M count=40' 2> /dev/null || code=$?
+crate -m 16m rootfs:"$box" sh -c 'dd if=/dev/zero of=/dev/shm/big bs=1M count=40' 2> /dev/null || code=$?
 test "$code" = 137
 
 echo "- exit codes"
-code=0; in rootfs:"$box" sh -c 'exit 3' || code=$?; test "$code" = 3
-code=0; in rootfs:"$box" no-such-program 2> /dev/null || code=$?; test "$code" = 127
+code=0; crate rootfs:"$box" sh -c 'exit 3' || code=$?; test "$code" = 3
+code=0; crate rootfs:"$box" no-such-program 2> /dev/null || code=$?; test "$code" = 127
 
 echo "- nothing is left"
 test -z "$(kiste ps -aq)"

@@ -8,16 +8,16 @@ mkdir "$box/bin"
 cp /payload/bin/busybox "$box/bin/busybox"
 for applet in sh id cat true ls; do ln -s busybox "$box/bin/$applet"; done
 chmod 755 "$box"
-in() { kiste run --rm "$@"; }
+crate() { kiste run --rm "$@"; }
 
 echo "- root inside is this user outside"
-test "$(in rootfs:"$box" id -u)" = 0
-in rootfs:"$box" cat /proc/self/uid_map | { read -r inside outside size; test "$inside $outside $size" = "0 1000 1"; }
-in -v "$HOME":/home rootfs:"$box" sh -c 'echo x > /home/mine'
+test "$(crate rootfs:"$box" id -u)" = 0
+crate rootfs:"$box" cat /proc/self/uid_map | { read -r inside outside size; test "$inside $outside $size" = "0 1000 1"; }
+crate -v "$HOME":/home rootfs:"$box" sh -c 'echo x > /home/mine'
 test "$(stat -c %u "$HOME/mine")" = 1000
 
 echo "- limits, in the delegated cgroup"
-test "$(in -m 64m rootfs:"$box" cat /sys/fs/cgroup/memory.max)" = 67108864
+test "$(crate -m 64m rootfs:"$box" cat /sys/fs/cgroup/memory.max)" = 67108864
 
 echo "- nothing is left"
 test -z "$(kiste ps -aq)"
