@@ -68,7 +68,9 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	}
 	p, err := e.Prepare(ctx, engine.RunOptions{
 		Image: image, Wishes: w, DryRun: c.Plan != "",
-		Pull: func(ctx context.Context, image string) error { return pullFirst(ctx, env, image, w.Platform) },
+		Pull: func(ctx context.Context, image string, quiet bool) error {
+			return pullFirst(ctx, env, image, w.Platform, quiet)
+		},
 		Warn: func(s string) { fmt.Fprintln(env.Err, "kiste: note: "+s) },
 	})
 	if err != nil {
@@ -95,7 +97,7 @@ func openEngine(dry bool) (*engine.Engine, error) {
 }
 
 // pullFirst lets kisted pull the image.
-func pullFirst(ctx context.Context, env *Env, image, platform string) error {
+func pullFirst(ctx context.Context, env *Env, image, platform string, quiet bool) error {
 	path, err := Kisted()
 	if err != nil {
 		return err
@@ -104,9 +106,15 @@ func pullFirst(ctx context.Context, env *Env, image, platform string) error {
 	if platform != "" {
 		args = append(args, "--platform", platform)
 	}
+	if quiet {
+		args = append(args, "--quiet")
+	}
 	cmd := exec.CommandContext(ctx, path, append(args, image)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, env.Stderr, env.Stderr
+	cmd.Stderr = env.Stderr
+	if !quiet {
+		cmd.Stdout = env.Stderr
+	}
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {

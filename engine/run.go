@@ -40,8 +40,9 @@ type RunOptions struct {
 	Wishes bundle.Wishes
 
 	// Pull brings an image into the store. It is called when the image is
-	// not there, or the wishes say so. Nil: images are not pulled.
-	Pull func(ctx context.Context, image string) error
+	// not there, when the wishes say so, and for what lies on this host;
+	// quiet when there is little to tell. Nil: images are not pulled.
+	Pull func(ctx context.Context, image string, quiet bool) error
 
 	// Warn hears sentences for the user. Nil: silence.
 	Warn func(string)
@@ -124,23 +125,9 @@ func (p *Prepared) findImage(ctx context.Context) ([]string, error) {
 	case src.Transport == reference.Rootfs && isDir(src.Path):
 		return p.plainRoot(src.Path)
 	}
-	entry, err := catalog.Get(p.e.Store, p.o.Image)
-	missing := errors.Is(err, fault.NotFound)
-	switch {
-	case w.Pull == "never" && missing:
-		return nil, &fault.Error{Op: "find image", On: p.o.Image, Kind: fault.NotFound, Err: errors.New("it is not here, and is not to be pulled"), Hint: "kiste pull " + p.o.Image}
-	case err != nil && !missing:
+	entry, err := p.entry(ctx, src)
+	if err != nil {
 		return nil, err
-	case missing || w.Pull == "always" || !fits(entry, w.Platform):
-		if p.o.Pull == nil {
-			return nil, err
-		}
-		if err := p.o.Pull(ctx, p.o.Image); err != nil {
-			return nil, err
-		}
-		if entry, err = catalog.Get(p.e.Store, p.o.Image); err != nil {
-			return nil, err
-		}
 	}
 	p.ImageID, p.Layers = entry.ID, entry.Layers
 	p.Image = imageConfig(entry.Config)
@@ -153,6 +140,31 @@ func (p *Prepared) findImage(ctx context.Context) ([]string, error) {
 		return []string{mounts[0].Source}, nil
 	}
 	return mounts[0].Lower, nil
+}
+
+// entry finds the image's names and layers, pulled where need be. What lies on
+// this host is always looked at again: it costs little, and may have changed.
+func (p *Prepared) entry(ctx context.Context, src reference.Source) (catalog.Entry, error) {
+	w, name, near := &p.Wishes, p.o.Image, src.Transport != reference.Docker
+	if near || strings.HasPrefix(name, "docker://") {
+		name = catalog.NameOf(src)
+	}
+	entry, err := catalog.Get(p.e.Store, name)
+	missing := errors.Is(err, fault.NotFound)
+	switch {
+	case missing && (w.Pull == "never" || p.o.DryRun || p.o.Pull == nil):
+		return entry, &fault.Error{Op: "find image", On: p.o.Image, Kind: fault.NotFound, Err: errors.New("it is not here, and is not to be pulled"), Hint: "kiste pull " + p.o.Image}
+	case err != nil && !missing:
+		return entry, err
+	case w.Pull == "never" || p.o.DryRun || p.o.Pull == nil:
+		return entry, nil
+	case !missing && w.Pull != "always" && !near && fits(entry, w.Platform):
+		return entry, nil
+	}
+	if err := p.o.Pull(ctx, p.o.Image, near && !missing); err != nil {
+		return entry, err
+	}
+	return catalog.Get(p.e.Store, name)
 }
 
 func fits(e catalog.Entry, platform string) bool {
