@@ -66,8 +66,9 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	if err != nil {
 		return err
 	}
+	rows, columns := sizeOfTerminal(env, w.TTY)
 	p, err := e.Prepare(ctx, engine.RunOptions{
-		Image: image, Wishes: w, DryRun: c.Plan != "",
+		Image: image, Wishes: w, DryRun: c.Plan != "", Rows: rows, Columns: columns,
 		Pull: func(ctx context.Context, image string, quiet bool) error {
 			return pullFirst(ctx, env, image, w.Platform, quiet)
 		},

@@ -36,13 +36,26 @@ func newConsole(env *Env, master *os.File, input bool, keys []byte) *console {
 	if input {
 		c.in = env.In
 	}
+	c.size = terminalOf(env)
+	return c
+}
+
+// terminalOf is the user's terminal, or nil.
+func terminalOf(env *Env) *os.File {
 	for _, f := range []*os.File{env.In, env.Stdout, env.Stderr} {
 		if sys.IsTerminal(f) {
-			c.size = f
-			break
+			return f
 		}
 	}
-	return c
+	return nil
+}
+
+// sizeOfTerminal is the size that the container's terminal is to start with.
+func sizeOfTerminal(env *Env, wanted bool) (rows, columns uint16) {
+	if f := terminalOf(env); wanted && f != nil {
+		rows, columns, _ = sys.WindowSize(f)
+	}
+	return rows, columns
 }
 
 // run returns when the other side has hung up and all its output is written,

@@ -47,6 +47,10 @@ type RunOptions struct {
 	// Warn hears sentences for the user. Nil: silence.
 	Warn func(string)
 
+	// Rows and Columns are the size of the terminal, if it has one. Zero: the
+	// kernel's, none.
+	Rows, Columns uint16
+
 	// DryRun prepares the plan and leaves nothing behind; no powers needed.
 	DryRun bool
 }
@@ -128,6 +132,9 @@ func (p *Prepared) findImage(ctx context.Context) ([]string, error) {
 	entry, err := p.entry(ctx, src)
 	if err != nil {
 		return nil, err
+	}
+	if a := entry.Config.Architecture; a != "" && a != hostArchitecture() && p.Wishes.Platform == "" {
+		p.o.Warn("the image is for " + a + " and this host is " + hostArchitecture())
 	}
 	p.ImageID, p.Layers = entry.ID, entry.Layers
 	p.Image = imageConfig(entry.Config)
@@ -268,6 +275,9 @@ func (p *Prepared) compile(lower []string) error {
 		return err
 	}
 	p.Result = r
+	if p.Wishes.TTY && p.o.Rows > 0 && p.o.Columns > 0 {
+		r.Spec.Process.ConsoleSize = &specs.Box{Height: uint(p.o.Rows), Width: uint(p.o.Columns)}
+	}
 	for _, w := range r.Warnings {
 		p.o.Warn(w)
 	}

@@ -205,6 +205,22 @@ func (c *compiler) openTerminal() {
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)))
+	c.terminalSize()
+}
+
+// terminalSize is set before the program starts, which may ask for it at once.
+func (c *compiler) terminalSize() {
+	size := c.spec.Process.ConsoleSize
+	if size == nil {
+		return
+	}
+	rows, columns := uint16(min(size.Height, 65535)), uint16(min(size.Width, 65535))
+	var b []byte
+	for _, v := range []uint16{rows, columns, 0, 0} { // struct winsize of ioctl_tty(2), little-endian as all we run on
+		b = append(b, byte(v), byte(v>>8))
+	}
+	c.child(fmt.Sprintf("make the terminal %d by %d", columns, rows), "process.consoleSize",
+		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSWINSZ, "TIOCSWINSZ"), buf(b, fmt.Sprintf("{%d, %d}", rows, columns))))
 }
 
 // standardDevices are those that every container has (runtime-spec,
@@ -425,6 +441,7 @@ func (c *compiler) paths() {
 			if empty == 0 {
 				empty = c.fileSystem(specs.Mount{Destination: "masked paths", Source: "tmpfs"}, "tmpfs", chroot.Parsed{
 					Data: []string{"size=0", "nr_inodes=2", "mode=755"}, Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC})
+				c.p.Steps[len(c.p.Steps)-1].Field = "linux.maskedPaths"
 				c.child("mask "+p, "linux.maskedPaths", moveTo(empty, p).mayFailWith(uintptr(unix.ENOENT)))
 				continue
 			}
