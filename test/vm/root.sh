@@ -36,6 +36,6 @@ code=0; crate rootfs:"$box" no-such-program 2> /dev/null || code=$?; test "$code
 
 echo "- nothing is left"
 test -z "$(kiste ps -aq)"
-test -z "$(ls /run/kiste/containers /var/lib/kiste/containers)"
-! ls -d /sys/fs/cgroup/kiste/[0-9a-f]* 2> /dev/null
+test -z "$(find /run/kiste/containers /var/lib/kiste/containers /run/kiste/ids -mindepth 1)"
+test -z "$(find /sys/fs/cgroup/kiste -mindepth 1 -type d -name "[0-9a-f]*" 2> /dev/null)"
 echo done
