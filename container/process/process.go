@@ -39,8 +39,8 @@ type Options struct {
 	// terminal. Nil is this process's own.
 	Files [3]*os.File
 
-	// Trace hears of each step as it ends, and how long it took. The child's
-	// steps are heard of as one, when it has become its program.
+	// Trace hears how long each step took: of the parent's as they end, of
+	// the child's when it has become its program.
 	Trace func(step plan.Step, took time.Duration)
 
 	// FailCall replaces the child's call with this number, counted from 1 as
@@ -104,9 +104,10 @@ type run struct {
 	shift   *chroot.Shift
 	console *os.File
 	undo    []func()
-	home    []int // this thread's own namespaces, while it is elsewhere
-	second  bool  // the child is the one that it forked
-	born    time.Time
+	home    []int         // this thread's own namespaces, while it is elsewhere
+	second  bool          // the child is the one that it forked
+	born    time.Duration // CLOCK_MONOTONIC at the fork
+	clock   *clock
 }
 
 // parent does the parent's steps.
@@ -302,6 +303,13 @@ func (r *run) leave() error {
 // fork compiles the child's calls and starts it.
 func (r *run) fork() error {
 	r.inbox, r.outbox = sys.NewInbox(r.plan.Inbox), sys.NewOutbox()
+	if r.o.Trace != nil {
+		clock, err := newClock(len(r.plan.Steps))
+		if err != nil {
+			return err
+		}
+		r.clock = clock
+	}
 	for i, f := range r.o.Files {
 		if f != nil {
 			r.add(-1, 0, sys.Dup(int(f.Fd()), i))
@@ -316,6 +324,9 @@ func (r *run) fork() error {
 			}
 			r.add(i, j, compiled)
 		}
+		if r.clock != nil && len(s.Calls) > 0 {
+			r.add(-1, 0, r.clock.stamp(i))
+		}
 	}
 	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock}
 	if r.plan.Cgroup != "" {
@@ -326,11 +337,12 @@ func (r *run) fork() error {
 		r.fds = append(r.fds, fd)
 		o.Flags, o.CgroupFD = o.Flags|unix.CLONE_INTO_CGROUP, fd
 	}
+	r.born = sys.Monotonic()
 	child, err := sys.StartChild(r.calls, o)
 	if err != nil {
 		return err
 	}
-	r.child, r.born = child, time.Now()
+	r.child = child
 	return nil
 }
 
@@ -396,16 +408,12 @@ func (r *run) argument(a plan.Arg) sys.ChildArg {
 func (r *run) hear() error {
 	for {
 		data, fds, err := r.child.Receive()
+		if failed := r.follow(); failed != nil {
+			return failed
+		}
 		switch {
 		case err != nil:
-			r.findSecond()
 			return r.explain(err)
-		case len(data) == plan.PIDMessage:
-			if err := r.child.Become(int(binary.NativeEndian.Uint32(data))); err != nil {
-				return err
-			}
-			r.second = true
-			continue
 		case len(data) == plan.ErrnoMessage:
 			return r.explainExec(syscall.Errno(binary.LittleEndian.Uint32(data)))
 		case len(fds) > 0:
@@ -420,22 +428,27 @@ func (r *run) hear() error {
 	}
 }
 
-// findSecond hears of the second child when that has failed before the first
-// could tell its pid.
-func (r *run) findSecond() {
-	if !r.plan.Fork2 || r.second {
-		return
+// follow makes the second child the child, as soon as it is heard of.
+func (r *run) follow() error {
+	if !r.plan.Fork2 || r.second || r.child.Sender == 0 || r.child.Sender == r.child.PID {
+		return nil
 	}
-	for {
+	r.second = true
+	return r.child.Become(r.child.Sender)
+}
+
+// findSecond listens until the second child is heard of, or nobody is left:
+// the first must not be killed before.
+func (r *run) findSecond() {
+	for r.plan.Fork2 && !r.second {
 		data, fds, err := r.child.Receive()
 		for _, fd := range fds {
 			sys.Close(fd)
 		}
-		switch {
-		case len(data) == plan.PIDMessage:
-			_ = r.child.Become(int(binary.NativeEndian.Uint32(data)))
+		if failed := r.follow(); failed != nil {
 			return
-		case err == nil && len(data) == 0, err != nil && !errors.As(err, new(*sys.ChildError)):
+		}
+		if err == nil && len(data) == 0 || err != nil && !errors.As(err, new(*sys.ChildError)) {
 			return
 		}
 	}
@@ -449,8 +462,8 @@ func (r *run) explainExec(errno syscall.Errno) error {
 }
 
 func (r *run) traceChild() {
-	if r.o.Trace != nil {
-		r.o.Trace(plan.Step{Side: plan.Child, Text: "all of the child's steps"}, time.Since(r.born))
+	if r.clock != nil {
+		r.clock.report(r.plan, r.born, r.o.Trace)
 	}
 }
 
@@ -495,6 +508,8 @@ func (r *run) abandon() {
 		r.console.Close()
 	}
 	if r.child != nil {
+		r.child.HangUp()
+		r.findSecond()
 		r.child.Kill(syscall.SIGKILL)
 		r.child.Wait()
 		r.child.Close()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,7 @@ const (
 	SkipOnErr                // pass over the next Skip calls
 	Note                     // remember the error for FailNoted, pass over the next Skip calls
 	FailNoted                // no call at all: fail with the error remembered last
+	SkipOnErrno              // pass over the next Skip calls if the error is Errno, else Fail
 )
 
 // raw is a ChildCall without pointers to follow: what the child reads.
@@ -72,6 +74,11 @@ type raw struct {
 type Child struct {
 	PID   int
 	PidFD int
+
+	// Sender is who sent what Receive gave last: this child, or one that it
+	// forked, as the kernel says.
+	Sender int
+
 	sock  int // our end
 	keep  any // memory that the child's calls point to
 }
@@ -120,6 +127,11 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, named("socketpair", err)
+	}
+	if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+		return nil, named("setsockopt", err)
 	}
 	pidfd := int32(-1)
 	args := cloneArgs{
@@ -218,7 +230,7 @@ func live(list []raw, sock uintptr) {
 		}
 		switch {
 		case c.onErr == Ignore, c.onErr == IgnoreErrno && errno == c.errno:
-		case c.onErr == SkipOnErr:
+		case c.onErr == SkipOnErr, c.onErr == SkipOnErrno && errno == c.errno:
 			i += int(c.skip)
 		case c.onErr == Note:
 			// What is denied says more than what is missing elsewhere.
@@ -278,7 +290,7 @@ func (c *Child) Receive() (data []byte, fds []int, err error) {
 	if err != nil {
 		return nil, nil, named("recvmsg", err)
 	}
-	if fds, err = parseRights(oob[:oobn]); err != nil {
+	if c.Sender, fds, err = parseControl(oob[:oobn]); err != nil {
 		return nil, nil, err
 	}
 	if n == 8 {
@@ -288,24 +300,30 @@ func (c *Child) Receive() (data []byte, fds []int, err error) {
 	return buf[:n], fds, nil
 }
 
-func parseRights(oob []byte) ([]int, error) {
+func parseControl(oob []byte) (sender int, fds []int, err error) {
 	if len(oob) == 0 {
-		return nil, nil
+		return 0, nil, nil
 	}
 	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, named("recvmsg", err)
-	}
-	var fds []int
 	for _, m := range messages {
-		got, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			return nil, named("recvmsg", err)
+		if m.Header.Type == unix.SCM_CREDENTIALS {
+			if who, err := unix.ParseUnixCredentials(&m); err == nil {
+				sender = int(who.Pid)
+			}
+			continue
 		}
+		got, notRights := unix.ParseUnixRights(&m)
 		fds = append(fds, got...)
+		if notRights != nil {
+			err = notRights
+		}
 	}
-	return fds, nil
+	return sender, fds, named("recvmsg", err)
 }
+
+// HangUp lets the child know that no more is sent: one that waits for a message
+// ends. What it sends is still heard.
+func (c *Child) HangUp() { _ = unix.Shutdown(c.sock, unix.SHUT_WR) }
 
 // CloseSocket ends the talk with the child; one that still waits for a
 // message ends.
@@ -368,4 +386,20 @@ func PidfdOpen(pid int) (int, error) {
 // PidfdSignal is pidfd_send_signal(2).
 func PidfdSignal(fd int, sig syscall.Signal) error {
 	return named("pidfd_send_signal", unix.PidfdSendSignal(fd, unix.Signal(sig), nil, 0))
+}
+
+// Shared is memory that a child of StartChild shares with this process.
+func Shared(size int) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	return b, named("mmap", err)
+}
+
+// Unshared gives it back.
+func Unshared(b []byte) { _ = unix.Munmap(b) }
+
+// Monotonic is CLOCK_MONOTONIC of clock_gettime(2).
+func Monotonic() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return time.Duration(t.Nano())
 }
