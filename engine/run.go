@@ -302,7 +302,10 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 		return err
 	}
 	f.Groups = groups
-	root := p.root(lower)
+	root, err := p.root(lower)
+	if err != nil {
+		return err
+	}
 	pl, err := plan.Compile(spec, root, plan.Options{
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: true, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
@@ -323,16 +326,23 @@ func kindOnHost(path string) string {
 }
 
 // root is the mount of the root file system.
-func (p *Prepared) root(lower []string) []chroot.Mount {
+func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 	dir := p.e.Store.Container(p.ID)
 	if p.Wishes.RootFS {
-		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate"}}}
+		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate"}}}, nil
+	}
+	if !p.o.DryRun {
+		points, err := p.e.pointsLayer()
+		if err != nil {
+			return nil, &fault.Error{Op: "make mount points", On: p.e.Store.Lib, Err: err}
+		}
+		lower = append([]string{points}, lower...)
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
 	if os.Geteuid() != 0 {
 		m.Options = []string{"userxattr"}
 	}
-	return []chroot.Mount{m}
+	return []chroot.Mount{m}, nil
 }
 
 // groups are the steps that make the container's cgroup. An ordinary user

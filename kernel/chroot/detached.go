@@ -1,8 +1,10 @@
 package chroot
 
 import (
+	"errors"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -103,29 +105,24 @@ func (m Mount) byDescriptor(p Parsed, by *Shift) (int, error) {
 		return -1, err
 	}
 	defer sys.Close(fs)
-	// A detached mount ends with its descriptor, so all are kept until the
-	// overlay has its own.
-	var kept []int
-	defer func() {
-		for _, fd := range kept {
-			sys.Close(fd)
+	trees := &trees{by: by}
+	defer trees.close()
+	give := func(key, dir string) error {
+		fd, err := trees.open(dir, m.layers())
+		if err != nil {
+			return err
 		}
-	}()
-	give := func(key string, tree int) error {
-		kept = append(kept, tree)
-		return sys.FsconfigFD(fs, key, tree)
+		return sys.FsconfigFD(fs, key, fd)
 	}
 	for _, layer := range m.Lower {
-		tree, err := by.tree(layer)
-		if err != nil {
-			return -1, err
-		}
-		if err := give("lowerdir+", tree); err != nil {
+		if err := give("lowerdir+", layer); err != nil {
 			return -1, err
 		}
 	}
-	if err := m.giveUpper(by, give, &kept); err != nil {
-		return -1, err
+	if m.Upper != "" {
+		if err := errors.Join(give("upperdir", m.Upper), give("workdir", m.Work)); err != nil {
+			return -1, err
+		}
 	}
 	for _, word := range append([]string{"source=overlay"}, p.Data...) {
 		if err := set(fs, word); err != nil {
@@ -155,27 +152,73 @@ func (by *Shift) asRoot(do func() error) error {
 	return do()
 }
 
-// giveUpper hands over upper and work, which have to be on one mount: that of
-// the directory that holds both.
-func (m Mount) giveUpper(by *Shift, give func(key string, tree int) error, kept *[]int) error {
+// layers are all directories of an overlay.
+func (m Mount) layers() []string {
 	if m.Upper == "" {
-		return nil
+		return m.Lower
 	}
-	both, err := by.tree(filepath.Dir(m.Upper))
+	return append(slices.Clip(m.Lower), m.Upper, m.Work)
+}
+
+// trees are detached, shifted mounts, and what was opened in them. A detached
+// mount ends with its descriptor, so all are kept until the overlay has its
+// own. To make and to end one costs 0.1 ms; so there is one for all layers that
+// lie on one file system, of the directory that they have in common.
+type trees struct {
+	by   *Shift
+	base string
+	tree int
+	fds  []int
+}
+
+func (t *trees) open(dir string, all []string) (int, error) {
+	if t.base == "" {
+		t.base, t.tree = commonDir(all), -1
+		if tree, err := t.by.tree(t.base); err == nil {
+			t.tree, t.fds = tree, append(t.fds, tree)
+		}
+	}
+	if t.tree >= 0 && sameDevice(t.base, dir) {
+		rest, _ := filepath.Rel(t.base, dir)
+		fd, err := sys.OpenIn(t.tree, rest, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err == nil {
+			t.fds = append(t.fds, fd)
+			return fd, nil
+		}
+	}
+	fd, err := t.by.tree(dir)
+	if err == nil {
+		t.fds = append(t.fds, fd)
+	}
+	return fd, err
+}
+
+func (t *trees) close() {
+	for _, fd := range t.fds {
+		sys.Close(fd)
+	}
+}
+
+// commonDir is the deepest directory that holds all of dirs.
+func commonDir(dirs []string) string {
+	base := filepath.Dir(dirs[0])
+	for _, dir := range dirs[1:] {
+		for base != "/" && !strings.HasPrefix(dir, base+"/") {
+			base = filepath.Dir(base)
+		}
+	}
+	return base
+}
+
+// sameDevice: nothing else is mounted between the two, or it would not be
+// below the mount of base.
+func sameDevice(base, dir string) bool {
+	a, err := sys.StatAt(unix.AT_FDCWD, base)
 	if err != nil {
-		return err
+		return false
 	}
-	*kept = append(*kept, both)
-	for _, d := range []struct{ key, dir string }{{"upperdir", m.Upper}, {"workdir", m.Work}} {
-		fd, err := sys.OpenAt(both, filepath.Base(d.dir), unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return err
-		}
-		if err := give(d.key, fd); err != nil {
-			return err
-		}
-	}
-	return nil
+	b, err := sys.StatAt(unix.AT_FDCWD, dir)
+	return err == nil && a.Dev == b.Dev
 }
 
 // byPath mounts the overlay in a mount namespace of its own, in which the
