@@ -35,6 +35,11 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
+	// Where there is no Go, in the virtual machine, it is there already.
+	if built := os.Getenv("KISTE_BUILT"); built != "" {
+		kiste = built
+		return m.Run(), nil
+	}
 	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/kiste")
 	build.Dir = "../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

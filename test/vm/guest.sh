@@ -1,7 +1,7 @@
 # guest.sh runs inside the virtual machine, as root, from /payload: every test
 # binary in its own directory, then the scripts as root and as the user ann.
 # It exits with the number of what failed.
-export HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
+export KISTE_BUILT=/payload/bin/kiste HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
 failed=0
 echo "kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
 for dir in /payload/tests/*/; do
