@@ -26,9 +26,6 @@ func (c Call) mayFailWith(e uintptr) Call { c.OnErr, c.Errno = IgnoreErrno, e; r
 
 func (c Call) want(n int) Call { c.Want = n; return c }
 
-// elseSkip passes over the next n calls when c fails.
-func (c Call) elseSkip(n int) Call { c.OnErr, c.Skip = SkipOnErr, n; return c }
-
 // thenSkip passes over the next n calls when c succeeds, and goes on with them
 // when it fails.
 func (c Call) thenSkip(n int) Call { c.OnErr, c.Skip, c.SkipOnOK = Ignore, n, true; return c }

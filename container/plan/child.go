@@ -63,19 +63,18 @@ func (c *compiler) settle() {
 
 // forkAgain lets a second child, whose parent is the first one's, be the first
 // inside of a pid namespace that was joined, or that has to belong to a user
-// namespace that was joined. Of the two only the first has a pid to open.
+// namespace that was joined. It is the one for which clone(2) gives 0.
 func (c *compiler) forkAgain() {
 	c.p.Fork2 = true
-	pid, probe := c.slot("pid"), c.slot("pid's descriptor")
 	flags, text := uint64(unix.CLONE_PARENT)|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"
 	if c.fresh["pid"] {
 		flags, text = flags|unix.CLONE_NEWPID, text+"|CLONE_NEWPID"
 	}
-	c.child("fork into the pid namespace", "linux.namespaces.pid",
-		call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).to(pid),
-		call("pidfd_open", unix.SYS_PIDFD_OPEN, from(pid), num(0)).to(probe).elseSkip(2),
-		call("write", unix.SYS_WRITE, from(Sock), Arg{Kind: Buf, Bytes: make([]byte, PIDMessage), Slot: pid, Text: "{<pid>}"}, num(PIDMessage)),
-		call("exit_group", unix.SYS_EXIT_GROUP, num(0)))
+	clone := call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).want(1)
+	clone.OnErr, clone.Errno, clone.Skip = SkipOnErrno, uintptr(unix.EPIPE), 1
+	c.child("fork into the pid namespace", "linux.namespaces.pid", clone,
+		call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
+		write(Sock, Hello))
 }
 
 // newFlags are those of unshare(2) for what is to belong to the user namespace

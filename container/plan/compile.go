@@ -158,7 +158,7 @@ func unsupported(field string, kind fault.Kind, why string) error {
 
 // step adds one; its pointer is good until the next.
 func (c *compiler) step(side Side, text, field string) *Step {
-	if from, ok := c.o.Origin[field]; ok && from != "" {
+	if from := c.o.Origin[field]; field != "" && from != "" {
 		field += ": " + from
 	}
 	c.p.Steps = append(c.p.Steps, Step{Side: side, Text: text, Field: field})

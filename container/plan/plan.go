@@ -24,6 +24,9 @@ package plan
 import (
 	"strconv"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
@@ -91,7 +94,7 @@ type Plan struct {
 	Slots   []string
 	Console Slot   // the master of the terminal, which the child sends; 0: none
 	Userns  string // the path of the user namespace that is joined; empty: none
-	Fork2   bool   // the child forks once more, says the pid (see PIDMessage), and leaves
+	Fork2   bool   // the child forks once more, and leaves; the second one says Hello
 	Steps   []Step
 }
 
@@ -110,7 +113,7 @@ type Call struct {
 
 	// What a failure means: see sys.ChildCall.
 	OnErr OnErr
-	Errno uintptr // for IgnoreErrno
+	Errno uintptr // for IgnoreErrno and SkipOnErrno
 
 	// Skip is how many calls to pass over, for SkipOnErr, Note and SkipOnOK.
 	Skip     int
@@ -132,11 +135,12 @@ const (
 	SkipOnErr
 	Note
 	FailNoted
+	SkipOnErrno
 )
 
-// PIDMessage is how many bytes the message has in which a child says the pid
-// of the one that it forked, in the first four, as this machine writes numbers.
-const PIDMessage = 5
+// Hello is the message of the second child. Who that is the kernel says
+// (SCM_CREDENTIALS in unix(7)).
+const Hello = "hello"
 
 // ErrnoMessage is how many bytes the message has in which the trampoline says
 // why the program could not be executed: an errno, little-endian.
@@ -218,10 +222,14 @@ func (p *Plan) callText(c Call) string {
 		line += " = " + p.slotName(c.Out)
 	}
 	switch c.OnErr {
-	case Ignore, IgnoreErrno:
+	case Ignore:
 		line += "  (may fail)"
+	case IgnoreErrno:
+		line += "  (may fail with " + unix.ErrnoName(syscall.Errno(c.Errno)) + ")"
 	case Note:
 		line += "  (else the next" + alsoSkip(c.Skip) + ")"
+	case SkipOnErrno:
+		line += "  (of less than " + strconv.Itoa(c.Want) + ": skip " + strconv.Itoa(c.Skip) + ")"
 	case SkipOnErr:
 		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
 	}

@@ -96,7 +96,7 @@ func parsePlan(text string) []line {
 		if !ok {
 			continue
 		}
-		l.may = strings.Contains(s, "(may fail)") || strings.Contains(s, "(else the next)")
+		l.may = strings.Contains(s, "(may fail") || strings.Contains(s, "(else the next)")
 		if m := rule.FindStringSubmatch(s); m != nil {
 			l.skip, _ = strconv.Atoi(m[2])
 			l.onOK, l.may = m[1] == "then skip", true

@@ -79,8 +79,8 @@ type Child struct {
 	// forked, as the kernel says.
 	Sender int
 
-	sock  int // our end
-	keep  any // memory that the child's calls point to
+	sock int // our end
+	keep any // memory that the child's calls point to
 }
 
 // ChildOptions says how to fork.

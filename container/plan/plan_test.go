@@ -1,0 +1,207 @@
+package plan_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+	"kiste/container/plan"
+	"kiste/fault"
+	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
+	"kiste/kernel/privilege"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, []byte(got)) {
+		t.Errorf("differs from %s (go test -update rewrites it):\n%s", file, got)
+	}
+}
+
+var id = strings.Repeat("0123456789abcdef", 4)
+
+// A sample is a command line on a host.
+type sample struct {
+	name   string
+	wishes bundle.Wishes
+	user   bool // an ordinary user
+	v2     bool
+	limits cgroup.Limits
+}
+
+func samples() []sample {
+	host := bundle.Namespace{Kind: bundle.HostNS}
+	other := bundle.Namespace{Kind: bundle.Container, Of: "web"}
+	place := bundle.Namespace{Kind: bundle.Path, Of: "/run/netns/blue"}
+	limits := cgroup.Limits{Memory: cgroup.Memory{Limit: 64 << 20}, Pids: 50, CPU: cgroup.CPU{Quota: 50000, Period: 100000}}
+	umask := uint32(0o077)
+	return []sample{
+		{name: "default"},
+		{name: "terminal", wishes: bundle.Wishes{TTY: true, Interactive: true, User: "1000:1000", Workdir: "/srv/app", Hostname: "box", Domainname: "example.org"}},
+		{name: "privileged", wishes: bundle.Wishes{Privileged: true}},
+		{name: "no_user_namespace", wishes: bundle.Wishes{UserNS: host, PID: host, Umask: &umask}},
+		{name: "user", user: true, wishes: bundle.Wishes{ReadOnly: true, Mounts: []bundle.Mount{{Type: "bind", Source: "/etc/motd", Target: "/motd", ReadOnly: true, Option: "-v"}}}},
+		{name: "join", wishes: bundle.Wishes{Network: other}},
+		{name: "join_pid_without_user_namespace", wishes: bundle.Wishes{UserNS: host, PID: other}},
+		{name: "network_by_path", wishes: bundle.Wishes{Network: place}},
+		{name: "limits_hybrid", limits: limits, wishes: bundle.Wishes{Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}}},
+		{name: "limits_v2", v2: true, limits: limits},
+		{name: "hardened", wishes: bundle.Wishes{ReadOnly: true, CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"}, Security: bundle.Security{NoNewPrivileges: true},
+			Mounts:  []bundle.Mount{{Type: "tmpfs", Target: "/tmp", Option: "--tmpfs"}, {Type: "bind", Source: "/srv/data", Target: "/data/in", Option: "-v"}},
+			Devices: []bundle.Device{{Source: "/dev/fuse", Target: "/dev/fuse", Permissions: "rwm"}}, Sysctl: map[string]string{"net.ipv4.ip_forward": "1"}}},
+	}
+}
+
+func layout(v2 bool) cgroup.Layout {
+	if v2 {
+		return cgroup.Layout{Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup", Root: "/", V2: true, Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"}}}
+	}
+	l := cgroup.Layout{Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup/unified", Root: "/", V2: true}}
+	for _, c := range []string{"cpu", "memory", "pids"} {
+		l.V1 = append(l.V1, cgroup.Hierarchy{Mount: "/sys/fs/cgroup/" + c, Root: "/", Controllers: []string{c}})
+	}
+	return l
+}
+
+// kinds are the files of a host.
+func kinds(path string) string {
+	switch path {
+	case "/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/etc/motd":
+		return "file"
+	case "/proc/acpi", "/sys/firmware", "/proc/bus", "/proc/sys", "/srv/data":
+		return "dir"
+	}
+	return ""
+}
+
+// bundled is what package plan gets.
+func bundled(t *testing.T, s sample) (*specs.Spec, []chroot.Mount, plan.Options, plan.Facts) {
+	t.Helper()
+	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1 << 30, Size: 65536}}
+	f := bundle.Facts{ID: id, Root: !s.user, UserNS: true, IDMapped: !s.user, UIDs: maps, GIDs: maps, HostName: "here", UID: 1000, GID: 1000,
+		Device: func(path string) ([]specs.LinuxDevice, error) {
+			return []specs.LinuxDevice{{Path: path, Type: "c", Major: 10, Minor: 229}}, nil
+		}}
+	r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"sh"}, Env: []string{"PATH=/usr/bin:/bin"}}, s.wishes, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range r.Files {
+		m := &r.Spec.Mounts[file.Index]
+		m.Type, m.Source = "bind", "/run/kiste/containers/"+id+"/"+filepath.Base(file.Path)
+	}
+	for _, j := range r.Joins {
+		r.Spec.Linux.Namespaces[j.Index].Path = "/proc/4711/ns/" + string(r.Spec.Linux.Namespaces[j.Index].Type)
+	}
+	root := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{"/lib/kiste/l/2/d", "/lib/kiste/l/1/d"},
+		Upper: "/lib/kiste/c/upper", Work: "/lib/kiste/c/work"}
+	if s.user {
+		root.Options = []string{"userxattr"}
+	}
+	groups, err := cgroup.Compile(layout(s.v2), "/kiste/"+id, s.limits, cgroup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.user {
+		groups = nil
+	}
+	return r.Spec, []chroot.Mount{root},
+		plan.Options{Origin: r.Origin, Search: r.SearchPath, DieWithParent: true, Keyring: "_ses.kiste", UIDs: maps, GIDs: maps, Target: "/lib/kiste/c/root",
+			Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 3)}},
+		plan.Facts{Host: !s.user, Cgroup: layout(s.v2), Groups: groups, Landlock: 6, LastCap: 40, Kind: kinds}
+}
+
+func TestPlansAsStepsAndCalls(t *testing.T) {
+	for _, s := range samples() {
+		t.Run(s.name, func(t *testing.T) {
+			spec, root, o, f := bundled(t, s)
+			p, err := plan.Compile(spec, root, o, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, s.name+".plan", p.String())
+			golden(t, s.name+".calls", p.Calls())
+		})
+	}
+}
+
+// The same spec gives the same plan, and is as it was afterwards.
+func TestCompileIsPure(t *testing.T) {
+	for _, s := range samples() {
+		t.Run(s.name, func(t *testing.T) {
+			spec, root, o, f := bundled(t, s)
+			same, _, _, _ := bundled(t, s)
+			first, err := plan.Compile(spec, root, o, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(spec, same) {
+				t.Error("Compile changed the spec")
+			}
+			for range 5 {
+				again, err := plan.Compile(spec, root, o, f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(first, again) {
+					t.Fatal("two plans of one spec differ")
+				}
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeCarriedOutIsNamed(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*specs.Spec)
+		kind   fault.Kind
+		field  string
+	}{
+		{"no program", func(s *specs.Spec) { s.Process.Args = nil }, fault.Invalid, "process.args"},
+		{"no mount namespace", func(s *specs.Spec) { s.Linux.Namespaces = nil }, fault.Invalid, "linux.namespaces"},
+		{"something else as procfs", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: "/tmp", Destination: "/proc/."})
+		}, fault.Invalid, "mounts./proc"},
+		{"hooks", func(s *specs.Spec) { s.Hooks = &specs.Hooks{} }, fault.Unsupported, "hooks"},
+		{"a label", func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, fault.Unsupported, "process.selinuxLabel"},
+		{"a time namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
+		}, fault.Unsupported, "linux.namespaces.time"},
+		{"an unknown limit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOSUCH"}} }, fault.Invalid, "process.rlimits"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			spec, root, o, f := bundled(t, samples()[0])
+			tt.change(spec)
+			_, err := plan.Compile(spec, root, o, f)
+			var e *fault.Error
+			if !errors.As(err, &e) || e.Kind != tt.kind || e.On != tt.field {
+				t.Errorf("Compile: %v; want %q refused as %q", err, tt.field, tt.kind)
+			}
+		})
+	}
+}

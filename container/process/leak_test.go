@@ -1,0 +1,200 @@
+package process_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/host"
+	"kiste/internal/need"
+	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
+	"kiste/kernel/privilege"
+)
+
+// A setting is a plan of this host with the directories that it needs.
+type setting struct {
+	dir  string // upper, work, and the files
+	root string
+	id   string
+}
+
+func newSetting(t *testing.T) setting {
+	t.Helper()
+	s := setting{dir: newStorage(t).dir, root: busybox(t), id: fmt.Sprintf("%064x", os.Getpid())}
+	for _, name := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(s.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func kindOnHost(path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return ""
+	case info.IsDir():
+		return "dir"
+	}
+	return "file"
+}
+
+// compile makes the plan of w. What joins other containers joins pid.
+func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
+	t.Helper()
+	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1<<30 + 1<<29, Size: 65536}}
+	held, err := privilege.Held()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"/bin/sleep", "100"}}, w,
+		bundle.Facts{ID: s.id, Root: true, UserNS: true, IDMapped: true, UIDs: maps, GIDs: maps, Capabilities: held.Names()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Files {
+		m := &r.Spec.Mounts[f.Index]
+		m.Type, m.Source = "bind", filepath.Join(s.dir, filepath.Base(f.Path))
+		if err := os.WriteFile(m.Source, f.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, j := range r.Joins {
+		ns := &r.Spec.Linux.Namespaces[j.Index]
+		ns.Path = fmt.Sprintf("/proc/%d/ns/%s", pid, map[specs.LinuxNamespaceType]string{"network": "net", "pid": "pid", "user": "user", "ipc": "ipc"}[ns.Type])
+	}
+	layout, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := cgroup.Place(layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := cgroup.Compile(layout, parent+"/"+s.id, cgroup.Limits{Pids: 20}, cgroup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter, err := privilege.DefaultFilter(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Compile(r.Spec, []chroot.Mount{{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{s.root}, Upper: s.dir + "/upper", Work: s.dir + "/work"}},
+		plan.Options{Search: r.SearchPath, Filter: filter, DieWithParent: true, UIDs: maps, GIDs: maps},
+		plan.Facts{Host: true, Cgroup: layout, Groups: groups, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Kind: kindOnHost})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// tryStart starts p and, should that go well, ends it.
+func tryStart(p *plan.Plan, o process.Options) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	o.Files = [3]*os.File{null, null, null}
+	proc, err := process.Start(p, o)
+	if err != nil {
+		return err
+	}
+	defer proc.Remove()
+	if err := proc.Signal(9); err != nil {
+		return err
+	}
+	_, err = proc.Wait()
+	return err
+}
+
+// Whatever step fails, on either side, nothing stays: no mount, cgroup,
+// process, link or descriptor, and the host's directories are as before.
+func TestNothingStaysWhateverStepFails(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t, "/run/netns")
+	s := newSetting(t)
+	other := bundle.Namespace{Kind: bundle.Container, Of: "base"}
+	base, end := s.sleeper(t)
+	defer end()
+	for _, tt := range []struct {
+		name   string
+		wishes bundle.Wishes
+	}{
+		{"default", bundle.Wishes{TTY: true, Workdir: "/a/b", Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}}}},
+		{"privileged", bundle.Wishes{Privileged: true}},
+		{"in the namespaces of another", bundle.Wishes{Network: other}},
+		{"in the pid namespace of another", bundle.Wishes{PID: other}},
+		{"in a network by path", bundle.Wishes{Network: bundle.Namespace{Kind: bundle.Path, Of: "/proc/self/ns/net"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := s.compile(t, tt.wishes, base)
+			if err := tryStart(p, process.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			calls := 0
+			for i, step := range p.Steps {
+				calls += len(step.Calls)
+				if step.Side != plan.Parent {
+					continue
+				}
+				t.Run(fmt.Sprintf("parent %d", i+1), func(t *testing.T) {
+					need.Clean(t, s.root, s.dir+"/work")
+					err := tryStart(p, process.Options{FailAt: i + 1})
+					if err == nil || !strings.Contains(err.Error(), step.Text) {
+						t.Errorf("Start: %v; want %q to fail", err, step.Text)
+					}
+				})
+			}
+			for n := 1; n <= calls; n++ {
+				t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
+					need.Clean(t, s.root, s.dir+"/work")
+					// A call that may fail changes nothing.
+					_ = tryStart(p, process.Options{FailCall: n})
+				})
+			}
+		})
+	}
+}
+
+// sleeper is a running container to join.
+func (s setting) sleeper(t *testing.T) (pid int, end func()) {
+	t.Helper()
+	other := setting{dir: newStorage(t).dir, root: s.root, id: fmt.Sprintf("%064x", os.Getpid()+1<<24)}
+	for _, name := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(other.dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := other.compile(t, bundle.Wishes{}, 0)
+	runtime.LockOSThread()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc, err := process.Start(p, process.Options{Files: [3]*os.File{null, null, null}})
+	null.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proc.PID, func() {
+		_ = proc.Signal(9)
+		if _, err := proc.Wait(); err != nil {
+			t.Error(err)
+		}
+		proc.Remove()
+		runtime.UnlockOSThread()
+	}
+}
