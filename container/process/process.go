@@ -551,6 +551,24 @@ func device(m chroot.Mount, p *plan.Plan) (int, error) {
 		return -1, err
 	}
 	defer sys.Close(tmp)
+	if err := makeNode(tmp, m, p); err != nil {
+		return -1, err
+	}
+	fd, err := sys.OpenTree(tmp, "device", unix.OPEN_TREE_CLONE)
+	if !errors.Is(err, syscall.EINVAL) {
+		return fd, err
+	}
+	// A kernel that clones only what is mounted.
+	return chroot.Privately(func() (int, error) {
+		const at = "/proc"
+		if err := sys.MoveMount(tmp, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return -1, err
+		}
+		return sys.OpenTree(unix.AT_FDCWD, at+"/device", unix.OPEN_TREE_CLONE)
+	})
+}
+
+func makeNode(dir int, m chroot.Mount, p *plan.Plan) error {
 	var kind string
 	var major, minor, mode, uid, gid uint32
 	fmt.Sscanf(m.Source, "%s %d:%d", &kind, &major, &minor)
@@ -560,16 +578,13 @@ func device(m chroot.Mount, p *plan.Plan) (int, error) {
 		fmt.Sscanf(o, "gid=%d", &gid)
 	}
 	types := map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
-	if err := sys.MknodAt(tmp, "device", types[kind]|mode, sys.MakeDevice(major, minor)); err != nil {
-		return -1, err
+	if err := sys.MknodAt(dir, "device", types[kind]|mode, sys.MakeDevice(major, minor)); err != nil {
+		return err
 	}
-	if err := sys.ChmodAt(tmp, "device", mode); err != nil {
-		return -1, err
+	if err := sys.ChmodAt(dir, "device", mode); err != nil {
+		return err
 	}
-	if err := sys.ChownAt(tmp, "device", outside(p.UIDs, uid), outside(p.GIDs, gid)); err != nil {
-		return -1, err
-	}
-	return sys.OpenTree(tmp, "device", unix.OPEN_TREE_CLONE)
+	return sys.ChownAt(dir, "device", outside(p.UIDs, uid), outside(p.GIDs, gid))
 }
 
 // outside is the id on the host of one in the container.

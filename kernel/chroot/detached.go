@@ -41,6 +41,11 @@ func (m Mount) Detached(by *Shift) (int, error) {
 		}
 	default:
 		tree, err = m.tree(p)
+		if err == nil && p.Propagation == 0 {
+			// A clone of a shared mount is its peer: what is mounted on
+			// it would be mounted on the host too.
+			p.Propagation, p.PropagationRec = unix.MS_PRIVATE, true
+		}
 		if err == nil && by != nil {
 			err = by.shift(tree, p.IDMap == "ridmap")
 		}
@@ -223,8 +228,15 @@ func sameDevice(base, dir string) bool {
 
 // byPath mounts the overlay in a mount namespace of its own, in which the
 // shifted layers lie over the ones that they are made of, and takes the
-// overlay out of it. The namespace ends with the thread.
+// overlay out of it.
 func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
+	return Privately(func() (int, error) { return m.byPathHere(p, by) })
+}
+
+// Privately lets do make a detached mount in a mount namespace of its own,
+// which ends with do. Kernels before 6.15 clone only what is mounted somewhere.
+// Needs CAP_SYS_ADMIN.
+func Privately(do func() (int, error)) (int, error) {
 	type result struct {
 		tree int
 		err  error
@@ -232,7 +244,14 @@ func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		tree, err := m.byPathHere(p, by)
+		err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+		if err == nil {
+			err = sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		tree := -1
+		if err == nil {
+			tree, err = do()
+		}
 		done <- result{tree, err}
 	}()
 	r := <-done
@@ -240,12 +259,6 @@ func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
 }
 
 func (m Mount) byPathHere(p Parsed, by *Shift) (int, error) {
-	if err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return -1, err
-	}
-	if err := sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return -1, err
-	}
 	cover := m.Lower
 	if m.Upper != "" {
 		cover = append(append([]string(nil), m.Lower...), filepath.Dir(m.Upper))
