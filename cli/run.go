@@ -16,6 +16,7 @@ import (
 	"kiste/container/process"
 	"kiste/engine"
 	"kiste/fault"
+	"kiste/host"
 	"kiste/internal/sys"
 	"kiste/store"
 )
@@ -289,12 +290,11 @@ func helloCommand() *Command {
 		Name: "hello", Short: "tell what this process sees: the command of embedded:hello",
 		Run: func(_ context.Context, env *Env, _ []string) error {
 			name, _ := os.Hostname()
-			maps, _ := os.ReadFile("/proc/self/uid_map")
 			fmt.Fprintf(env.Out, "Hello from a container!\n\n"+
 				"  I am process %d, user %d, on a host named %s.\n"+
 				"  My users on the real host are %s.\n\n"+
 				"Kiste made me by a plan that you can read:\n\n  kiste run --plan embedded:hello\n",
-				os.Getpid(), os.Getuid(), name, wordsOfMap(string(maps)))
+				os.Getpid(), os.Getuid(), name, wordsOfMap(host.UserMap()))
 			return nil
 		},
 	}

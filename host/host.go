@@ -32,3 +32,10 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// UserMap is this process's map of users, as in user_namespaces(7); empty where
+// it is not to be seen.
+func UserMap() string {
+	b, _ := os.ReadFile("/proc/self/uid_map")
+	return string(b)
+}
