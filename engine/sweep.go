@@ -162,6 +162,7 @@ func (e *Engine) sweepGroups(age time.Duration) int {
 			n++
 		}
 	}
+	cgroup.Tidy(l, parent)
 	return n
 }
 

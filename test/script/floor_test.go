@@ -30,7 +30,8 @@ func floor(t *testing.T) []string {
 		all = append(all, "link "+l.Name())
 	}
 	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path, "kiste") {
+		// the parent of all containers' groups stays, as system.slice does
+		if err == nil && d.IsDir() && strings.Contains(path, "kiste") && d.Name() != "kiste" {
 			all = append(all, "cgroup "+path)
 		}
 		return nil

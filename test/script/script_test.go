@@ -125,6 +125,7 @@ func engine(t *testing.T) *script.Engine {
 		"debian":   debianCmd(t),
 		"mkimage":  mkimageCmd(),
 		"registry": registryCmd(t),
+		"cutoff":   cutoffCmd(t),
 		"asuser":   asuserCmd(),
 		"pty":      ptyCmd(),
 		"kill9":    kill9Cmd(),
