@@ -234,7 +234,10 @@ func (s *streams) close() {
 func (s *streams) attend(env *Env, proc *process.Process, keys []byte) error {
 	defer s.close()
 	if s.tty {
-		_, err := newConsole(env, proc.Console, s.input, keys).run()
+		detached, err := newConsole(env, proc.Console, s.input, keys).run()
+		if detached {
+			fmt.Fprintln(env.Err, "\nkiste: note: detached from its terminal; it ends when this kiste does")
+		}
 		return err
 	}
 	if s.ours[0] != nil {

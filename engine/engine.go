@@ -32,6 +32,7 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/container/bundle"
 	"kiste/engine/inspect"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -134,10 +135,19 @@ func (e *Engine) read(id string) (*Container, error) {
 	case err != nil:
 	case c.Schema > Schema:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Unsupported, Err: fmt.Errorf("it has schema %d and this kiste knows %d", c.Schema, Schema), Hint: "use the newer kiste that wrote it"}
-	case c.ID != id || c.Result == nil || c.Result.Spec == nil || c.Result.Spec.Process == nil || len(c.Result.Spec.Process.Args) == 0:
+	case c.ID != id || !whole(c.Result):
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: errors.New("its document is damaged"), Hint: "remove it: kiste rm -f " + short(id)}
 	}
 	return &c, err
+}
+
+// whole reports whether r has what all who read it take for granted.
+func whole(r *bundle.Result) bool {
+	if r == nil || r.Spec == nil {
+		return false
+	}
+	p, l := r.Spec.Process, r.Spec.Linux
+	return p != nil && len(p.Args) > 0 && l != nil && l.Resources != nil
 }
 
 // killed is the exit code of what SIGKILL has ended.

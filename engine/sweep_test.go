@@ -1,0 +1,208 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/bundle"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/store"
+)
+
+func open(t *testing.T) *Engine {
+	t.Helper()
+	dir := t.TempDir()
+	e, err := Open(store.Store{Lib: dir + "/lib", Run: dir + "/run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{e.Store.Containers(), filepath.Dir(e.nameFile("x")), e.claims(), filepath.Dir(e.Store.Running("x"))} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e
+}
+
+// put stores a container as its keeper would have left it.
+func put(t *testing.T, e *Engine, digit, name, status string, remove bool) string {
+	t.Helper()
+	id := strings.Repeat(digit, 64)
+	c := &Container{Schema: Schema, Container: inspect.Container{
+		ID: id, Name: name, Created: time.Unix(1e9, 0), State: inspect.State{Status: status}, Wishes: bundle.Wishes{Remove: remove},
+		Result: &bundle.Result{Spec: &specs.Spec{Process: &specs.Process{Args: []string{"sh"}}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}},
+	}}
+	for _, d := range []string{e.Store.Container(id), e.Store.Running(id)} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.write(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.claimName(name, id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestSweepTakesWhatNobodyKeeps(t *testing.T) {
+	e := open(t)
+	ended := put(t, e, "1", "ended", "exited", false)
+	unseen := put(t, e, "2", "unseen", "running", false) // its keeper was killed
+	put(t, e, "3", "removed", "running", true)           // likewise, with --rm
+	held := put(t, e, "4", "held", "running", true)
+	keeper, err := store.LockDir(e.lockFile(held), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.Unlock()
+	broken := put(t, e, "5", "broken", "running", true)
+	if err := os.WriteFile(e.document(broken), []byte(`{"ID":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unborn := strings.Repeat("6", 64)
+	for _, err := range []error{os.Mkdir(e.Store.Container(unborn), 0o700), os.Mkdir(e.Store.Running(strings.Repeat("7", 64)), 0o700),
+		os.Symlink(strings.Repeat("7", 64), e.nameFile("nobody")), os.Symlink(strings.Repeat("7", 64), filepath.Join(e.claims(), "9")),
+		os.Symlink(held, filepath.Join(e.claims(), "8"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := e.Sweep()
+	if err != nil || len(s.Containers) != 2 || s.Settled != 1 || s.Strays < 3 { // others may have left cgroups
+		t.Errorf("Sweep: %+v, %v; want 2 containers, 1 settled, 3 strays", s, err)
+	}
+	left, _ := e.ids()
+	if want := []string{ended, unseen, held, broken}; strings.Join(left, " ") != strings.Join(want, " ") {
+		t.Errorf("left: %v, want %v", left, want)
+	}
+	if c, err := e.Find("unseen"); err != nil || c.State.Status != "exited" || c.State.ExitCode != killed {
+		t.Errorf("unseen: %+v, %v", c, err)
+	}
+	if _, err := os.Lstat(filepath.Join(e.claims(), "8")); err != nil {
+		t.Errorf("the claim of one that runs: %v", err)
+	}
+	if again, err := e.Sweep(); err != nil || len(again.Containers)+again.Settled != 0 {
+		t.Errorf("a second sweep: %+v, %v", again, err)
+	}
+}
+
+func TestSweepWaitsForThoseWhoAddAndThenSaysSo(t *testing.T) {
+	e := open(t)
+	l, err := store.LockFile(e.lockOfStore(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Unlock()
+	if _, err := e.Sweep(); !errors.Is(err, fault.Conflict) {
+		t.Errorf("Sweep while somebody adds: %v", err)
+	}
+}
+
+func TestFindAndRemove(t *testing.T) {
+	e := open(t)
+	put(t, e, "1", "one", "exited", false)
+	put(t, e, "2", "two", "running", false)
+	put(t, e, "3", "bad", "exited", false)
+	id := strings.Repeat("3", 64)
+	later := strings.Replace(read(t, e.document(id)), `"schema":1`, `"schema":99`, 1)
+	if err := os.WriteFile(e.document(id), []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]error{
+		"one": nil, "/one": nil, "1": nil, strings.Repeat("1", 64): nil, "": fault.NotFound, "on": fault.NotFound, "..": fault.NotFound,
+		"../names/one": fault.NotFound, "one\x00": fault.NotFound, "bad": fault.Unsupported,
+	} {
+		if _, err := e.Find(query); want == nil && err != nil || want != nil && !errors.Is(err, want) {
+			t.Errorf("Find(%q): %v, want %v", query, err, want)
+		}
+	}
+	all, bad, err := e.List()
+	if err != nil || len(all) != 2 || len(bad) != 1 {
+		t.Errorf("List: %d, %v, %v", len(all), bad, err)
+	}
+	keeper, err := store.LockDir(e.lockFile(strings.Repeat("2", 64)), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Remove("two", false, false); !errors.Is(err, fault.Conflict) {
+		t.Errorf("Remove of one that runs: %v", err)
+	}
+	keeper.Unlock()
+	if _, err := e.Remove("bad", false, false); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("Remove of a later schema's: %v", err)
+	}
+	for query, force := range map[string]bool{"one": false, "two": false, "bad": true} {
+		if _, err := e.Remove(query, force, false); err != nil {
+			t.Errorf("Remove(%q): %v", query, err)
+		}
+	}
+	if left, _ := e.ids(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// Who looks at a container that is removed meanwhile makes nothing anew.
+func TestLookingAtAContainerThatIsGoneMakesNothing(t *testing.T) {
+	e := open(t)
+	id := strings.Repeat("a", 64)
+	if e.running(id) {
+		t.Error("it runs")
+	}
+	if _, err := os.Lstat(e.Store.Container(id)); err == nil {
+		t.Error("something was made")
+	}
+}
+
+func TestAClaimedNameIsFreeWhenItsContainerIsGone(t *testing.T) {
+	e := open(t)
+	put(t, e, "1", "web", "exited", false)
+	if err := e.claimName("web", strings.Repeat("2", 64)); !errors.Is(err, fault.Conflict) || fault.HintOf(err) == "" {
+		t.Errorf("a name in use: %v", err)
+	}
+	if err := os.RemoveAll(e.Store.Container(strings.Repeat("1", 64))); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.claimName("web", strings.Repeat("2", 64)); err != nil {
+		t.Errorf("a name of nobody: %v", err)
+	}
+}
+
+// Documents lie in the store, and whatever they hold is an error at most.
+func FuzzDocument(f *testing.F) {
+	f.Add([]byte(`{"schema":1,"ID":"x"}`))
+	f.Add([]byte(`{"schema":99}`))
+	f.Add([]byte(`[`))
+	id := strings.Repeat("1", 64)
+	f.Add([]byte(`{"schema":1,"ID":"` + id + `","Name":"../x","Result":{"Spec":{"process":{"args":["sh"]},"linux":{"resources":{}}}},"State":{"Status":"running"}}`))
+	dir := f.TempDir()
+	e := &Engine{store.Store{Lib: dir + "/lib", Run: dir + "/run"}}
+	if err := os.MkdirAll(e.Store.Container(id), 0o700); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(e.document(id), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := e.Find(id); err == nil {
+			c.JSON()
+		}
+	})
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
