@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -156,13 +157,12 @@ func (p *Prepared) volume(v *bundle.Volume) error {
 				return err
 			}
 		}
-		m.Type, m.Source = "bind", filepath.Join(dir, filepath.Clean("/"+v.Mount.Subpath))
+		m.Type, m.Source = "bind", dir
+		addSubpath(m, v.Mount.Subpath)
 	case "image":
-		dir, err := p.imageDir(v.Mount)
-		if err != nil {
+		if err := p.mountImage(m, v.Mount); err != nil {
 			return err
 		}
-		m.Type, m.Source = "bind", dir
 	case "shm":
 		other, err := p.e.Find(v.Mount.Source)
 		if err != nil {
@@ -182,18 +182,45 @@ func makeVolume(dir string) error {
 	return nil
 }
 
-// imageDir is the directory of an image that is mounted: its only layer.
-func (p *Prepared) imageDir(m bundle.Mount) (string, error) {
-	entry, err := catalog.Get(p.e.Store, m.Source)
+// addSubpath binds only what lies below the source.
+func addSubpath(m *specs.Mount, path string) {
+	if path != "" {
+		m.Options = append(slices.Clip(m.Options), "subpath="+path)
+	}
+}
+
+// mountImage mounts the layers of an image, read-only: a single one by a bind,
+// several by an overlay.
+func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
+	entry, err := catalog.Get(p.e.Store, wish.Source)
 	if err != nil {
-		return "", err
+		return err
 	}
-	layers := snapshot.Open(p.e.Store)
-	if len(entry.Layers) != 1 {
-		return "", &fault.Error{Op: "mount image", On: m.Source, Kind: fault.Unsupported, Err: fmt.Errorf("it has %d layers, and one can be mounted so", len(entry.Layers))}
+	mounts, err := snapshot.Open(p.e.Store).Mounts(entry.Layers, "", "")
+	if err != nil {
+		return err
 	}
-	p.Layers = append(p.Layers, entry.Layers...)
-	return filepath.Join(layers.Diff(entry.Layers[0]), filepath.Clean("/"+m.Subpath)), nil
+	p.Layers = append(slices.Clip(p.Layers), entry.Layers...)
+	if mounts[0].Type == "bind" {
+		m.Type, m.Source = "bind", mounts[0].Source
+		addSubpath(m, wish.Subpath)
+		return nil
+	}
+	if wish.Subpath != "" {
+		return &fault.Error{Op: "mount image", On: wish.Source, Kind: fault.Unsupported, Err: errors.New("a part of an image with several layers cannot be mounted"), Hint: "leave out image-subpath and mount the whole"}
+	}
+	// Only binds are recursive or private.
+	m.Type, m.Source, m.Options = "overlay", "overlay", []string{"ro"}
+	if len(m.UIDMappings) > 0 {
+		m.Options = append(m.Options, "idmap")
+	}
+	for _, layer := range mounts[0].Lower {
+		m.Options = append(m.Options, "lowerdir+="+layer)
+	}
+	if os.Geteuid() != 0 {
+		m.Options = append(m.Options, "userxattr")
+	}
+	return nil
 }
 
 // makeSources makes directories that -v wants and the host does not have.

@@ -102,6 +102,9 @@ func (c *compiler) fileSystems() {
 		case m.Type == "bind":
 			c.binds[i] = c.slot("mount " + m.Destination)
 			calls := []Call{openTree(m.Source, a.Rec).to(c.binds[i])}
+			if below := subpath(a); below != "" {
+				calls = c.openBelow(m.Source, below, c.binds[i])
+			}
 			c.child("take "+m.Source+" for "+m.Destination, field, append(calls, attributes(c.binds[i], a)...)...)
 		case m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2":
 			c.binds[i] = c.fileSystem(m, "tmpfs", chroot.Parsed{Data: []string{"mode=755", "size=64k"}})
@@ -120,6 +123,16 @@ func (c *compiler) fileSystems() {
 	c.sysctls()
 	c.openTerminal()
 	c.takeDevices()
+}
+
+// openBelow takes a path below source, looked up with source as root.
+func (c *compiler) openBelow(source, below string, mount Slot) []Call {
+	base, at := c.slot("base "+source), c.slot("below "+below)
+	return []Call{
+		open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(base),
+		call("openat2", unix.SYS_OPENAT2, from(base), str(below), buf(words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS), "{O_PATH|O_CLOEXEC, RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS}"), num(24)).to(at),
+		openTreeOf(at).to(mount),
+	}
 }
 
 // fileSystem makes one file system of the kernel.

@@ -344,8 +344,8 @@ func (c *compiler) collect() {
 		return
 	}
 	for i, m := range c.spec.Mounts {
-		if m.Type == "bind" {
-			b := chroot.Mount{Type: "bind", Source: m.Source, Target: m.Destination, Options: m.Options}
+		b := mountOf(m, c.parsed[i])
+		if m.Type == "bind" || m.Type == "overlay" {
 			c.binds[i] = c.bring("mount "+m.Destination, "take "+m.Source+" for "+m.Destination+optionText(m.Options), "mounts."+m.Destination,
 				Act{Kind: ActBind, Mount: b, IDMap: len(m.UIDMappings) > 0 || c.parsed[i].IDMap != ""})
 		}
@@ -353,6 +353,34 @@ func (c *compiler) collect() {
 	for _, d := range c.extraDevices() {
 		c.bring("device "+d.Path, "make device "+d.Path, "linux.devices", Act{Kind: ActBind, Mount: deviceMount(d)})
 	}
+}
+
+// mountOf is a bind or an overlay of the spec as the parent makes it. What a
+// spec has no fields for is among the options: "lowerdir+=" for each layer of
+// an overlay, and "subpath=" of a bind.
+func mountOf(m specs.Mount, a chroot.Parsed) chroot.Mount {
+	b := chroot.Mount{Type: m.Type, Source: m.Source, Target: m.Destination, Below: subpath(a)}
+	for _, o := range m.Options {
+		layer, isLayer := strings.CutPrefix(o, "lowerdir+=")
+		switch {
+		case isLayer:
+			b.Lower = append(b.Lower, layer)
+		case !strings.HasPrefix(o, subpathOption):
+			b.Options = append(b.Options, o)
+		}
+	}
+	return b
+}
+
+const subpathOption = "subpath="
+
+func subpath(a chroot.Parsed) string {
+	for _, o := range a.Data {
+		if p, ok := strings.CutPrefix(o, subpathOption); ok {
+			return p
+		}
+	}
+	return ""
 }
 
 func optionText(options []string) string {

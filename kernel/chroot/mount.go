@@ -19,6 +19,10 @@ type Mount struct {
 	Target  string   // inside the root
 	Options []string // as in mount(8): "ro", "nosuid", "size=64m"
 
+	// Of a bind only: the path below Source that is bound. It is looked up
+	// with Source as root, since links in it may be hostile.
+	Below string
+
 	// Of an overlay only: absolute paths of its layers. Lower begins with
 	// the topmost. An empty Upper makes the overlay read-only.
 	Lower       []string
@@ -95,6 +99,9 @@ func (m Mount) tree(p Parsed) (int, error) {
 		if p.Rec {
 			flags |= unix.AT_RECURSIVE
 		}
+		if m.Below != "" {
+			return m.treeBelow(flags)
+		}
 		return sys.OpenTree(unix.AT_FDCWD, m.Source, flags)
 	}
 	fs, err := sys.Fsopen(m.Type)
@@ -106,6 +113,20 @@ func (m Mount) tree(p Parsed) (int, error) {
 		return -1, err
 	}
 	return sys.Fsmount(fs, int(p.Set))
+}
+
+func (m Mount) treeBelow(flags uint) (int, error) {
+	base, err := sys.OpenFile(m.Source, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(base)
+	below, err := sys.OpenIn(base, m.Below, unix.O_PATH, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(below)
+	return sys.OpenTree(below, "", flags|unix.AT_EMPTY_PATH)
 }
 
 // configure tells the file system its options, one by one: neither commas nor
