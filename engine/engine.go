@@ -132,6 +132,8 @@ func (e *Engine) read(id string) (*Container, error) {
 	switch {
 	case fault.KindOf(err) == fault.Invalid:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: err, Hint: "its document is damaged; remove it: kiste rm -f " + short(id)}
+	case errors.Is(err, fs.ErrNotExist):
+		err = &fault.Error{Op: "read container", On: id, Kind: fault.NotFound, Err: err, Hint: "it was never finished, or is being made: kiste gc"}
 	case err != nil:
 	case c.Schema > Schema:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Unsupported, Err: fmt.Errorf("it has schema %d and this kiste knows %d", c.Schema, Schema), Hint: "use the newer kiste that wrote it"}

@@ -60,19 +60,15 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 	return s, errors.Join(all...)
 }
 
-// lockAlone waits a moment for those who make containers.
+// patience is how long those who make containers are waited for.
+const patience = 2 * time.Second
+
 func (e *Engine) lockAlone() (*store.Lock, error) {
-	const tries, pause = 40, 50 * time.Millisecond
-	for try := 0; ; try++ {
-		l, err := store.TryLockFile(e.lockOfStore(), true)
-		if !errors.Is(err, fault.Conflict) {
-			return l, err
-		}
-		if try == tries {
-			return nil, &fault.Error{Op: "lock store", On: e.Store.Lib, Kind: fault.Conflict, Err: errors.New("somebody adds to it"), Hint: "try again when the pull, the import or the start is done"}
-		}
-		time.Sleep(pause)
+	l, err := store.LockSoon(e.lockOfStore(), true, patience)
+	if errors.Is(err, fault.Conflict) {
+		return nil, &fault.Error{Op: "lock store", On: e.Store.Lib, Kind: fault.Conflict, Err: errors.New("somebody adds to it"), Hint: "try again when the pull, the import or the start is done"}
 	}
+	return l, err
 }
 
 func (e *Engine) sweepContainer(id string, s *Swept) error {

@@ -125,6 +125,9 @@ func TestFindAndRemove(t *testing.T) {
 			t.Errorf("Find(%q): %v, want %v", query, err, want)
 		}
 	}
+	if err := os.Mkdir(e.Store.Container(strings.Repeat("4", 64)), 0o700); err != nil { // one that is being made
+		t.Fatal(err)
+	}
 	all, bad, err := e.List()
 	if err != nil || len(all) != 2 || len(bad) != 1 {
 		t.Errorf("List: %d, %v, %v", len(all), bad, err)
@@ -140,7 +143,7 @@ func TestFindAndRemove(t *testing.T) {
 	if _, err := e.Remove("bad", false, false); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("Remove of a later schema's: %v", err)
 	}
-	for query, force := range map[string]bool{"one": false, "two": false, "bad": true} {
+	for query, force := range map[string]bool{"one": false, "two": false, "bad": true, "4444": false} {
 		if _, err := e.Remove(query, force, false); err != nil {
 			t.Errorf("Remove(%q): %v", query, err)
 		}

@@ -35,6 +35,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -239,6 +240,17 @@ func LockFile(path string, exclusive bool) (*Lock, error) { return lock(path, ex
 // TryLockFile is LockFile without waiting: fault.Conflict when somebody
 // else holds the lock.
 func TryLockFile(path string, exclusive bool) (*Lock, error) { return lock(path, exclusive, lockTry) }
+
+// LockSoon is TryLockFile that tries for as long as patience says.
+func LockSoon(path string, exclusive bool, patience time.Duration) (*Lock, error) {
+	const pause = 20 * time.Millisecond
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		l, err := TryLockFile(path, exclusive)
+		if !errors.Is(err, fault.Conflict) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
 
 // LockDir is LockFile of a directory, which has to be there: fs.ErrNotExist.
 func LockDir(path string, exclusive bool) (*Lock, error) { return lockOpen(path, exclusive, 0) }

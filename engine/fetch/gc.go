@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"kiste/fault"
 	"kiste/image/catalog"
@@ -35,12 +36,15 @@ func GC(s store.Store) (Freed, error) {
 	return freed, nil
 }
 
+// patience is how long starts of containers, which are short, are waited for.
+const patience = time.Second
+
 func gc(s store.Store) (Freed, error) {
 	var f Freed
 	if err := prepare(s); err != nil {
 		return f, err
 	}
-	lock, err := store.TryLockFile(filepath.Join(s.Lib, "lock"), true)
+	lock, err := store.LockSoon(filepath.Join(s.Lib, "lock"), true, patience)
 	if err != nil {
 		return f, &fault.Error{Op: "lock store", Kind: fault.Conflict, Err: errors.New("a pull or an import is under way"), Hint: "try again when it is done"}
 	}
