@@ -37,13 +37,37 @@ func (l listing) print(env *Env, all []record) error {
 		return eachJSON(env, all)
 	}
 	for _, r := range all {
-		line, err := fillFields(l.format, r.get)
+		line, err := fillFields(l.format, func(field string) (string, bool) { return computed(r, field) })
 		if err != nil {
 			return l.explain(err)
 		}
 		fmt.Fprintln(env.Out, line)
 	}
 	return nil
+}
+
+// computed is a field, or what Docker's functions json, upper and lower make of
+// one; "json ." is the whole record.
+func computed(r record, field string) (string, bool) {
+	function, of, ok := strings.Cut(field, " .")
+	if !ok {
+		return r.get(field)
+	}
+	if function == "json" && of == "" {
+		b, err := json.Marshal(r)
+		return string(b), err == nil
+	}
+	v, known := r.get(of)
+	switch function {
+	case "json":
+		b, err := json.Marshal(v)
+		return string(b), known && err == nil
+	case "upper":
+		return strings.ToUpper(v), known
+	case "lower":
+		return strings.ToLower(v), known
+	}
+	return "", false
 }
 
 func eachJSON(env *Env, all []record) error {

@@ -114,6 +114,7 @@ func TestHowContainersAreShown(t *testing.T) {
 			"0a0a0a0a0a0a   debian:12   \"sh -c echo a rather…\"   2 hours ago   Up 2 hours             web\n"},
 		{"ids", psOptions{quiet: true}, "0a0a0a0a0a0a\n"},
 		{"fields", psOptions{format: `{{.Names}}\t{{ .Label "tier" }} {{.Labels}}`}, "web\tweb a=,tier=web\n"},
+		{"functions of fields", psOptions{format: "{{json .Names}} {{upper .State}} {{ lower .ID }}"}, `"web" RUNNING 0a0a0a0a0a0a` + "\n"},
 		{"a table of fields", psOptions{format: "table {{.Names}} {{.State}}"}, "NAMES     STATE\nweb       running\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -124,7 +125,7 @@ func TestHowContainersAreShown(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range []string{"{{.Nonsense}}", "table {{.Nonsense}}", "{{.Names"} {
+	for _, bad := range []string{"{{.Nonsense}}", "table {{.Nonsense}}", "{{.Names", "{{title .Names}}", "{{json .Nonsense}}"} {
 		err := showContainers(&Env{Out: &bytes.Buffer{}}, []record{containerFields(aContainer("web", "running"), false, now)}, psOptions{format: bad})
 		if !errors.Is(err, fault.Invalid) || !strings.Contains(fault.HintOf(err), "{{.Names}}") {
 			t.Errorf("%s: %v (%s)", bad, err, fault.HintOf(err))
