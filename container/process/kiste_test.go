@@ -40,7 +40,7 @@ func buildAndRun(m *testing.M) (int, error) {
 		kiste = built
 		return m.Run(), nil
 	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/kiste")
+	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
 	build.Dir = "../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -99,18 +99,34 @@ func (s storage) run(t *testing.T, args ...string) result {
 
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
+	return finishIn(t, cmd, 20*time.Second)
+}
+
+// finishIn kills cmd when the time is up.
+func finishIn(t *testing.T, cmd *exec.Cmd, limit time.Duration) result {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer limit.Stop()
+	late := time.AfterFunc(limit, func() { cmd.Process.Kill() })
+	defer late.Stop()
 	err := cmd.Wait()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
 	return result{strings.TrimSpace(out.String()), strings.TrimSpace(errs.String()), cmd.ProcessState.ExitCode()}
+}
+
+// sweep removes what killed runs have left, as a person would.
+func (s storage) sweep(t *testing.T) {
+	t.Helper()
+	for _, id := range strings.Fields(s.run(t, "ps", "-aq").out) {
+		if r := s.run(t, "rm", "-f", id); r.code != 0 {
+			t.Errorf("rm %s: %s", id, r.err)
+		}
+	}
 }
 
 // sh runs a script in a new container of root, which has to end well.

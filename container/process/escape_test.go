@@ -1,0 +1,254 @@
+package process_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kiste/host"
+	"kiste/internal/need"
+)
+
+// ways are the walls that a start can be made behind.
+var ways = [][]string{{}, {"-t"}, {"--userns", "host"}, {"--pid", "host", "--userns", "host"}, {"--privileged"}}
+
+// Links of the image do not lead what a start makes out of the image: to
+// refuse is as good as to stay inside. CVE-2019-19921, 2019-18837, 2024-45310,
+// 2025-31133, 2026-41579, 2026-88264 and 2026-88265.
+func TestLinksOfTheImageDoNotLeadOutside(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, tt := range []struct {
+		name    string
+		link    string   // in the image
+		to      string   // OUT is a directory of the host, FILE a file there
+		options []string // OUT likewise
+	}{
+		{"proc", "proc", "OUT", nil},
+		{"proc in the image", "proc", "tmp", nil},
+		{"sys", "sys", "OUT", nil},
+		{"dev", "dev", "OUT", nil},
+		{"etc", "etc", "OUT", nil},
+		{"hosts", "etc/hosts", "FILE", nil},
+		{"resolv.conf that leads nowhere", "etc/resolv.conf", "OUT/made", nil},
+		{"hostname upwards", "etc/hostname", "../../../../../../../..FILE", nil},
+		{"null", "dev/null", "FILE", nil},
+		{"console", "dev/console", "FILE", nil},
+		{"pts", "dev/pts", "OUT", nil},
+		{"shm", "dev/shm", "OUT", nil},
+		{"a volume below a link upwards", "data", "../../../../../../../..OUT", []string{"-v", "SHARE:/data/in"}},
+		{"a volume below the first process's root", "data", "/proc/1/rootOUT", []string{"-v", "SHARE:/data/in"}},
+		{"a volume below our own root", "data", "/proc/self/rootOUT", []string{"-v", "SHARE:/data/in"}},
+		{"a volume below a descriptor", "data", "/proc/self/fd/7", []string{"-v", "SHARE:/data/in/deep"}},
+		{"a tmpfs on a link", "data", "OUT", []string{"--tmpfs", "/data"}},
+		{"the working directory", "work", "/proc/1/rootOUT", []string{"-w", "/work/made"}},
+		{"a device", "place", "/proc/1/rootOUT", []string{"--device", "/dev/null:/place/null"}},
+	} {
+		for _, way := range ways {
+			t.Run(tt.name+" "+strings.Join(way, " "), func(t *testing.T) {
+				out, share := newStorage(t).dir, newStorage(t).dir
+				file := filepath.Join(out, "file")
+				if err := os.WriteFile(file, []byte("host"), 0o640); err != nil {
+					t.Fatal(err)
+				}
+				s, root := newStorage(t), busybox(t)
+				fill := strings.NewReplacer("OUT", out, "FILE", file, "SHARE", share).Replace
+				link := filepath.Join(root, tt.link)
+				if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				os.Remove(link)
+				if err := os.Symlink(fill(tt.to), link); err != nil {
+					t.Fatal(err)
+				}
+				before := listing(t, out)
+				args := append([]string{"run", "--rm"}, way...)
+				for _, o := range tt.options {
+					args = append(args, fill(o))
+				}
+				r := s.run(t, append(args, "rootfs:"+root, "/bin/sh", "-c", "cat "+file+" && echo SEEN; echo x 2>/dev/null >"+file+"; true")...)
+				if r.code != 0 && r.code != 125 {
+					t.Errorf("code %d\n%s", r.code, r.err)
+				}
+				if strings.Contains(r.out, "SEEN") {
+					t.Errorf("the container has read the host's file: %s", r.out)
+				}
+				if after := listing(t, out); after != before {
+					t.Errorf("the host's directory was\n%sand is\n%s", before, after)
+				}
+			})
+		}
+	}
+}
+
+// listing is all that a directory tells.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %v %d %v\n", path, info.Mode(), info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// A working directory that is one of our descriptors is refused: CVE-2024-21626.
+func TestNoDescriptorIsAWorkingDirectory(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root, s := busybox(t), newStorage(t)
+	for fd := 3; fd <= 30; fd++ {
+		for _, dir := range []string{"/proc/self/fd/%d", "/proc/1/fd/%d", "/proc/thread-self/fd/%d/../.."} {
+			r := s.run(t, "run", "--rm", "-w", fmt.Sprintf(dir, fd), "rootfs:"+root, "/bin/pwd")
+			if r.code != 125 && !(r.code == 0 && strings.HasPrefix(r.out, "/") && !strings.Contains(r.out, "unreachable")) {
+				t.Errorf(dir+": code %d, %q, %q", fd, r.code, r.out, r.err)
+			}
+		}
+	}
+}
+
+// A script whose interpreter is /proc/self/exe, and a process that opens every
+// /proc/PID/exe that it finds for writing, do not change the host's binary:
+// CVE-2019-5736.
+func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root := busybox(t)
+	script := filepath.Join(root, "bin/again")
+	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := hash(t)
+	for _, way := range ways {
+		t.Run(strings.Join(way, " "), func(t *testing.T) {
+			s := newStorage(t)
+			// Where the trampoline is its interpreter it runs itself for ever.
+			again := append(append([]string{"run", "--rm"}, way...), "rootfs:"+root, "/bin/again")
+			if r := finishIn(t, s.command(again...), time.Second/2); r.code == 0 {
+				t.Errorf("a script without an interpreter ended well: %s", r.out)
+			}
+			writer := "for i in $(seq 100); do for e in /proc/[0-9]*/exe /proc/self/exe; do case $(readlink $e) in *kiste*) { echo OWNED >$e; } 2>/dev/null && echo WROTE;; esac; done; done; true"
+			if len(way) > 0 && slices.Contains(way, "host") && slices.Contains(way, "--pid") {
+				writer = "true" // it would find this very test's kiste, which host root may write
+			}
+			other := exec.Command(kiste, append(append([]string{"run", "--rm", "--name", "writer"}, way...), "rootfs:"+root, "/bin/sh", "-c", writer)...)
+			other.Env = s.env()
+			if err := other.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for range 5 {
+				finishIn(t, s.command(again...), time.Second/5)
+			}
+			other.Process.Kill()
+			other.Wait()
+			s.sweep(t)
+		})
+	}
+	if hash(t) != before {
+		t.Error("the host's binary has changed")
+	}
+}
+
+func hash(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(kiste)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+// What a process may not do in a default container. CVE-2022-0492,
+// GHSA-g54h-m393-cpwq, 2022-24769, 2016-3697, 2022-36109.
+func TestADefaultContainerMayNot(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root, s := busybox(t), newStorage(t)
+	if err := os.WriteFile(root+"/etc/passwd", []byte("root:x:0:0::/:/bin/sh\n1000:x:0:0::/:/bin/sh\nann:x:7:8::/:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(root+"/etc/group", []byte("root:x:0:\nstaff:x:50:ann\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, script, want string
+		options            []string
+	}{
+		{"make namespaces", "unshare -U true 2>/dev/null || unshare -m true 2>/dev/null || echo no", "no", nil},
+		{"mount", "mount -t tmpfs x /tmp 2>/dev/null || echo no", "no", nil},
+		{"mount a cgroup", "mount -t cgroup -o rdma x /tmp 2>/dev/null || echo no", "no", nil},
+		{"unmount what is masked", "umount /proc/keys 2>/dev/null || echo no", "no", nil},
+		{"make a node of memory", "mknod /tmp/mem c 1 1 2>/dev/null && cat /tmp/mem 2>/dev/null || echo no", "no", nil},
+		{"write sysctls of the host", "{ echo 1 >/proc/sys/kernel/core_pattern; } 2>/dev/null || echo no", "no", nil},
+		{"write sysrq", "{ echo h >/proc/sysrq-trigger; } 2>/dev/null || echo no", "no", nil},
+		{"write its cgroup", "{ mkdir /sys/fs/cgroup/x || mkdir /sys/fs/cgroup/unified/x; } 2>/dev/null || echo no", "no", nil},
+		{"read keys", "cat /proc/keys /proc/timer_list | wc -c", "0", nil},
+		{"have inheritable capabilities", "grep CapInh /proc/self/status", "CapInh:\t0000000000000000", nil},
+		{"have capabilities as a user", "grep CapEff /proc/self/status", "CapEff:\t0000000000000000", []string{"-u", "1"}},
+		{"have more descriptors", "exec ls /proc/self/fd | tr '\\n' ' '", "0 1 2 3", nil}, // 3 is the directory itself
+		{"be root by a user's name that is a number", "id -u", "1000", []string{"-u", "1000"}},
+		{"lack its groups", "id -G", "8 50", []string{"-u", "ann"}},
+		{"lack added groups", "id -G", "0 77", []string{"--group-add", "77"}},
+		{"write a read-only root", "touch /x 2>/dev/null || echo no", "no", []string{"--read-only"}},
+		{"gain privileges when told not to", "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1", []string{"--security-opt", "no-new-privileges"}},
+		{"signal the host in its pid namespace", "kill -0 1 2>/dev/null || echo no", "no", []string{"--pid", "host"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := s.sh(t, root, tt.script, tt.options...); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// More than 64 KiB of mounts are all there: CVE-2021-43784.
+func TestManyMounts(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root, s, source := busybox(t), newStorage(t), newStorage(t).dir
+	long := filepath.Join(source, strings.Repeat("d", 200), strings.Repeat("e", 200))
+	if err := os.MkdirAll(long, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var options []string
+	for i := range 180 {
+		options = append(options, "-v", fmt.Sprintf("%s:/m/%s%d:ro", long, strings.Repeat("f", 100), i))
+	}
+	if got := s.sh(t, root, "grep -c /m/ffff /proc/self/mountinfo; readlink /proc/self/ns/pid", options...); !strings.HasPrefix(got, "180\n") {
+		t.Errorf("%q mounts, want 180", got)
+	}
+}
+
+// Limits are enforced.
+func TestLimitsAreEnforced(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root, s := busybox(t), newStorage(t)
+	r := s.run(t, "run", "--rm", "-m", "16m", "rootfs:"+root, "/bin/sh", "-c", "head -c 64m /dev/zero | tail -n 1 | wc -c; echo end")
+	if r.code == 0 && strings.Contains(r.out, "67108864") {
+		t.Errorf("64 MiB in 16: %q", r.out)
+	}
+	if got := s.sh(t, root, "for i in $(seq 30); do sleep 2 & done 2>/dev/null; true", "--pids-limit", "100"); got != "" {
+		t.Errorf("%q", got)
+	}
+	r = s.run(t, "run", "--rm", "--pids-limit", "10", "rootfs:"+root, "/bin/sh", "-c", "for i in $(seq 30); do sleep 1 & done; wait")
+	if !strings.Contains(r.err, "fork") {
+		t.Errorf("30 processes of 10: code %d, %q", r.code, r.err)
+	}
+}
