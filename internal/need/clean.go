@@ -117,7 +117,8 @@ func groups(add adder) {
 		if err != nil {
 			return fs.SkipDir
 		}
-		if d.IsDir() && strings.Contains(path, "/kiste") {
+		// The parent of all groups stays, as a directory for others.
+		if d.IsDir() && strings.Contains(path, "/kiste") && filepath.Base(path) != "kiste" {
 			add("cgroup %s", path)
 		}
 		return nil

@@ -2,6 +2,7 @@ package chroot
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -237,25 +238,39 @@ func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
 // which ends with do. Kernels before 6.15 clone only what is mounted somewhere.
 // Needs CAP_SYS_ADMIN.
 func Privately(do func() (int, error)) (int, error) {
-	type result struct {
-		tree int
-		err  error
-	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
-		if err == nil {
-			err = sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-		}
-		tree := -1
-		if err == nil {
-			tree, err = do()
-		}
-		done <- result{tree, err}
-	}()
+	go privately(do, done)
 	r := <-done
 	return r.tree, r.err
+}
+
+type result struct {
+	tree int
+	err  error
+}
+
+// privately leaves its thread locked, so that it ends with the goroutine, and
+// the namespace with it. Go never ends the first thread of a process: on that
+// one it waits until another thread has done it.
+func privately(do func() (int, error), done chan<- result) {
+	runtime.LockOSThread()
+	if sys.Thread() == os.Getpid() {
+		other := make(chan result)
+		go privately(do, other)
+		r := <-other
+		runtime.UnlockOSThread()
+		done <- r
+		return
+	}
+	err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+	if err == nil {
+		err = sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	tree := -1
+	if err == nil {
+		tree, err = do()
+	}
+	done <- result{tree, err}
 }
 
 func (m Mount) byPathHere(p Parsed, by *Shift) (int, error) {

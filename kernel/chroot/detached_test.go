@@ -72,13 +72,13 @@ func TestDetachedOverlayIsShifted(t *testing.T) {
 	by := userns(t)
 	for _, way := range []struct {
 		name string
-		make func(m Mount, p Parsed) (int, error)
+		make func(t *testing.T, m Mount, p Parsed) (int, error)
 	}{
-		{"by descriptor", func(m Mount, p Parsed) (int, error) {
+		{"by descriptor", func(t *testing.T, m Mount, p Parsed) (int, error) {
 			need.Power(t, host.OverlayFD)
 			return m.byDescriptor(p, by)
 		}},
-		{"by path", func(m Mount, p Parsed) (int, error) { return m.byPath(p, by) }},
+		{"by path", func(_ *testing.T, m Mount, p Parsed) (int, error) { return m.byPath(p, by) }},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			dirs := layersIn(t, "a", "b")
@@ -89,7 +89,7 @@ func TestDetachedOverlayIsShifted(t *testing.T) {
 				}
 			}
 			m := Mount{Type: "overlay", Lower: dirs, Upper: filepath.Join(both, "upper"), Work: filepath.Join(both, "work")}
-			tree, err := way.make(m, Parsed{})
+			tree, err := way.make(t, m, Parsed{})
 			if err != nil {
 				t.Fatal(err)
 			}
