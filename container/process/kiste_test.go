@@ -53,7 +53,6 @@ func buildAndRun(m *testing.M) (int, error) {
 // A store is where containers of one test live.
 type storage struct {
 	dir string
-	uid uint32 // who runs kiste; 0: root
 }
 
 // newStorage is an empty one, below a directory that everybody can enter.
