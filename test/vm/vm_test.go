@@ -19,7 +19,7 @@ import (
 )
 
 // tested are the packages whose tests run inside, as go list patterns.
-var tested = []string{"./kernel/...", "./container/...", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/..."}
+var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/..."}
 
 // limit bounds one boot, from the firmware to the power switch.
 const limit = 10 * time.Minute
