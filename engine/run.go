@@ -573,7 +573,7 @@ func devices(path string) ([]specs.LinuxDevice, error) {
 }
 
 // Container ids are taken from here on, beyond what useradd and subuid hand
-// out; systemd-nspawn's range ends where the last of these does.
+// out. systemd-nspawn takes some of the same, for containers of its own.
 const (
 	firstRange = 1 << 30
 	rangeSize  = 1 << 16

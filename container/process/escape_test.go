@@ -47,7 +47,7 @@ func TestLinksOfTheImageDoNotLeadOutside(t *testing.T) {
 		{"a volume below our own root", "data", "/proc/self/rootOUT", []string{"-v", "SHARE:/data/in"}},
 		{"a volume below a descriptor", "data", "/proc/self/fd/7", []string{"-v", "SHARE:/data/in/deep"}},
 		{"a tmpfs on a link", "data", "OUT", []string{"--tmpfs", "/data"}},
-		{"the working directory", "work", "/proc/1/rootOUT", []string{"-w", "/work/made"}},
+		{"the working directory", "there", "/proc/1/rootOUT", []string{"-w", "/there/made"}},
 		{"a device", "place", "/proc/1/rootOUT", []string{"--device", "/dev/null:/place/null"}},
 	} {
 		for _, way := range ways {
