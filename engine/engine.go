@@ -119,7 +119,7 @@ func (e *Engine) write(c *Container) error {
 		return err
 	}
 	if c.Wishes.Remove {
-		return os.WriteFile(e.document(c.ID), b, 0o600)
+		return store.WriteBriefly(e.document(c.ID), b)
 	}
 	return store.WriteFile(e.document(c.ID), b)
 }

@@ -159,27 +159,35 @@ func (s Store) Volume(name string) string { return filepath.Join(s.Lib, "volumes
 // WriteFile replaces path by data: a reader, and a crash, sees the old content
 // or the new. Mode 0600; the directory must exist.
 func WriteFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-*")
+	if err := replace(path, data, (*os.File).Sync); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// WriteBriefly is WriteFile for what need not survive a power cut: it does not
+// wait for the disk. A reader, and whoever is killed, still sees all or nothing.
+func WriteBriefly(path string, data []byte) error {
+	return replace(path, data, func(*os.File) error { return nil })
+}
+
+func replace(path string, data []byte, sync func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
 	if err != nil {
 		return err
 	}
-	err = errors.Join(writeSync(f, data), f.Close())
+	_, err = f.Write(data)
+	if err == nil {
+		err = sync(f)
+	}
+	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return err
 	}
-	return SyncDir(dir)
-}
-
-func writeSync(f *os.File, data []byte) error {
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return f.Sync()
+	return err
 }
 
 // SyncDir makes the names in dir last.
