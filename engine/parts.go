@@ -119,16 +119,6 @@ func (p *Prepared) oomKilled() bool {
 	return err == nil && u.Memory != nil && u.Memory.OOMKill > 0
 }
 
-// hasChildren reports whether the group is still there.
-func hasChildren(group string) bool {
-	l, err := cgroup.Detect()
-	if err != nil {
-		return false
-	}
-	_, err = cgroup.Open(l, group)
-	return err == nil
-}
-
 // volumes finds the directories behind volumes and images, and makes what has
 // to be made.
 func (p *Prepared) volumes([]string) error {

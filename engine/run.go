@@ -705,7 +705,7 @@ func (p *Prepared) Finish(proc *process.Process, code int) error {
 	p.State.Status, p.State.PID, p.State.ExitCode, p.State.FinishedAt = "exited", 0, code, time.Now()
 	p.State.OOMKilled = p.oomKilled()
 	proc.Remove()
-	if p.Cgroup != "" && hasChildren(p.Cgroup) {
+	if p.Cgroup != "" {
 		removeGroup(p.Cgroup)
 	}
 	p.lock.Unlock()

@@ -84,7 +84,7 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 		return nil, err
 	}
 	r.closeAll()
-	return &Process{PID: r.pid(), Console: r.console, child: r.child, undo: r.undo}, nil
+	return &Process{PID: r.child.PID, Console: r.console, child: r.child, undo: r.undo}, nil
 }
 
 // A run is a Start under way.
@@ -220,22 +220,12 @@ func detached(m chroot.Mount, shift *chroot.Shift) (int, error) {
 		return m.Detached(shift)
 	}
 	m.Source = source
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := enterMounts(pid)
-		fd := -1
-		if err == nil {
-			fd, err = m.Detached(shift)
+	return sys.OnOwnThread(func() (int, error) {
+		if err := enterMounts(pid); err != nil {
+			return -1, err
 		}
-		done <- result{fd, err}
-	}()
-	got := <-done
-	return got.fd, got.err
+		return m.Detached(shift)
+	})
 }
 
 // rootOf splits /proc/PID/root/PATH.
@@ -360,16 +350,13 @@ func (r *run) at(s plan.Slot) *int32 {
 		return &r.sock
 	case s == 0:
 		return nil
-	case int(s) <= r.plan.Inbox && r.inboxed(s):
+	case int(s) <= r.plan.Inbox: // the parent's descriptors have the first slots
 		return r.inbox.FD(int(s) - 1)
 	case s == r.plan.Console:
 		return r.outbox.FD()
 	}
 	return &r.slots[s]
 }
-
-// inboxed: the parent's descriptors have the first slots.
-func (r *run) inboxed(s plan.Slot) bool { return int(s) <= r.plan.Inbox }
 
 func (r *run) compile(c plan.Call) sys.ChildCall {
 	switch c.Special {
@@ -490,8 +477,6 @@ func callError(c plan.Call, errno syscall.Errno) error {
 	}
 	return os.NewSyscallError(c.Name, errno)
 }
-
-func (r *run) pid() int { return r.child.PID }
 
 func (r *run) closeAll() {
 	for _, fd := range r.fds {

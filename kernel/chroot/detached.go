@@ -2,7 +2,6 @@ package chroot
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -238,39 +237,15 @@ func (m Mount) byPath(p Parsed, by *Shift) (int, error) {
 // which ends with do. Kernels before 6.15 clone only what is mounted somewhere.
 // Needs CAP_SYS_ADMIN.
 func Privately(do func() (int, error)) (int, error) {
-	done := make(chan result)
-	go privately(do, done)
-	r := <-done
-	return r.tree, r.err
-}
-
-type result struct {
-	tree int
-	err  error
-}
-
-// privately leaves its thread locked, so that it ends with the goroutine, and
-// the namespace with it. Go never ends the first thread of a process: on that
-// one it waits until another thread has done it.
-func privately(do func() (int, error), done chan<- result) {
-	runtime.LockOSThread()
-	if sys.Thread() == os.Getpid() {
-		other := make(chan result)
-		go privately(do, other)
-		r := <-other
-		runtime.UnlockOSThread()
-		done <- r
-		return
-	}
-	err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
-	if err == nil {
-		err = sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	}
-	tree := -1
-	if err == nil {
-		tree, err = do()
-	}
-	done <- result{tree, err}
+	return sys.OnOwnThread(func() (int, error) {
+		if err := sys.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return -1, err
+		}
+		if err := sys.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return -1, err
+		}
+		return do()
+	})
 }
 
 func (m Mount) byPathHere(p Parsed, by *Shift) (int, error) {

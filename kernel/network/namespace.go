@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -90,12 +89,8 @@ func newHint(err error) string {
 
 // aside calls do in a thread that ends with it.
 func aside(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends
-		done <- do()
-	}()
-	return <-done
+	_, err := sys.OnOwnThread(func() (int, error) { return 0, do() })
+	return err
 }
 
 // Do calls f in a thread inside n: sockets opened there belong to n. F must
