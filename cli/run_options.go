@@ -22,7 +22,7 @@ type runChoices struct {
 func runOptions(w *bundle.Wishes, c *runChoices) []Option {
 	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w), []Option{
 		{"--plan", "", "print the steps to the kernel in place of making them; --plan=calls prints the system calls", planVar(&c.Plan)},
-		{"--trace", "", "print each step with its time", Bool(&c.Trace)},
+		{"--trace", "", "print how long each step took", Bool(&c.Trace)},
 	})
 }
 

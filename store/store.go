@@ -6,9 +6,10 @@
 //	touches  files below lib and run
 //	state    the files; every process sees the same
 //
-// Writing is: a temporary file, fsync, rename, fsync of the directory, and
-// nothing else, so a crash leaves the old object or the new one. Locks are
-// flock(2) on files beside the objects: they end with the process that held
+// Writing is: a temporary file, fsync, rename, fsync of the directory, so a
+// crash leaves the old object or the new one; without the two fsyncs only for
+// what need not survive a power cut. Locks are flock(2) on files beside the
+// objects, or on an object's directory: they end with the process that held
 // them. No process owns the state.
 //
 // Layout:
@@ -19,9 +20,14 @@
 //	lib/blobs/partial/HEX          a download under way, flocked by its writer
 //	lib/images/NAME.json           names of images
 //	lib/snapshots/overlay/layers/  unpacked layers, read-only
+//	lib/snapshots/points/          a layer of empty mount points, on every image
+//	lib/embedded/NAME/             the files of embedded:NAME
+//	lib/names/NAME                 links to the ids of containers
 //	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
 //	lib/volumes/NAME/              _data
-//	run/containers/ID/             state of what runs
+//	run/containers/ID/             files made for a container that runs
+//	run/ids/N                      links: which container has range N of ids
+//	run/namespaces/                pinned namespaces
 //
 // Safe for concurrent use, also by several processes.
 package store
