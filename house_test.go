@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 var floors = [][]string{
 	{"fault", "progress", "internal/sys", "internal/stub", "store", "host", "internal/need"},
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/network", "kernel/privilege"},
-	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/archive", "image/transport", "image/layer",
+	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/bundle", "container/plan", "container/process"},
 	{"engine/inspect", "engine", "engine/fetch"},
@@ -56,7 +56,7 @@ var guests = []guest{
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
 	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup"},
 		"the words of the OCI runtime specification; a bundle is one"},
-	{"github.com/klauspost/compress", []string{"image/layer", "image/archive", "engine/fetch", "test/bench/pull"},
+	{"github.com/klauspost/compress", []string{"image/compression", "engine/fetch", "test/bench/pull"},
 		"zstd layers, and a gzip that is twice as fast as the standard library's"},
 	{"rsc.io/script", nil, "txtar scripts on the real binary"},
 	{"golang.org/x/tools", nil, "txtar, the format of the scripts"},

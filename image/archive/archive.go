@@ -16,20 +16,15 @@
 package archive
 
 import (
-	"bufio"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"syscall"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"kiste/fault"
+	"kiste/image/compression"
 	"kiste/image/layout"
 	"kiste/image/source"
 )
@@ -97,9 +92,9 @@ func seekable(ctx context.Context, file string, o Options) (*os.File, error) {
 	case info.IsDir():
 		err = &fault.Error{Op: "open file", On: file, Kind: fault.Invalid, Err: errors.New("it is a directory"), Hint: "a layout in a directory is oci:DIR"}
 	case info.Mode().IsRegular():
-		head := make([]byte, 6)
+		head := make([]byte, compression.HeadSize)
 		n, _ := f.ReadAt(head, 0)
-		if compressionOf(head[:n]) == "" {
+		if compression.Of(head[:n]) == "" {
 			return f, nil
 		}
 	}
@@ -109,18 +104,6 @@ func seekable(ctx context.Context, file string, o Options) (*os.File, error) {
 	}
 	defer f.Close()
 	return spool(ctx, f, o)
-}
-
-// compressionOf tells a compression by the first bytes.
-func compressionOf(head []byte) string {
-	for _, c := range [...]struct{ name, magic string }{
-		{"gzip", "\x1f\x8b"}, {"zstd", "\x28\xb5\x2f\xfd"}, {"bzip2", "BZh"}, {"xz", "\xfd7zXZ\x00"},
-	} {
-		if len(head) >= len(c.magic) && string(head[:len(c.magic)]) == c.magic {
-			return c.name
-		}
-	}
-	return ""
 }
 
 // spool decompresses r into a file without a name.
@@ -141,9 +124,7 @@ func spool(ctx context.Context, r io.Reader, o Options) (*os.File, error) {
 }
 
 func decompress(ctx context.Context, w io.Writer, r io.Reader, most int64) error {
-	br := bufio.NewReaderSize(r, 64<<10)
-	head, _ := br.Peek(6)
-	plain, err := decompressor(ctx, compressionOf(head), br)
+	plain, err := compression.Decompress(ctx, r)
 	if err != nil {
 		return damaged(err)
 	}
@@ -160,66 +141,6 @@ func decompress(ctx context.Context, w io.Writer, r io.Reader, most int64) error
 		return damaged(err)
 	case n > most:
 		return damaged(fmt.Errorf("it has more than %d bytes when decompressed", most))
-	}
-	return nil
-}
-
-// maxWindow bounds the memory that a zstd frame may ask for.
-const maxWindow = 128 << 20
-
-func decompressor(ctx context.Context, compression string, r io.Reader) (io.ReadCloser, error) {
-	switch compression {
-	case "gzip":
-		return gzip.NewReader(r)
-	case "bzip2":
-		return io.NopCloser(bzip2.NewReader(r)), nil
-	case "zstd":
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	case "xz":
-		return xz(ctx, r)
-	}
-	return io.NopCloser(r), nil
-}
-
-// xz starts the host's xz(1): there is no xz in Go's standard library.
-func xz(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
-	cmd := exec.CommandContext(ctx, "xz", "--decompress", "--stdout", "--memlimit=256MiB")
-	cmd.Stdin = r
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, &fault.Error{Op: "start xz", Kind: fault.Unsupported, Err: err, Hint: "install xz-utils, or decompress the archive by other means"}
-	}
-	return &program{out, cmd}, nil
-}
-
-// A program is the output of a command. Its end is an error where the command
-// failed.
-type program struct {
-	io.Reader
-	cmd *exec.Cmd
-}
-
-func (p *program) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
-	if err == io.EOF && p.cmd.ProcessState == nil {
-		if failed := p.cmd.Wait(); failed != nil {
-			err = fmt.Errorf("xz: %w", failed)
-		}
-	}
-	return n, err
-}
-
-func (p *program) Close() error {
-	if p.cmd.ProcessState == nil {
-		p.cmd.Process.Kill()
-		p.cmd.Wait() //nolint:errcheck // it was killed
 	}
 	return nil
 }

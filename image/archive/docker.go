@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"kiste/fault"
+	"kiste/image/compression"
 	"kiste/image/reference"
 	"kiste/image/source"
 )
@@ -184,10 +185,10 @@ func (d *docker) layer(name, diffID string) (source.Descriptor, error) {
 		return source.Descriptor{}, damaged(err)
 	}
 	content := io.NewSectionReader(d.tree.file, e.offset, e.size)
-	head := make([]byte, 6)
+	head := make([]byte, compression.HeadSize)
 	n, _ := content.ReadAt(head, 0)
 	desc := source.Descriptor{MediaType: source.MediaDockerLayer, Digest: diffID, Size: e.size}
-	switch c := compressionOf(head[:n]); c {
+	switch c := compression.Of(head[:n]); c {
 	case "":
 	case "gzip", "zstd":
 		desc.MediaType += "." + c

@@ -41,6 +41,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/image/compression"
 	"kiste/internal/sys"
 )
 
@@ -92,7 +93,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, err
 		return Result{}, unpackError(err)
 	}
 	defer a.close()
-	plain, err := Decompress(ctx, r)
+	plain, err := compression.Decompress(ctx, r)
 	if err != nil {
 		return Result{}, unpackError(err)
 	}
