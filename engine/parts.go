@@ -28,62 +28,6 @@ func timeout(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-// limitsOf is OCI's resources in the words of package cgroup.
-func limitsOf(r *specs.LinuxResources) cgroup.Limits {
-	var l cgroup.Limits
-	if r == nil {
-		return l
-	}
-	if m := r.Memory; m != nil {
-		l.Memory = cgroup.Memory{Limit: value(m.Limit), Reservation: value(m.Reservation), Swap: value(m.Swap), Swappiness: m.Swappiness, NoOOMKill: value(m.DisableOOMKiller)}
-	}
-	if c := r.CPU; c != nil {
-		l.CPU = cgroup.CPU{Quota: value(c.Quota), Period: value(c.Period), Burst: value(c.Burst), Shares: value(c.Shares), Idle: c.Idle,
-			RealtimeRuntime: value(c.RealtimeRuntime), RealtimePeriod: value(c.RealtimePeriod), Cpus: c.Cpus, Mems: c.Mems}
-	}
-	if r.Pids != nil {
-		l.Pids = value(r.Pids.Limit)
-	}
-	if b := r.BlockIO; b != nil {
-		l.IO = cgroup.IO{Weight: value(b.Weight), ReadBPS: rates(b.ThrottleReadBpsDevice), WriteBPS: rates(b.ThrottleWriteBpsDevice),
-			ReadIOPS: rates(b.ThrottleReadIOPSDevice), WriteIOPS: rates(b.ThrottleWriteIOPSDevice)}
-		for _, d := range b.WeightDevice {
-			l.IO.Weights = append(l.IO.Weights, cgroup.DeviceWeight{Major: d.Major, Minor: d.Minor, Weight: value(d.Weight)})
-		}
-	}
-	for _, d := range r.Devices {
-		rule := cgroup.DeviceRule{Allow: d.Allow, Major: -1, Minor: -1, Access: d.Access}
-		if d.Type != "" {
-			rule.Type = d.Type[0]
-		}
-		if d.Major != nil {
-			rule.Major = *d.Major
-		}
-		if d.Minor != nil {
-			rule.Minor = *d.Minor
-		}
-		l.Devices = append(l.Devices, rule)
-	}
-	l.Unified = r.Unified
-	return l
-}
-
-func value[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}
-
-func rates(in []specs.LinuxThrottleDevice) []cgroup.Rate {
-	var out []cgroup.Rate
-	for _, d := range in {
-		out = append(out, cgroup.Rate{Major: d.Major, Minor: d.Minor, Rate: d.Rate})
-	}
-	return out
-}
-
 // limitNames are the options behind what l limits.
 func limitNames(l cgroup.Limits) []string {
 	var names []string

@@ -349,7 +349,7 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 // without a group of its own is told which limits are not enforced.
 func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
 	spec := p.Result.Spec
-	limits := limitsOf(spec.Linux.Resources)
+	limits := cgroup.FromSpec(spec.Linux.Resources)
 	mapped := len(spec.Linux.UIDMappings) > 0
 	if mapped {
 		// Who cannot make device nodes needs no list of devices.
