@@ -36,7 +36,7 @@ var floors = [][]string{
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/bundle", "container/plan", "container/process"},
 	{"engine/inspect", "engine", "engine/fetch"},
-	{"cli", "cli/heavy"},
+	{"cli/option", "cli/terminal", "cli/manual", "cli", "cli/heavy"},
 	{"cmd/kiste", "cmd/kisted"},
 }
 

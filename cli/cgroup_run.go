@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
@@ -36,7 +37,7 @@ func cgroupRunCommand() *Command {
 The group is below /kiste, or below a group that was delegated to you, or, started inside another "kiste cgroup run", below that one's: both limits hold then. With --name it stays when the command has ended, with its counters, and can be used again, until "kiste cgroup remove". Without, it is removed by a later "kiste cgroup" command once it is empty.
 
 The exit code is the command's; 125 if the group could not be made, 126 if the command cannot be executed, 127 if it is not there.`,
-		Options: append(cgroupOptions(&lim), Option{"--name", "NAME", "name of the group; it then stays", String(&name)}),
+		Options: append(cgroupOptions(&lim), option.Row{"--name", "NAME", "name of the group; it then stays", option.String(&name)}),
 		Min:     1, Max: -1, Rest: true, Complete: "command",
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			file, err := lookCommand(args[0])
@@ -176,21 +177,21 @@ func namedGroup(parent, name string) (string, error) {
 }
 
 // cgroupOptions is the table of options that say limits, as Docker names them.
-func cgroupOptions(lim *cgroup.Limits) []Option {
-	return []Option{
-		{"-m, --memory", "SIZE", "most memory; what needs more is killed", Size(&lim.Memory.Limit)},
-		{"--memory-swap", "SIZE", "most memory and swap together; -1: no limit on swap", Size(&lim.Memory.Swap)},
-		{"--memory-reservation", "SIZE", "memory kept when others ask for it", Size(&lim.Memory.Reservation)},
+func cgroupOptions(lim *cgroup.Limits) []option.Row {
+	return []option.Row{
+		{"-m, --memory", "SIZE", "most memory; what needs more is killed", option.Size(&lim.Memory.Limit)},
+		{"--memory-swap", "SIZE", "most memory and swap together; -1: no limit on swap", option.Size(&lim.Memory.Swap)},
+		{"--memory-reservation", "SIZE", "memory kept when others ask for it", option.Size(&lim.Memory.Reservation)},
 		{"--memory-swappiness", "N", "how readily it swaps, 0 to 100 (cgroup version 1)", percentVar(&lim.Memory.Swappiness)},
 		{"--cpus", "N", "most CPUs, such as 1.5", cpuCountVar(&lim.CPU.CPUs)},
 		{"--cpu-shares", "N", "weight against others, 2 to 262144; normal is 1024", unsignedVar(&lim.CPU.Shares, 262144)},
-		{"--cpu-quota", "MICROSECONDS", "CPU time in each period; -1: no limit", Int(&lim.CPU.Quota)},
+		{"--cpu-quota", "MICROSECONDS", "CPU time in each period; -1: no limit", option.Int(&lim.CPU.Quota)},
 		{"--cpu-period", "MICROSECONDS", "length of a period", unsignedVar(&lim.CPU.Period, 1_000_000)},
 		{"--cpu-burst", "MICROSECONDS", "CPU time that may be saved up", unsignedVar(&lim.CPU.Burst, 1_000_000)},
 		{"--cpu-idle", "", "run only when nobody else wants the CPU", idleVar(&lim.CPU.Idle)},
-		{"--cpuset-cpus", "LIST", "CPUs to run on, such as 0-2,5", String(&lim.CPU.Cpus)},
-		{"--cpuset-mems", "LIST", "memory nodes to use", String(&lim.CPU.Mems)},
-		{"--pids, --pids-limit", "N", "most processes and threads; -1: no limit", Int(&lim.Pids)},
+		{"--cpuset-cpus", "LIST", "CPUs to run on, such as 0-2,5", option.String(&lim.CPU.Cpus)},
+		{"--cpuset-mems", "LIST", "memory nodes to use", option.String(&lim.CPU.Mems)},
+		{"--pids, --pids-limit", "N", "most processes and threads; -1: no limit", option.Int(&lim.Pids)},
 		{"--io-weight, --blkio-weight", "N", "weight of block I/O, 10 to 1000", ioWeightVar(&lim.IO.Weight)},
 		{"--device-read-bps", "DEVICE:SIZE", "most bytes read a second", deviceRateVar(&lim.IO.ReadBPS, true)},
 		{"--device-write-bps", "DEVICE:SIZE", "most bytes written a second", deviceRateVar(&lim.IO.WriteBPS, true)},
@@ -201,7 +202,7 @@ func cgroupOptions(lim *cgroup.Limits) []Option {
 	}
 }
 
-func cpuCountVar(p *float64) Var {
+func cpuCountVar(p *float64) option.Var {
 	return func(s string) error {
 		v, err := strconv.ParseFloat(s, 64)
 		if err != nil || !(v >= 0.01 && v <= 1<<16) {
@@ -212,7 +213,7 @@ func cpuCountVar(p *float64) Var {
 	}
 }
 
-func unsignedVar(p *uint64, most uint64) Var {
+func unsignedVar(p *uint64, most uint64) option.Var {
 	return func(s string) error {
 		v, err := strconv.ParseUint(s, 10, 64)
 		if err != nil || v > most {
@@ -223,7 +224,7 @@ func unsignedVar(p *uint64, most uint64) Var {
 	}
 }
 
-func percentVar(p **uint64) Var {
+func percentVar(p **uint64) option.Var {
 	return func(s string) error {
 		var v uint64
 		*p = &v
@@ -231,10 +232,10 @@ func percentVar(p **uint64) Var {
 	}
 }
 
-func idleVar(p **int64) Var {
+func idleVar(p **int64) option.Var {
 	return func(s string) error {
 		var on bool
-		err := Bool(&on)(s)
+		err := option.Bool(&on)(s)
 		var v int64
 		if on {
 			v = 1
@@ -244,7 +245,7 @@ func idleVar(p **int64) Var {
 	}
 }
 
-func ioWeightVar(p *uint16) Var {
+func ioWeightVar(p *uint16) option.Var {
 	return func(s string) error {
 		v, err := strconv.ParseUint(s, 10, 16)
 		if err != nil || v < 10 || v > 1000 {
@@ -256,7 +257,7 @@ func ioWeightVar(p *uint16) Var {
 }
 
 // deviceRateVar takes "/dev/sda:1M" or "8:0:1M".
-func deviceRateVar(p *[]cgroup.Rate, size bool) Var {
+func deviceRateVar(p *[]cgroup.Rate, size bool) option.Var {
 	return func(s string) error {
 		i := strings.LastIndexByte(s, ':')
 		if i < 0 {
@@ -268,7 +269,7 @@ func deviceRateVar(p *[]cgroup.Rate, size bool) Var {
 		}
 		rate, err := strconv.ParseInt(s[i+1:], 10, 64)
 		if size {
-			rate, err = ParseSize(s[i+1:])
+			rate, err = option.ParseSize(s[i+1:])
 		}
 		if err != nil || rate < 0 {
 			return errors.New("want a rate such as 1000, or 1M for bytes")
@@ -296,7 +297,7 @@ func blockDevice(s string) (major, minor int64, err error) {
 	return int64(x), int64(y), err
 }
 
-func deviceRuleVar(p *[]cgroup.DeviceRule) Var {
+func deviceRuleVar(p *[]cgroup.DeviceRule) option.Var {
 	return func(s string) error {
 		r, err := cgroup.ParseDeviceRule(s, true)
 		if err != nil {
@@ -307,7 +308,7 @@ func deviceRuleVar(p *[]cgroup.DeviceRule) Var {
 	}
 }
 
-func knobVar(lim *cgroup.Limits) Var {
+func knobVar(lim *cgroup.Limits) option.Var {
 	return func(s string) error {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok || name == "" {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
@@ -22,7 +23,7 @@ func cgroupSetCommand() *Command {
 		Long: `With the name of a group: changes the limits that are given and leaves the others; a memory limit below what the group uses now is refused.
 
 With the number of a process: if that process is in a group of "kiste cgroup", changes that group. Otherwise makes a new group and moves the process, with all its threads but without its groupsBelow, there. Without --name, that group is removed by a later "kiste cgroup" command once the process is gone.`,
-		Options: append(cgroupOptions(&lim), Option{"--name", "NAME", "name of the group for PID", String(&name)}),
+		Options: append(cgroupOptions(&lim), option.Row{"--name", "NAME", "name of the group for PID", option.String(&name)}),
 		Min:     1, Max: 1,
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			lim.Memory.CheckUsage = true

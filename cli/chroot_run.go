@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
@@ -43,15 +44,15 @@ The exit code is the command's; 125 if DIR could not be entered, 126 if the comm
 			"kiste chroot run --ro --bind /srv/data:/data:ro ./debian",
 			"kiste chroot run --user nobody --workdir /tmp ./debian -- id",
 		},
-		Options: []Option{
-			{"-b, --bind", "SRC[:DST[:ro]]", "mount a file or directory of the host inside", Strings(&w.binds)},
-			{"--ro, --read-only", "", "DIR cannot be written, nor what is mounted below it", Bool(&w.root.ReadOnly)},
-			{"--no-mounts, --plain", "", "no /proc, /sys, /dev and so on", Bool(&w.root.Plain)},
-			{"-u, --user", "USER[:GROUP]", "become this user, by number, or by name as DIR knows it", String(&w.command.User)},
-			{"-w, --workdir", "PATH", "working directory inside; otherwise /", String(&w.command.Workdir)},
-			{"-e, --env", "KEY[=VALUE]", "set a variable, or pass one on", Strings(&w.env)},
-			{"--clear-env", "", "start with PATH, HOME and TERM alone", Bool(&w.clearEnv)},
-			{"-N, --unprivileged", "", "use a user namespace though you are root", Bool(&w.userns)},
+		Options: []option.Row{
+			{"-b, --bind", "SRC[:DST[:ro]]", "mount a file or directory of the host inside", option.Strings(&w.binds)},
+			{"--ro, --read-only", "", "DIR cannot be written, nor what is mounted below it", option.Bool(&w.root.ReadOnly)},
+			{"--no-mounts, --plain", "", "no /proc, /sys, /dev and so on", option.Bool(&w.root.Plain)},
+			{"-u, --user", "USER[:GROUP]", "become this user, by number, or by name as DIR knows it", option.String(&w.command.User)},
+			{"-w, --workdir", "PATH", "working directory inside; otherwise /", option.String(&w.command.Workdir)},
+			{"-e, --env", "KEY[=VALUE]", "set a variable, or pass one on", option.Strings(&w.env)},
+			{"--clear-env", "", "start with PATH, HOME and TERM alone", option.Bool(&w.clearEnv)},
+			{"-N, --unprivileged", "", "use a user namespace though you are root", option.Bool(&w.userns)},
 		},
 		Min: 1, Max: -1, Rest: true,
 		Complete: "dir",

@@ -17,6 +17,8 @@ import (
 	"io"
 	"os"
 
+	"kiste/cli/option"
+	"kiste/cli/terminal"
 	"kiste/fault"
 )
 
@@ -32,15 +34,19 @@ type Env struct {
 	Heavy map[string]func(ctx context.Context, env *Env, args []string, options any) error
 }
 
+func (e *Env) user() terminal.User {
+	return terminal.User{In: e.In, Out: e.Out, Stdout: e.Stdout, Stderr: e.Stderr}
+}
+
 // A Command is one verb.
 type Command struct {
-	Name    string   // "run", "cgroup run"
-	Args    string   // "IMAGE [COMMAND [ARG...]]", for the usage line
-	Short   string   // one line, without a full stop
-	Long    string   // paragraphs for help and man page; indented lines stay as they are
-	Options []Option // in the order in which help shows them
-	Min     int      // least number of arguments
-	Max     int      // most; -1: any number
+	Name    string       // "run", "cgroup run"
+	Args    string       // "IMAGE [COMMAND [ARG...]]", for the usage line
+	Short   string       // one line, without a full stop
+	Long    string       // paragraphs for help and man page; indented lines stay as they are
+	Options []option.Row // in the order in which help shows them
+	Min     int          // least number of arguments
+	Max     int          // most; -1: any number
 
 	// Examples are whole lines to type: "kiste run debian sh".
 	Examples []string

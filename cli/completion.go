@@ -9,7 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"kiste/fault"
+	"kiste/cli/manual"
+	"kiste/cli/option"
 	"kiste/store"
 )
 
@@ -37,93 +38,13 @@ For this shell alone: source <(kiste completion bash). For good:
 }
 
 func printCompletion(w io.Writer, shell string) error {
-	script := ""
-	switch shell {
-	case "bash":
-		script = bashCompletion
-	case "zsh":
-		script = zshCompletion
-	case "fish":
-		script = fishCompletion
-	default:
-		return &fault.Error{Op: "complete for shell", On: shell, Kind: fault.Invalid, Hint: "bash, zsh and fish are known"}
+	script, err := manual.Completion("kiste", shell)
+	if err != nil {
+		return err
 	}
-	_, err := io.WriteString(w, script)
+	_, err = io.WriteString(w, script)
 	return err
 }
-
-// The scripts hand the words up to the cursor to "kiste __complete" and show
-// what it prints: a word and, after a tab, what it is. The line ":files" or
-// ":dirs" asks the shell for names of files.
-const (
-	bashCompletion = `# bash completion for kiste
-_kiste() {
-	local cur="${COMP_WORDS[COMP_CWORD]}" line
-	COMPREPLY=()
-	# bash takes words apart at colons and equal signs; kiste wants them whole
-	if declare -F _get_comp_words_by_ref >/dev/null; then
-		local words cword
-		_get_comp_words_by_ref -n =: cur words cword
-	else
-		local words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
-	fi
-	while IFS= read -r line; do
-		case "$line" in
-		:files) compopt -o default ;;
-		:dirs) compopt -o dirnames -o nospace ;;
-		*) COMPREPLY+=("${line%%$'\t'*}") ;;
-		esac
-	done < <("${words[0]}" __complete "${words[@]:1:cword}" 2>/dev/null)
-	if declare -F __ltrim_colon_completions >/dev/null; then
-		__ltrim_colon_completions "$cur"
-	fi
-}
-complete -F _kiste kiste
-`
-	zshCompletion = `#compdef kiste
-_kiste() {
-	local line word
-	local -a found
-	for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
-		case "$line" in
-		:files) _files ;;
-		:dirs) _files -/ ;;
-		'') ;;
-		*)
-			word="${${line%%$'\t'*}//:/\\:}"
-			if [[ "$line" == *$'\t'* ]]; then
-				found+=("$word:${line#*$'\t'}")
-			else
-				found+=("$word")
-			fi
-			;;
-		esac
-	done
-	(( ${#found} )) && _describe kiste found
-}
-if [[ "${funcstack[1]}" == _kiste ]]; then
-	_kiste "$@"
-else
-	compdef _kiste kiste
-fi
-`
-	fishCompletion = `# fish completion for kiste
-function __kiste_complete
-	set -l words (commandline -opc) (commandline -ct)
-	for line in ($words[1] __complete $words[2..-1] 2>/dev/null)
-		switch $line
-			case :files
-				__fish_complete_path (commandline -ct)
-			case :dirs
-				__fish_complete_directories (commandline -ct) ''
-			case '*'
-				echo $line
-		end
-	end
-end
-complete -c kiste -f -a '(__kiste_complete)'
-`
-)
 
 func completeCommand() *Command {
 	return &Command{
@@ -165,7 +86,7 @@ func candidates(s store.Store, before []string, last string) []string {
 	case command == nil:
 		return commandNames(before[0] + " ")
 	}
-	open, args := walk(command, given)
+	open, args := option.Open(command.Options, given, command.Rest)
 	switch {
 	case open != nil:
 		return valueNames(s, open)
@@ -203,57 +124,10 @@ func commandNames(prefix string) []string {
 	return names
 }
 
-// walk goes over the words given after a command's name. It returns the option
-// whose value comes next, if one does, and the number of arguments so far.
-func walk(c *Command, given []string) (open *Option, args int) {
-	for i := 0; i < len(given); i++ {
-		word := given[i]
-		switch {
-		case word == "--":
-			return nil, args + len(given) - i - 1
-		case len(word) < 2 || word[0] != '-':
-			args++
-			if c.Rest {
-				return nil, args + len(given) - i - 1
-			}
-			continue
-		}
-		o := takesNext(c.Options, word)
-		switch {
-		case o == nil:
-		case i == len(given)-1:
-			return o, args
-		default:
-			i++
-		}
-	}
-	return nil, args
-}
-
-// takesNext is the option in word that takes the word after it as its value.
-func takesNext(options []Option, word string) *Option {
-	if strings.HasPrefix(word, "--") {
-		if o := lookup(options, word); o != nil && o.Value != "" {
-			return o
-		}
-		return nil
-	}
-	for i := 1; i < len(word); i++ {
-		o := lookup(options, "-"+word[i:i+1])
-		if o == nil || o.Value != "" && i < len(word)-1 {
-			return nil
-		}
-		if o.Value != "" {
-			return o
-		}
-	}
-	return nil
-}
-
 func optionNames(c *Command) []string {
 	var names []string
 	for _, o := range c.Options {
-		for _, n := range o.names() {
+		for _, n := range option.Names(o) {
 			names = append(names, n+"\t"+o.Help)
 		}
 	}
@@ -261,7 +135,7 @@ func optionNames(c *Command) []string {
 }
 
 // valueNames guesses from the name of an option's value what it may be.
-func valueNames(s store.Store, o *Option) []string {
+func valueNames(s store.Store, o *option.Row) []string {
 	switch value := strings.ToUpper(o.Value); {
 	case strings.Contains(value, "|") && value != o.Value:
 		return strings.Split(o.Value, "|")

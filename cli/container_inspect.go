@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"kiste/cli/option"
 	"kiste/engine"
 	"kiste/fault"
 )
@@ -36,9 +37,9 @@ func inspectOf(name, args, kind string) *Command {
 
 With --format each is shown as a template says: {{.State.Status}}, {{json .Mounts}}, {{range .Config.Env}}{{println .}}{{end}}.`,
 		Examples: []string{"kiste " + name + " web", "kiste " + name + " --format '{{json .Config}}' web"},
-		Options: []Option{
-			{"-f, --format", "TEMPLATE", `show each as TEMPLATE says, or "json"`, String(&o.Format)},
-			{"-s, --size", "", "for Docker's sake: it changes nothing", Bool(&size)},
+		Options: []option.Row{
+			{"-f, --format", "TEMPLATE", `show each as TEMPLATE says, or "json"`, option.String(&o.Format)},
+			{"-s, --size", "", "for Docker's sake: it changes nothing", option.Bool(&size)},
 		},
 		Min: 1, Max: -1,
 		Complete: "container",
@@ -58,7 +59,7 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 	case "image":
 		c.Short, c.Complete = "show all about images", "image"
 	default:
-		c.Options = append(c.Options, Option{"--type", "container|image", "look among these only", oneOf(&o.Type, "", "container", "image")})
+		c.Options = append(c.Options, option.Row{"--type", "container|image", "look among these only", oneOf(&o.Type, "", "container", "image")})
 	}
 	return c
 }

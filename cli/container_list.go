@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"kiste/cli/option"
 	"kiste/engine"
 	"kiste/fault"
 	"kiste/image/reference"
@@ -33,15 +34,15 @@ With --format each is shown as the text says, in which {{.ID}}, {{.Names}}, {{.I
 
 Filters: name=PART (^ and $ stand for its ends), id=BEGINNING, status=created|running|exited, exited=CODE, ancestor=IMAGE, label=KEY[=VALUE], network=NAME. One of those with the same key has to fit, but all labels.`,
 		Examples: []string{"kiste ps -a", "kiste ps --filter status=exited --format '{{.Names}} {{.Status}}'", "kiste rm $(kiste ps -aq)"},
-		Options: []Option{
-			{"-a, --all", "", "list those that have ended, too", Bool(&o.all)},
-			{"-q, --quiet", "", "show IDs only", Bool(&o.quiet)},
-			{"-n, --last", "N", "list the last N that were made, whatever they do", Int(&o.last)},
-			{"-l, --latest", "", "list the last that was made", Bool(&o.latest)},
-			{"--no-trunc", "", "show IDs and commands in full", Bool(&o.noTrunc)},
-			{"-s, --size", "", "show how much each has written", Bool(&o.size)},
-			{"--format", "TEXT", `show each as TEXT says, or "json"`, String(&o.format)},
-			{"-f, --filter", "KEY=VALUE", "list only some: name=, id=, status=, exited=, ancestor=, label=, network=", Strings(&o.filters)},
+		Options: []option.Row{
+			{"-a, --all", "", "list those that have ended, too", option.Bool(&o.all)},
+			{"-q, --quiet", "", "show IDs only", option.Bool(&o.quiet)},
+			{"-n, --last", "N", "list the last N that were made, whatever they do", option.Int(&o.last)},
+			{"-l, --latest", "", "list the last that was made", option.Bool(&o.latest)},
+			{"--no-trunc", "", "show IDs and commands in full", option.Bool(&o.noTrunc)},
+			{"-s, --size", "", "show how much each has written", option.Bool(&o.size)},
+			{"--format", "TEXT", `show each as TEXT says, or "json"`, option.String(&o.format)},
+			{"-f, --filter", "KEY=VALUE", "list only some: name=, id=, status=, exited=, ancestor=, label=, network=", option.Strings(&o.filters)},
 		},
 		Run: func(_ context.Context, env *Env, _ []string) error { return listContainers(env, o) },
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"kiste/cli/option"
 	"kiste/fault"
 )
 
@@ -14,9 +15,9 @@ func rmCommand() *Command {
 		Args:  "CONTAINER...",
 		Short: "remove containers",
 		Long:  "Removes containers, by name, ID or the beginning of an ID, with all that they have written. One that runs has to end first; with --force it is killed, and one that is not there is no error.",
-		Options: []Option{
-			{"-f, --force", "", "kill those that run; remove damaged ones, too", Bool(&force)},
-			{"-v, --volumes", "", "remove their anonymous volumes, too", Bool(&volumes)},
+		Options: []option.Row{
+			{"-f, --force", "", "kill those that run; remove damaged ones, too", option.Bool(&force)},
+			{"-v, --volumes", "", "remove their anonymous volumes, too", option.Bool(&volumes)},
 		},
 		Examples: []string{"kiste rm web", "kiste rm -f $(kiste ps -aq)"},
 		Min:      1, Max: -1,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
@@ -43,7 +44,7 @@ func doctorCommand() *Command {
 		Long: `Lists the powers of this host that Kiste makes use of, for the user who asks, and the remedy for each that is missing. Nothing is changed.
 
 The exit code is 0 if containers can run, else 1. Missing powers that have a next best, such as cgroup2, do not count.`,
-		Options: []Option{{"--json", "", "print JSON", Bool(&asJSON)}},
+		Options: []option.Row{{"--json", "", "print JSON", option.Bool(&asJSON)}},
 		Run: func(_ context.Context, env *Env, _ []string) error {
 			d := diagnose()
 			if err := d.print(env, asJSON); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"kiste/cli/manual"
 	"kiste/fault"
 )
 
@@ -116,70 +117,20 @@ func printGroup(w io.Writer, group string) error {
 
 // printCommand shows how one command is used.
 func printCommand(w io.Writer, c *Command) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s\n\n%s.\n", usage(c), upperFirst(c.Short))
-	if c.Long != "" {
-		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(c.Long))
-	}
-	if names := aliasesOf(c.Name); len(names) > 0 {
-		fmt.Fprintf(&b, "\nAlso: kiste %s\n", strings.Join(names, ", kiste "))
-	}
-	if len(c.Options) > 0 {
-		b.WriteString("\nOptions:\n")
-		writeOptions(&b, c.Options)
-	}
-	if len(c.Examples) > 0 {
-		b.WriteString("\nExamples:\n")
-		for _, e := range c.Examples {
-			fmt.Fprintf(&b, "  %s\n", e)
-		}
-	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, described(c).Help())
 	return err
 }
 
-func usage(c *Command) string {
-	s := "kiste " + c.Name
-	if len(c.Options) > 0 {
-		s += " [OPTION...]"
+// described is c as its help text and its manual page need it.
+func described(c *Command) *manual.Command {
+	d := &manual.Command{
+		Program: "kiste", Version: Version, Section: 1,
+		Name: c.Name, Args: c.Args, Short: c.Short, Long: c.Long, Options: c.Options, Examples: c.Examples,
 	}
-	if c.Args != "" {
-		s += " " + c.Args
+	for _, a := range aliasesOf(c.Name) {
+		d.Also = append(d.Also, "kiste "+a)
 	}
-	return s
-}
-
-// writeOptions aligns the names, and the texts behind them. A name too long
-// for its column has its text on the next line.
-func writeOptions(b *strings.Builder, options []Option) {
-	const most = 30
-	width := 0
-	for _, o := range options {
-		if n := len(shown(o)); n <= most {
-			width = max(width, n)
-		}
-	}
-	for _, o := range options {
-		name := shown(o)
-		if len(name) > width {
-			fmt.Fprintf(b, "  %s\n", name)
-			name = ""
-		}
-		fmt.Fprintf(b, "  %-*s  %s\n", width, name, o.Help)
-	}
-}
-
-// shown is an option's names and value as help shows them: long names stand
-// below each other, whether there is a short one or not.
-func shown(o Option) string {
-	s := o.Names
-	if strings.HasPrefix(s, "--") {
-		s = "    " + s
-	}
-	if o.Value != "" {
-		s += " " + o.Value
-	}
-	return s
+	return d
 }
 
 func aliasesOf(command string) []string {
@@ -190,13 +141,6 @@ func aliasesOf(command string) []string {
 		}
 	}
 	return names
-}
-
-func upperFirst(s string) string {
-	if s == "" {
-		return ""
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 func printExitCodes(w io.Writer) error {

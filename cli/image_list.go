@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/reference"
@@ -31,13 +32,13 @@ func imagesCommand() *Command {
 
 With --format each is shown as the text says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them. With --filter reference=PATTERN only images whose names match are listed; dangling=true lists those without a name.`,
 		Examples: []string{"kiste images", "kiste images --filter 'reference=*/app:*'", "kiste images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"},
-		Options: []Option{
-			{"-a, --all", "", "list all: Kiste hides none", Bool(&o.all)},
-			{"-q, --quiet", "", "show IDs only", Bool(&o.quiet)},
-			{"--no-trunc", "", "show IDs in full", Bool(&o.noTrunc)},
-			{"--digests", "", "show digests, too", Bool(&o.digests)},
-			{"--format", "TEXT", `show each as TEXT says, or "json"`, String(&o.format)},
-			{"-f, --filter", "KEY=VALUE", "list only some: reference=, dangling=, label=", Strings(&o.filters)},
+		Options: []option.Row{
+			{"-a, --all", "", "list all: Kiste hides none", option.Bool(&o.all)},
+			{"-q, --quiet", "", "show IDs only", option.Bool(&o.quiet)},
+			{"--no-trunc", "", "show IDs in full", option.Bool(&o.noTrunc)},
+			{"--digests", "", "show digests, too", option.Bool(&o.digests)},
+			{"--format", "TEXT", `show each as TEXT says, or "json"`, option.String(&o.format)},
+			{"-f, --filter", "KEY=VALUE", "list only some: reference=, dangling=, label=", option.Strings(&o.filters)},
 		},
 		Max: 1,
 		Run: func(_ context.Context, env *Env, args []string) error {

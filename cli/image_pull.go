@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"kiste/cli/option"
 )
 
 // PullOptions are the options of "kiste pull".
@@ -32,13 +34,13 @@ An image may also come from elsewhere:
   dir:DIR                   skopeo's flat directory
   rootfs:FILE               a tar of a root file system, in any compression`,
 		Examples: []string{"kiste pull debian:12", "kiste pull --platform linux/arm64 alpine", "kiste pull oci-archive:app.tar:latest"},
-		Options: []Option{
-			{"--platform", "OS/ARCH[/VARIANT]", "fetch the image for this platform", String(&o.Platform)},
+		Options: []option.Row{
+			{"--platform", "OS/ARCH[/VARIANT]", "fetch the image for this platform", option.String(&o.Platform)},
 			{"--policy", "POLICY", "always ask the registry, only when the image is missing, or never", oneOf(&o.Policy, "always", "missing", "never")},
-			{"-q, --quiet", "", "show the image's name only", Bool(&o.Quiet)},
-			{"--json", "", "show progress as lines of JSON", Bool(&o.JSON)},
-			{"--jobs", "N", "fetch at most N layers at once", Int(&o.Jobs)},
-			{"--authfile", "FILE", "look for credentials in FILE first", String(&o.AuthFile)},
+			{"-q, --quiet", "", "show the image's name only", option.Bool(&o.Quiet)},
+			{"--json", "", "show progress as lines of JSON", option.Bool(&o.JSON)},
+			{"--jobs", "N", "fetch at most N layers at once", option.Int(&o.Jobs)},
+			{"--authfile", "FILE", "look for credentials in FILE first", option.String(&o.AuthFile)},
 		},
 		Min: 1, Max: 1,
 		Complete: "image",
@@ -64,10 +66,10 @@ func importCommand() *Command {
 			"kiste import rootfs.tar.xz debian:mine",
 			"mmdebstrap --variant=minbase stable - | kiste import -c 'CMD bash' - debian:mine",
 		},
-		Options: []Option{
-			{"-c, --change", "INSTRUCTION", "apply a Dockerfile instruction to the image: CMD, ENV, USER …", Strings(&o.Changes)},
-			{"-m, --message", "TEXT", "say in the image's history what it is", String(&o.Message)},
-			{"--platform", "OS/ARCH[/VARIANT]", "say that the image is for this platform", String(&o.Platform)},
+		Options: []option.Row{
+			{"-c, --change", "INSTRUCTION", "apply a Dockerfile instruction to the image: CMD, ENV, USER …", option.Strings(&o.Changes)},
+			{"-m, --message", "TEXT", "say in the image's history what it is", option.String(&o.Message)},
+			{"--platform", "OS/ARCH[/VARIANT]", "say that the image is for this platform", option.String(&o.Platform)},
 		},
 		Min: 1, Max: 2,
 		Complete: "file",
@@ -85,7 +87,7 @@ func gcCommand() *Command {
 }
 
 // oneOf takes one of words.
-func oneOf(p *string, words ...string) Var {
+func oneOf(p *string, words ...string) option.Var {
 	return func(s string) error {
 		if !slices.Contains(words, s) {
 			return fmt.Errorf("want one of %s", strings.Join(words, ", "))

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 
+	"kiste/cli/option"
 	"kiste/kernel/namespace"
 )
 
@@ -21,7 +22,7 @@ named it joins all in which the target differs from this process, and with a
 pin's name all that were pinned. As with "namespace run" a parent stays only
 for the kinds pid, time and user.`,
 		Options: append(kindOptions(words, "only this kind and others named: "),
-			Option{"--preserve-credentials, --keep-ids", "", "do not become root in a user namespace", Bool(&o.KeepIDs)}),
+			option.Row{"--preserve-credentials, --keep-ids", "", "do not become root in a user namespace", option.Bool(&o.KeepIDs)}),
 		Min:  1,
 		Max:  -1,
 		Rest: true,

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"kiste/cli/option"
 	"kiste/kernel/namespace"
 )
 
@@ -22,10 +23,10 @@ func namespaceListCommand() *Command {
 		Short: "list the namespaces and who is in which",
 		Long: `One line for each namespace: its number, its kind, how many processes are in it,
 the lowest of them with its user and command, and the names of its pins.`,
-		Options: []Option{
-			{"-t, --type", "KIND", "only this kind; may be given again", Strings(&types)},
-			{"-p, --pid", "PID", "only those that this process is in", Int(&pid)},
-			{"--json", "", "as JSON, with owners and parents", Bool(&asJSON)},
+		Options: []option.Row{
+			{"-t, --type", "KIND", "only this kind; may be given again", option.Strings(&types)},
+			{"-p, --pid", "PID", "only those that this process is in", option.Int(&pid)},
+			{"--json", "", "as JSON, with owners and parents", option.Bool(&asJSON)},
 		},
 		Examples: []string{"kiste namespace list --type net"},
 		Run: func(_ context.Context, env *Env, _ []string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"kiste/cli/option"
 	"kiste/kernel/namespace"
 )
 
@@ -17,9 +18,9 @@ func namespacePinCommand() *Command {
 		Long: `Pins the namespaces of a process, by default those of the shell that calls, so
 that they stay when the last process in them has ended. "kiste namespace enter
 NAME" enters them. Without kinds all are pinned.`,
-		Options: []Option{
-			{"-p, --pid", "PID", "of this process", Int(&pid)},
-			{"-r, --remove", "", "remove the pin, of the kinds named or of all", Bool(&remove)},
+		Options: []option.Row{
+			{"-p, --pid", "PID", "of this process", option.Int(&pid)},
+			{"-r, --remove", "", "remove the pin, of the kinds named or of all", option.Bool(&remove)},
 		},
 		Min:      1,
 		Max:      -1,

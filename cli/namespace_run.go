@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/kernel/namespace"
 	"kiste/store"
@@ -56,18 +57,18 @@ code, 128+n after signal n. The code is 125 if the namespaces could not be
 made, 126 if the command cannot be executed, 127 if it is not there. Process 1 of a pid namespace gets only the signals
 that it handles.`,
 		Options: append(options,
-			Option{"-a, --all", "", "all kinds", Bool(&w.all)},
-			Option{"-r, --map-root, --map-root-user", "", "be root inside, yourself outside (implies --user)", Bool(&w.mapRoot)},
-			Option{"-c, --keep-id, --map-current-user", "", "be yourself inside too (implies --user)", Bool(&w.mapKeep)},
-			Option{"--map-auto", "", "be root inside, with your ranges of /etc/subuid and /etc/subgid (implies --user)", Bool(&w.mapAuto)},
-			Option{"--map-users", "IN:OUT:SIZE", "map user ids (implies --user)", Strings(&w.uids)},
-			Option{"--map-groups", "IN:OUT:SIZE", "map group ids; without it as the users", Strings(&w.gids)},
-			Option{"--hostname", "NAME", "set the host name (implies --uts)", String(&w.o.Hostname)},
-			Option{"--monotonic", "OFFSET", "add to the monotonic clock: 1h, -30s, or seconds (implies --time)", String(&w.monotonic)},
-			Option{"--boottime", "OFFSET", "add to the boot-time clock (implies --time)", String(&w.boottime)},
-			Option{"--mount-proc", "", "mount a new /proc (implies --mount)", Bool(&w.o.MountProc)},
-			Option{"--propagation", "HOW", "of mounts: private (default), slave, shared, unchanged", String(&w.o.Propagation)},
-			Option{"--kill-child", "", "end the command when this process ends", Bool(&w.o.KillChild)},
+			option.Row{"-a, --all", "", "all kinds", option.Bool(&w.all)},
+			option.Row{"-r, --map-root, --map-root-user", "", "be root inside, yourself outside (implies --user)", option.Bool(&w.mapRoot)},
+			option.Row{"-c, --keep-id, --map-current-user", "", "be yourself inside too (implies --user)", option.Bool(&w.mapKeep)},
+			option.Row{"--map-auto", "", "be root inside, with your ranges of /etc/subuid and /etc/subgid (implies --user)", option.Bool(&w.mapAuto)},
+			option.Row{"--map-users", "IN:OUT:SIZE", "map user ids (implies --user)", option.Strings(&w.uids)},
+			option.Row{"--map-groups", "IN:OUT:SIZE", "map group ids; without it as the users", option.Strings(&w.gids)},
+			option.Row{"--hostname", "NAME", "set the host name (implies --uts)", option.String(&w.o.Hostname)},
+			option.Row{"--monotonic", "OFFSET", "add to the monotonic clock: 1h, -30s, or seconds (implies --time)", option.String(&w.monotonic)},
+			option.Row{"--boottime", "OFFSET", "add to the boot-time clock (implies --time)", option.String(&w.boottime)},
+			option.Row{"--mount-proc", "", "mount a new /proc (implies --mount)", option.Bool(&w.o.MountProc)},
+			option.Row{"--propagation", "HOW", "of mounts: private (default), slave, shared, unchanged", option.String(&w.o.Propagation)},
+			option.Row{"--kill-child", "", "end the command when this process ends", option.Bool(&w.o.KillChild)},
 		),
 		Max:  -1,
 		Rest: true,
@@ -88,7 +89,7 @@ that it handles.`,
 }
 
 // kindOptions are the options that name kinds, with unshare's letters.
-func kindOptions(words []kindWord, help string) []Option {
+func kindOptions(words []kindWord, help string) []option.Row {
 	letter := func(name string) string {
 		switch name {
 		case "user":
@@ -100,12 +101,12 @@ func kindOptions(words []kindWord, help string) []Option {
 		}
 		return "-" + name[:1]
 	}
-	var options []Option
+	var options []option.Row
 	for i := range words {
 		k := words[i].kind
-		options = append(options, Option{letter(k.Name) + ", --" + k.Name, "", help + k.Isolates, String(&words[i].value)})
+		options = append(options, option.Row{letter(k.Name) + ", --" + k.Name, "", help + k.Isolates, option.String(&words[i].value)})
 	}
-	slices.SortFunc(options, func(a, b Option) int { return strings.Compare(strings.ToLower(a.Names), strings.ToLower(b.Names)) })
+	slices.SortFunc(options, func(a, b option.Row) int { return strings.Compare(strings.ToLower(a.Names), strings.ToLower(b.Names)) })
 	return options
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"kiste/cli/option"
 	"kiste/kernel/namespace"
 	"kiste/kernel/network"
 )
@@ -24,16 +25,16 @@ A bridge that is missing is created and stays, with the address 10.66.0.1/24 or
 that of the next 10.66.N.0/24 that the host does not use yet.
 
 The exit code is the command's; 125 if the network could not be made, 126 if the command cannot be executed, 127 if it is not there.`,
-		Options: []Option{
-			{"-b, --bridge", "NAME", "connect to this bridge of the host", String(&o.Bridge)},
+		Options: []option.Row{
+			{"-b, --bridge", "NAME", "connect to this bridge of the host", option.String(&o.Bridge)},
 			{"--bridge-address", "CIDR", "address of a bridge that is created", prefix(&o.BridgeAddress)},
 			{"-a, --address", "CIDR", "address inside; without it the next free one of the bridge", prefix(&o.Address)},
 			{"-g, --gateway", "IP", "gateway of the default route: the bridge, or none", gateway(&o)},
 			{"-r, --rate", "RATE", "limit of each direction: 10mbit, 500kbit, 1mbps", rate(&o.Rate)},
-			{"--mac", "ADDRESS", "MAC address inside", String(&o.MAC)},
-			{"--mtu", "BYTES", "largest packet", Int(&mtu)},
-			{"--name", "NAME", "name of the link inside: eth0", String(&o.Name)},
-			{"--pin", "NAME", "keep the namespace alive under a name, see namespace pin", String(&pinName)},
+			{"--mac", "ADDRESS", "MAC address inside", option.String(&o.MAC)},
+			{"--mtu", "BYTES", "largest packet", option.Int(&mtu)},
+			{"--name", "NAME", "name of the link inside: eth0", option.String(&o.Name)},
+			{"--pin", "NAME", "keep the namespace alive under a name, see namespace pin", option.String(&pinName)},
 		},
 		Max:  -1,
 		Rest: true,
@@ -44,7 +45,7 @@ The exit code is the command's; 125 if the network could not be made, 126 if the
 		Complete: "command",
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			if mtu < 0 || mtu > 1<<20 {
-				return badOption("--mtu", errors.New("want at most 1048576 bytes"))
+				return option.Bad("--mtu", errors.New("want at most 1048576 bytes"))
 			}
 			o.MTU = int(mtu)
 			if err := network.Own(o); err != nil {
@@ -64,7 +65,7 @@ The exit code is the command's; 125 if the network could not be made, 126 if the
 	}
 }
 
-func prefix(p *network.Prefix) Var {
+func prefix(p *network.Prefix) option.Var {
 	return func(s string) (err error) {
 		if *p, err = network.ParsePrefix(s); err != nil {
 			return errors.New("want an address with its network's size, as 10.66.0.2/24")
@@ -73,7 +74,7 @@ func prefix(p *network.Prefix) Var {
 	}
 }
 
-func gateway(o *network.Options) Var {
+func gateway(o *network.Options) option.Var {
 	return func(s string) (err error) {
 		if o.NoGateway = s == "none"; o.NoGateway {
 			return nil
@@ -85,7 +86,7 @@ func gateway(o *network.Options) Var {
 	}
 }
 
-func rate(r *network.Rate) Var {
+func rate(r *network.Rate) option.Var {
 	return func(s string) (err error) {
 		if *r, err = network.ParseRate(s); err != nil {
 			return errors.New("want bits per second as 10mbit, 500kbit or 1gbit, or bytes as 1mbps")

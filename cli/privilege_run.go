@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/kernel/privilege"
 )
@@ -43,21 +44,21 @@ The exit code is the command's; 125 if a privilege could not be given away, 126 
 			"kiste privilege run --seccomp default --landlock-read / --landlock-write /tmp -- make",
 			"kiste privilege run --user nobody --ambient net_bind_service -- httpd",
 		},
-		Options: []Option{
-			{"--cap-add", "NAME", "keep a capability that --cap-drop or --caps takes away", Strings(&w.capAdd)},
-			{"--cap-drop", "NAME", "give a capability away; ALL: every one", Strings(&w.capDrop)},
-			{"--caps", "LIST", "keep exactly these capabilities", String(&w.caps)},
-			{"--ambient", "LIST", "capabilities that COMMAND has as another user than root too", String(&w.ambient)},
-			{"--no-new-privs", "", "no program gives privileges any more", Bool(&w.noNewPrivs)},
-			{"--securebits", "LIST", "bits as setpriv(1) names them, such as noroot,noroot_locked", String(&w.securebits)},
-			{"--seccomp", "default|unconfined|FILE", "filter system calls by Docker's default profile, or one of your own", String(&w.seccomp)},
-			{"--landlock-read", "PATH", "files below PATH can be read and executed", Strings(&w.read)},
-			{"--landlock-write", "PATH", "files below PATH can be changed as well", Strings(&w.write)},
-			{"--landlock-bind", "PORT", "bind this TCP port and others of this option only", Strings(&w.bind)},
-			{"--landlock-connect", "PORT", "connect to this TCP port and others of this option only", Strings(&w.connect)},
-			{"-u, --user", "USER[:GROUP]", "become this user, by name or number", String(&w.user)},
-			{"--groups", "LIST", "supplementary groups; none: no others; default: those of the user", String(&w.groups)},
-			{"--ulimit", "NAME=SOFT[:HARD]", "set a limit, such as nofile=1024:2048", Strings(&w.ulimits)},
+		Options: []option.Row{
+			{"--cap-add", "NAME", "keep a capability that --cap-drop or --caps takes away", option.Strings(&w.capAdd)},
+			{"--cap-drop", "NAME", "give a capability away; ALL: every one", option.Strings(&w.capDrop)},
+			{"--caps", "LIST", "keep exactly these capabilities", option.String(&w.caps)},
+			{"--ambient", "LIST", "capabilities that COMMAND has as another user than root too", option.String(&w.ambient)},
+			{"--no-new-privs", "", "no program gives privileges any more", option.Bool(&w.noNewPrivs)},
+			{"--securebits", "LIST", "bits as setpriv(1) names them, such as noroot,noroot_locked", option.String(&w.securebits)},
+			{"--seccomp", "default|unconfined|FILE", "filter system calls by Docker's default profile, or one of your own", option.String(&w.seccomp)},
+			{"--landlock-read", "PATH", "files below PATH can be read and executed", option.Strings(&w.read)},
+			{"--landlock-write", "PATH", "files below PATH can be changed as well", option.Strings(&w.write)},
+			{"--landlock-bind", "PORT", "bind this TCP port and others of this option only", option.Strings(&w.bind)},
+			{"--landlock-connect", "PORT", "connect to this TCP port and others of this option only", option.Strings(&w.connect)},
+			{"-u, --user", "USER[:GROUP]", "become this user, by name or number", option.String(&w.user)},
+			{"--groups", "LIST", "supplementary groups; none: no others; default: those of the user", option.String(&w.groups)},
+			{"--ulimit", "NAME=SOFT[:HARD]", "set a limit, such as nofile=1024:2048", option.Strings(&w.ulimits)},
 		},
 		Min: 1, Max: -1, Rest: true, Complete: "command",
 		Run: func(_ context.Context, _ *Env, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/kernel/privilege"
 )
@@ -23,7 +24,7 @@ func privilegeShowCommand() *Command {
 
 What is shown of another user's process needs root in part; what could not be seen is said. With --json the values themselves are shown.`,
 		Examples: []string{"kiste privilege show 1", "kiste privilege run --caps none -- kiste privilege show"},
-		Options:  []Option{{"--json", "", "show the values as one JSON object", Bool(&asJSON)}},
+		Options:  []option.Row{{"--json", "", "show the values as one JSON object", option.Bool(&asJSON)}},
 		Max:      1,
 		Run: func(_ context.Context, env *Env, args []string) error {
 			pid := os.Getpid()

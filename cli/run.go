@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/cli/terminal"
 	"kiste/container/bundle"
 	"kiste/container/plan"
 	"kiste/container/process"
@@ -60,14 +61,17 @@ func exitAs125(err error) error {
 }
 
 func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoices) error {
-	if err := checkTerminal(env, w.Interactive, w.TTY); err != nil && c.Plan == "" {
+	if err := env.user().Check(w.Interactive, w.TTY); err != nil && c.Plan == "" {
 		return err
 	}
 	e, err := openEngine(c.Plan != "")
 	if err != nil {
 		return err
 	}
-	rows, columns := sizeOfTerminal(env, w.TTY)
+	var rows, columns uint16
+	if w.TTY {
+		rows, columns = env.user().Size()
+	}
 	p, err := e.Prepare(ctx, engine.RunOptions{
 		Image: image, Wishes: w, DryRun: c.Plan != "", Rows: rows, Columns: columns,
 		Pull: func(ctx context.Context, image string, quiet bool) error {
@@ -149,7 +153,7 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 		return err
 	}
 	if !p.Wishes.NoSigProxy {
-		forwardSignals(proc.Signal)
+		terminal.ForwardSignals(proc.Signal)
 	}
 	if err := streams.attend(env, proc, p.Wishes.DetachKeys); err != nil {
 		proc.Signal(syscall.SIGKILL)
@@ -234,7 +238,7 @@ func (s *streams) close() {
 func (s *streams) attend(env *Env, proc *process.Process, keys []byte) error {
 	defer s.close()
 	if s.tty {
-		detached, err := newConsole(env, proc.Console, s.input, keys).run()
+		detached, err := terminal.NewConsole(env.user(), proc.Console, s.input, keys).Run()
 		if detached {
 			fmt.Fprintln(env.Err, "\nkiste: note: detached from its terminal; it ends when this kiste does")
 		}

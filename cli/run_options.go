@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"kiste/cli/option"
+	"kiste/cli/terminal"
 	"kiste/container/bundle"
 )
 
@@ -19,14 +21,14 @@ type runChoices struct {
 
 // runOptions are the options that make a container, with Docker's names. What
 // they say goes into w and c.
-func runOptions(w *bundle.Wishes, c *runChoices) []Option {
-	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w), []Option{
+func runOptions(w *bundle.Wishes, c *runChoices) []option.Row {
+	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w), []option.Row{
 		{"--plan", "", "print the steps to the kernel in place of making them; --plan=calls prints the system calls", planVar(&c.Plan)},
-		{"--trace", "", "print how long each step took", Bool(&c.Trace)},
+		{"--trace", "", "print how long each step took", option.Bool(&c.Trace)},
 	})
 }
 
-func planVar(p *string) Var {
+func planVar(p *string) option.Var {
 	return func(s string) error {
 		switch s {
 		case "true", "steps":
@@ -43,34 +45,34 @@ func planVar(p *string) Var {
 }
 
 // objectOptions are about the container as an object and its streams.
-func objectOptions(w *bundle.Wishes) []Option {
-	return []Option{
-		{"-i, --interactive", "", "keep stdin open", Bool(&w.Interactive)},
-		{"-t, --tty", "", "give it a terminal", Bool(&w.TTY)},
-		{"--rm", "", "remove it, and its anonymous volumes, when it ends", Bool(&w.Remove)},
+func objectOptions(w *bundle.Wishes) []option.Row {
+	return []option.Row{
+		{"-i, --interactive", "", "keep stdin open", option.Bool(&w.Interactive)},
+		{"-t, --tty", "", "give it a terminal", option.Bool(&w.TTY)},
+		{"--rm", "", "remove it, and its anonymous volumes, when it ends", option.Bool(&w.Remove)},
 		{"--name", "NAME", "a name for it", func(s string) error { w.Name = s; return bundle.CheckName(s) }},
-		{"--cidfile", "FILE", "write its id to a new file", String(&w.CIDFile)},
+		{"--cidfile", "FILE", "write its id to a new file", option.String(&w.CIDFile)},
 		{"-l, --label", "KEY=VALUE", "a label", labelVar(w, false)},
 		{"--label-file", "FILE", "read labels from a file", labelVar(w, true)},
 		{"--annotation", "KEY=VALUE", "an annotation of the OCI spec", pairVar(&w.Annotations)},
 		{"--pull", "WHEN", "pull the image: always, missing or never", into(&w.Pull, bundle.ParsePull)},
 		{"--platform", "OS/ARCH[/VARIANT]", "of an image for several", func(s string) error { w.Platform = s; return bundle.ParsePlatform(s) }},
-		{"--rootfs", "", "the image is a directory, used in place", Bool(&w.RootFS)},
-		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, parseDetachKeys)},
+		{"--rootfs", "", "the image is a directory, used in place", option.Bool(&w.RootFS)},
+		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, terminal.ParseDetachKeys)},
 		{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&w.NoSigProxy)},
 	}
 }
 
 // processOptions are about its process.
-func processOptions(w *bundle.Wishes) []Option {
-	return []Option{
+func processOptions(w *bundle.Wishes) []option.Row {
+	return []option.Row{
 		{"--entrypoint", "COMMAND", "in place of the image's; empty: none", func(s string) error { w.Entrypoint = []string{s}; return nil }},
 		{"-e, --env", "KEY[=VALUE]", "set a variable; a bare KEY takes this environment's", envVar(w)},
 		{"--env-file", "FILE", "read variables from a file", envFileVar(w)},
-		{"-w, --workdir", "DIR", "start in DIR", String(&w.Workdir)},
-		{"-u, --user", "USER[:GROUP]", "by name or number", String(&w.User)},
-		{"--group-add", "GROUP", "a supplementary group", Strings(&w.Groups)},
-		{"--init", "", "an init that reaps zombies and passes signals on", Bool(&w.Init)},
+		{"-w, --workdir", "DIR", "start in DIR", option.String(&w.Workdir)},
+		{"-u, --user", "USER[:GROUP]", "by name or number", option.String(&w.User)},
+		{"--group-add", "GROUP", "a supplementary group", option.Strings(&w.Groups)},
+		{"--init", "", "an init that reaps zombies and passes signals on", option.Bool(&w.Init)},
 		{"--stop-signal", "SIGNAL", "ends it politely", into(&w.StopSignal, bundle.ParseSignal)},
 		{"--stop-timeout", "SECONDS", "until it is killed; -1: never", intVar(&w.StopTimeout)},
 		{"--umask", "MODE", "its umask, octal", pointer(&w.Umask, bundle.ParseUmask)},
@@ -80,11 +82,11 @@ func processOptions(w *bundle.Wishes) []Option {
 }
 
 // viewOptions are about what it sees.
-func viewOptions(w *bundle.Wishes) []Option {
-	return []Option{
-		{"-h, --hostname", "NAME", "its host name", String(&w.Hostname)},
-		{"--domainname", "NAME", "its NIS domain name", String(&w.Domainname)},
-		{"--read-only", "", "its root file system is read-only", Bool(&w.ReadOnly)},
+func viewOptions(w *bundle.Wishes) []option.Row {
+	return []option.Row{
+		{"-h, --hostname", "NAME", "its host name", option.String(&w.Hostname)},
+		{"--domainname", "NAME", "its NIS domain name", option.String(&w.Domainname)},
+		{"--read-only", "", "its root file system is read-only", option.Bool(&w.ReadOnly)},
 		{"-v, --volume", "[SOURCE:]TARGET[:OPTIONS]", "a directory of the host or a volume", mountVar(w, bundle.ParseVolume)},
 		{"--mount", "KEY=VALUE,...", "a mount: type=bind|volume|tmpfs|image,source=PATH,target=PATH", mountVar(w, bundle.ParseMount)},
 		{"--tmpfs", "TARGET[:OPTIONS]", "a file system in memory", list(&w.Mounts, bundle.ParseTmpfs)},
@@ -99,8 +101,8 @@ func viewOptions(w *bundle.Wishes) []Option {
 }
 
 // wallOptions are about its namespaces.
-func wallOptions(w *bundle.Wishes) []Option {
-	return []Option{
+func wallOptions(w *bundle.Wishes) []option.Row {
+	return []option.Row{
 		{"--network, --net", "NETWORK", "none, host, container:NAME or ns:PATH", spaceVar(&w.Network, "network")},
 		{"--pid", "SPACE", "host, private, container:NAME or ns:PATH", spaceVar(&w.PID, "pid")},
 		{"--ipc", "SPACE", "host, private, shareable, none, container:NAME or ns:PATH", spaceVar(&w.IPC, "ipc")},
@@ -112,41 +114,41 @@ func wallOptions(w *bundle.Wishes) []Option {
 }
 
 // privilegeOptions are about what it may ask for.
-func privilegeOptions(w *bundle.Wishes) []Option {
-	return []Option{
-		{"--cap-add", "CAPABILITY", "add a capability, or ALL", Strings(&w.CapAdd)},
-		{"--cap-drop", "CAPABILITY", "drop a capability, or ALL", Strings(&w.CapDrop)},
-		{"--privileged", "", "all capabilities and devices, nothing masked, no filter", Bool(&w.Privileged)},
+func privilegeOptions(w *bundle.Wishes) []option.Row {
+	return []option.Row{
+		{"--cap-add", "CAPABILITY", "add a capability, or ALL", option.Strings(&w.CapAdd)},
+		{"--cap-drop", "CAPABILITY", "drop a capability, or ALL", option.Strings(&w.CapDrop)},
+		{"--privileged", "", "all capabilities and devices, nothing masked, no filter", option.Bool(&w.Privileged)},
 		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, apparmor=PROFILE, label=disable",
 			func(s string) error { return bundle.ParseSecurity(&w.Security, s) }},
 	}
 }
 
 // runLimitOptions are about what it may use.
-func runLimitOptions(w *bundle.Wishes) []Option {
+func runLimitOptions(w *bundle.Wishes) []option.Row {
 	l := &w.Limits
-	return []Option{
+	return []option.Row{
 		{"-m, --memory", "SIZE", "limit memory: 512m, 2g", sizeVar(&l.Memory)},
 		{"--memory-swap", "SIZE", "limit memory and swap together; -1: no limit", sizeVar(&l.MemorySwap)},
 		{"--memory-reservation", "SIZE", "memory that it keeps where memory is short", sizeVar(&l.MemoryReservation)},
 		{"--memory-swappiness", "N", "0 to 100, or -1", runSwappinessVar(&l.MemorySwappiness)},
-		{"--oom-kill-disable", "", "wait for memory in place of being killed", Bool(&l.OOMKillDisable)},
+		{"--oom-kill-disable", "", "wait for memory in place of being killed", option.Bool(&l.OOMKillDisable)},
 		{"--cpus", "N", "limit CPU time: 1.5", into(&l.NanoCPUs, bundle.ParseCPUs)},
-		{"-c, --cpu-shares", "N", "relative weight, 1024 by default", Int(&l.CPUShares)},
-		{"--cpu-period", "MICROSECONDS", "the scheduler's period", Int(&l.CPUPeriod)},
-		{"--cpu-quota", "MICROSECONDS", "CPU time in each period", Int(&l.CPUQuota)},
-		{"--cpu-rt-period", "MICROSECONDS", "the real-time scheduler's period", Int(&l.CPURTPeriod)},
-		{"--cpu-rt-runtime", "MICROSECONDS", "real-time CPU time in each period", Int(&l.CPURTRuntime)},
+		{"-c, --cpu-shares", "N", "relative weight, 1024 by default", option.Int(&l.CPUShares)},
+		{"--cpu-period", "MICROSECONDS", "the scheduler's period", option.Int(&l.CPUPeriod)},
+		{"--cpu-quota", "MICROSECONDS", "CPU time in each period", option.Int(&l.CPUQuota)},
+		{"--cpu-rt-period", "MICROSECONDS", "the real-time scheduler's period", option.Int(&l.CPURTPeriod)},
+		{"--cpu-rt-runtime", "MICROSECONDS", "real-time CPU time in each period", option.Int(&l.CPURTRuntime)},
 		{"--cpuset-cpus", "LIST", "run on these CPUs: 0-3,7", func(s string) error { l.CpusetCPUs = s; return bundle.CheckCPUSet(s) }},
 		{"--cpuset-mems", "LIST", "use these memory nodes", func(s string) error { l.CpusetMems = s; return bundle.CheckCPUSet(s) }},
-		{"--pids-limit", "N", "limit processes and threads; -1: no limit", Int(&l.Pids)},
+		{"--pids-limit", "N", "limit processes and threads; -1: no limit", option.Int(&l.Pids)},
 		{"--blkio-weight", "N", "relative weight of block I/O, 10 to 1000", runWeightVar(&l.BlkioWeight)},
 		{"--blkio-weight-device", "DEVICE:N", "relative weight on one device", list(&l.WeightDevice, bundle.ParseWeightDevice)},
 		{"--device-read-bps", "DEVICE:SIZE", "limit bytes read a second", list(&l.ReadBps, bytesRate)},
 		{"--device-write-bps", "DEVICE:SIZE", "limit bytes written a second", list(&l.WriteBps, bytesRate)},
 		{"--device-read-iops", "DEVICE:N", "limit reads a second", list(&l.ReadIOps, countRate)},
 		{"--device-write-iops", "DEVICE:N", "limit writes a second", list(&l.WriteIOps, countRate)},
-		{"--cgroup-parent", "PATH", "the cgroup above its own", String(&w.CgroupParent)},
+		{"--cgroup-parent", "PATH", "the cgroup above its own", option.String(&w.CgroupParent)},
 	}
 }
 
@@ -154,12 +156,12 @@ func bytesRate(s string) (bundle.Throttle, error) { return bundle.ParseThrottle(
 func countRate(s string) (bundle.Throttle, error) { return bundle.ParseThrottle(s, false) }
 
 // into sets p to what read makes of the value.
-func into[T any](p *T, read func(string) (T, error)) Var {
+func into[T any](p *T, read func(string) (T, error)) option.Var {
 	return func(s string) (err error) { *p, err = read(s); return err }
 }
 
 // pointer is into for values that may be absent.
-func pointer[T any](p **T, read func(string) (T, error)) Var {
+func pointer[T any](p **T, read func(string) (T, error)) option.Var {
 	return func(s string) error {
 		v, err := read(s)
 		*p = &v
@@ -168,7 +170,7 @@ func pointer[T any](p **T, read func(string) (T, error)) Var {
 }
 
 // list collects what read makes of every value.
-func list[T any](p *[]T, read func(string) (T, error)) Var {
+func list[T any](p *[]T, read func(string) (T, error)) option.Var {
 	return func(s string) error {
 		v, err := read(s)
 		*p = append(*p, v)
@@ -177,25 +179,25 @@ func list[T any](p *[]T, read func(string) (T, error)) Var {
 }
 
 // checked collects values that check lets pass.
-func checked(p *[]string, check func(string) error) Var {
+func checked(p *[]string, check func(string) error) option.Var {
 	return func(s string) error { *p = append(*p, s); return check(s) }
 }
 
 // not is a switch whose field says the opposite.
-func not(p *bool) Var {
+func not(p *bool) option.Var {
 	return func(s string) error {
 		v := false
-		err := Bool(&v)(s)
+		err := option.Bool(&v)(s)
 		*p = !v
 		return err
 	}
 }
 
-func intVar(p **int) Var { return pointer(p, strconv.Atoi) }
+func intVar(p **int) option.Var { return pointer(p, strconv.Atoi) }
 
-func sizeVar(p *int64) Var { return into(p, bundle.ParseSize) }
+func sizeVar(p *int64) option.Var { return into(p, bundle.ParseSize) }
 
-func runWeightVar(p *uint16) Var {
+func runWeightVar(p *uint16) option.Var {
 	return into(p, func(s string) (uint16, error) {
 		v, err := strconv.ParseUint(s, 10, 16)
 		return uint16(v), err
@@ -203,7 +205,7 @@ func runWeightVar(p *uint16) Var {
 }
 
 // runSwappinessVar takes Docker's -1 for "as it is".
-func runSwappinessVar(p **int64) Var {
+func runSwappinessVar(p **int64) option.Var {
 	return func(s string) error {
 		v, err := strconv.ParseInt(s, 10, 64)
 		if *p = &v; v == -1 {
@@ -213,12 +215,12 @@ func runSwappinessVar(p **int64) Var {
 	}
 }
 
-func spaceVar(p *bundle.Namespace, kind string) Var {
+func spaceVar(p *bundle.Namespace, kind string) option.Var {
 	return into(p, func(s string) (bundle.Namespace, error) { return bundle.ParseNamespace(kind, s) })
 }
 
 // mountVar collects mounts; a relative source is below this directory.
-func mountVar(w *bundle.Wishes, read func(spec, cwd string) (bundle.Mount, error)) Var {
+func mountVar(w *bundle.Wishes, read func(spec, cwd string) (bundle.Mount, error)) option.Var {
 	return list(&w.Mounts, func(s string) (bundle.Mount, error) {
 		cwd, err := os.Getwd()
 		if err != nil {
@@ -228,13 +230,13 @@ func mountVar(w *bundle.Wishes, read func(spec, cwd string) (bundle.Mount, error
 	})
 }
 
-func envVar(w *bundle.Wishes) Var {
+func envVar(w *bundle.Wishes) option.Var {
 	return list(&w.Env, func(s string) (string, error) { return bundle.ParseEnv(s, os.LookupEnv) })
 }
 
 // envFileVar puts files before single variables, in whichever order they were
 // given: a single one wins.
-func envFileVar(w *bundle.Wishes) Var {
+func envFileVar(w *bundle.Wishes) option.Var {
 	fromFiles := 0
 	return func(name string) error {
 		pairs, err := readPairs(name, os.LookupEnv)
@@ -249,7 +251,7 @@ func envFileVar(w *bundle.Wishes) Var {
 
 // labelVar takes one label, or those of a file, which do not replace single
 // ones.
-func labelVar(w *bundle.Wishes, file bool) Var {
+func labelVar(w *bundle.Wishes, file bool) option.Var {
 	return func(s string) error {
 		pairs, err := []string{s}, error(nil)
 		if file {
@@ -272,7 +274,7 @@ func labelVar(w *bundle.Wishes, file bool) Var {
 	}
 }
 
-func pairVar(m *map[string]string) Var {
+func pairVar(m *map[string]string) option.Var {
 	return func(s string) error {
 		key, value, err := bundle.ParseLabel(s)
 		if err == nil {
@@ -282,7 +284,7 @@ func pairVar(m *map[string]string) Var {
 	}
 }
 
-func sysctlVar(w *bundle.Wishes) Var {
+func sysctlVar(w *bundle.Wishes) option.Var {
 	return func(s string) error {
 		name, value, err := bundle.ParseSysctl(s)
 		if err == nil {

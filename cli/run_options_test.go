@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"kiste/cli/option"
 	"kiste/container/bundle"
 )
 
@@ -14,7 +15,7 @@ func parseRun(t *testing.T, args ...string) (bundle.Wishes, runChoices, []string
 	t.Helper()
 	var w bundle.Wishes
 	var c runChoices
-	left, err := parse(runOptions(&w, &c), args, true)
+	left, err := option.Parse(runOptions(&w, &c), args, option.Rest)
 	return w, c, left, err
 }
 
@@ -27,13 +28,13 @@ func TestRunOptionsAreDockers(t *testing.T) {
 		"--sysctl --network --net --pid --ipc --uts --userns --cgroupns --cgroup-parent --init --stop-signal --annotation -l --platform --pull --rootfs --cidfile " +
 		"--interactive --tty --env --workdir --user --hostname --volume --memory --label --label-file --cpu-period --cpu-quota --cpuset-mems --memory-swappiness " +
 		"--oom-kill-disable --blkio-weight-device --device-cgroup-rule --stop-timeout --add-host --dns --dns-search --dns-opt --dns-option --detach-keys --sig-proxy --plan --trace") {
-		if lookup(options, name) == nil {
+		if option.Lookup(options, name) == nil {
 			t.Errorf("there is no %s", name)
 		}
 	}
 	seen := map[string]bool{}
 	for _, o := range options {
-		for _, n := range o.names() {
+		for _, n := range option.Names(o) {
 			if seen[n] {
 				t.Errorf("%s is there twice", n)
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -161,7 +162,7 @@ func unknown(args []string) error {
 		typed, candidates = args[0]+" "+args[1], group
 	}
 	err := &fault.Error{Op: "find command", On: typed, Kind: fault.Invalid, Err: fmt.Errorf("there is no such command")}
-	if near := nearest(typed, candidates); near != "" {
+	if near := option.Nearest(typed, candidates); near != "" {
 		err.Hint = fmt.Sprintf("did you mean %q? \"kiste help\" lists all commands", near)
 	} else {
 		err.Hint = `"kiste help" lists all commands`
@@ -198,7 +199,7 @@ func dispatch(ctx context.Context, env *Env, args []string) error {
 	}
 	left, err := take(command, words)
 	switch {
-	case err == errHelp:
+	case err == option.ErrHelp:
 		return printCommand(env.Out, command)
 	case err != nil && command.Misused != 0:
 		return WithCode(command.Misused, err)
@@ -217,11 +218,15 @@ func take(c *Command, words []string) ([]string, error) {
 	if c.Raw {
 		return words, nil
 	}
-	left, err := parse(c.Options, words, c.Rest)
+	style := option.Style(0)
+	if c.Rest {
+		style = option.Rest
+	}
+	left, err := option.Parse(c.Options, words, style)
 	if err == nil {
 		err = checkCount(c, left)
 	}
-	if err != nil && err != errHelp && fault.HintOf(err) == "" {
+	if err != nil && err != option.ErrHelp && fault.HintOf(err) == "" {
 		err = &fault.Error{Op: "run " + c.Name, Hint: fmt.Sprintf("%q shows its usage", "kiste help "+c.Name), Err: err}
 	}
 	return left, err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"kiste/cli/option"
 	"kiste/fault"
 	"kiste/internal/need"
 	"kiste/store"
@@ -62,7 +63,7 @@ func checkOptions(t *testing.T, c *Command) {
 		if o.Var == nil {
 			t.Errorf("%s goes nowhere", o.Names)
 		}
-		for _, n := range o.names() {
+		for _, n := range option.Names(o) {
 			if !optionName.MatchString(n) {
 				t.Errorf("%q is no name of an option", n)
 			}
@@ -192,34 +193,6 @@ func TestCompletion(t *testing.T) {
 		got := complete(s, strings.Split(tt.words, " "))
 		if tt.want == "-" && len(got) > 0 || tt.want != "-" && !slices.Contains(got, tt.want) {
 			t.Errorf("%q: %q, want %q", tt.words, got, tt.want)
-		}
-	}
-}
-
-func TestWalkFindsTheOpenOption(t *testing.T) {
-	var c chosen
-	command := &Command{Options: sample(&c), Rest: true, Max: -1}
-	for _, tt := range []struct {
-		given string
-		open  string
-		args  int
-	}{
-		{"--name", "--name", 0},
-		{"--name x", "", 0},
-		{"--name=x", "", 0},
-		{"-it", "", 0},
-		{"-ite", "-e, --env", 0},
-		{"-e A=1 image", "", 1},
-		{"image --name", "", 2},
-		{"--bad", "", 0},
-	} {
-		open, args := walk(command, strings.Fields(tt.given))
-		names := ""
-		if open != nil {
-			names = open.Names
-		}
-		if names != tt.open || args != tt.args {
-			t.Errorf("%q: %q, %d; want %q, %d", tt.given, names, args, tt.open, tt.args)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package option
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ type chosen struct {
 	memory, pids     int64
 }
 
-func sample(c *chosen) []Option {
-	return []Option{
+func sample(c *chosen) []Row {
+	return []Row{
 		{"-t, --tty", "", "make a terminal", Bool(&c.tty)},
 		{"-i, --interactive", "", "keep standard input open", Bool(&c.interactive)},
 		{"-e, --env", "KEY=VALUE", "set a variable", Strings(&c.env)},
@@ -58,7 +58,11 @@ func TestParseTakesOptionsAsDockerDoes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got chosen
-			left, err := parse(sample(&got), strings.Fields(tt.args), tt.rest)
+			style := Style(0)
+			if tt.rest {
+				style = Rest
+			}
+			left, err := Parse(sample(&got), strings.Fields(tt.args), style)
 			if tt.name == "whole numbers in any base" {
 				if !errors.Is(err, fault.Invalid) {
 					t.Errorf("0x10 was taken as %d; Docker does not", got.pids)
@@ -79,6 +83,42 @@ func TestParseTakesOptionsAsDockerDoes(t *testing.T) {
 	}
 }
 
+// Go's package flag, and with it runc, takes any name after one dash or two.
+func TestParseTakesOptionsWithAnyDash(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want chosen
+		left string
+	}{
+		{"-name x a", chosen{name: "x"}, "a"},
+		{"--name=x a", chosen{name: "x"}, "a"},
+		{"-name=x a -tty", chosen{name: "x", tty: true}, "a"},
+		{"a --t=true --i", chosen{tty: true, interactive: true}, "a"},
+		{"-it a", chosen{tty: true, interactive: true}, "a"},
+		{"-m64m a", chosen{memory: 64 << 20}, "a"},
+		{"--m 1k a", chosen{memory: 1 << 10}, "a"},
+		{"a -9", chosen{}, "a -9"},
+		{"a -- -t", chosen{}, "a -t"},
+		{"-", chosen{}, "-"},
+	} {
+		var got chosen
+		left, err := Parse(sample(&got), strings.Fields(tt.args), AnyDash)
+		if err != nil || strings.Join(left, " ") != tt.left {
+			t.Errorf("%s: left %q, %v; want %q", tt.args, left, err, tt.left)
+		}
+		if got.tty != tt.want.tty || got.interactive != tt.want.interactive || got.name != tt.want.name || got.memory != tt.want.memory {
+			t.Errorf("%s: got %+v, want %+v", tt.args, got, tt.want)
+		}
+	}
+	for _, args := range []string{"-bad", "--bad", "-9 a", "-h", "--h", "-help", "a -help"} {
+		var c chosen
+		_, err := Parse(sample(&c), strings.Fields(args), AnyDash)
+		if help := strings.Contains(args, "h"); help != (err == ErrHelp) || err == nil {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
 func TestParseRefusesWithAReason(t *testing.T) {
 	for _, tt := range []struct{ args, text, hint string }{
 		{"--memroy 1", `take option "--memroy": there is no such option`, "did you mean --memory?"},
@@ -90,7 +130,7 @@ func TestParseRefusesWithAReason(t *testing.T) {
 		{"--pids many", `take option "--pids": "many": want a whole number`, ""},
 	} {
 		var c chosen
-		_, err := parse(sample(&c), strings.Fields(tt.args), true)
+		_, err := Parse(sample(&c), strings.Fields(tt.args), Rest)
 		if !errors.Is(err, fault.Invalid) || err.Error() != tt.text {
 			t.Errorf("%s: got %v, want %s", tt.args, err, tt.text)
 		}
@@ -103,20 +143,47 @@ func TestParseRefusesWithAReason(t *testing.T) {
 func TestHelpIsAnOptionWhereItIsFree(t *testing.T) {
 	var c chosen
 	host := ""
-	withH := append(sample(&c), Option{"-h, --hostname", "NAME", "its name", String(&host)})
-	if _, err := parse(withH, []string{"-h", "box"}, true); err != nil || host != "box" {
+	withH := append(sample(&c), Row{"-h, --hostname", "NAME", "its name", String(&host)})
+	if _, err := Parse(withH, []string{"-h", "box"}, Rest); err != nil || host != "box" {
 		t.Errorf("-h box: %q, %v", host, err)
 	}
 	for _, args := range [][]string{{"--help"}, {"-t", "--help"}} {
-		if _, err := parse(withH, args, true); err != errHelp {
+		if _, err := Parse(withH, args, Rest); err != ErrHelp {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
-	if _, err := parse(sample(&c), []string{"-h"}, true); err != errHelp {
+	if _, err := Parse(sample(&c), []string{"-h"}, Rest); err != ErrHelp {
 		t.Errorf("-h: %v", err)
 	}
-	if left, err := parse(withH, []string{"image", "--help"}, true); err != nil || len(left) != 2 {
+	if left, err := Parse(withH, []string{"image", "--help"}, Rest); err != nil || len(left) != 2 {
 		t.Errorf("the container's own --help: %q, %v", left, err)
+	}
+}
+
+func TestOpenFindsTheOpenOption(t *testing.T) {
+	var c chosen
+	for _, tt := range []struct {
+		given string
+		open  string
+		args  int
+	}{
+		{"--name", "--name", 0},
+		{"--name x", "", 0},
+		{"--name=x", "", 0},
+		{"-it", "", 0},
+		{"-ite", "-e, --env", 0},
+		{"-e A=1 image", "", 1},
+		{"image --name", "", 2},
+		{"--bad", "", 0},
+	} {
+		open, args := Open(sample(&c), strings.Fields(tt.given), true)
+		names := ""
+		if open != nil {
+			names = open.Names
+		}
+		if names != tt.open || args != tt.args {
+			t.Errorf("%q: %q, %d; want %q, %d", tt.given, names, args, tt.open, tt.args)
+		}
 	}
 }
 
@@ -146,21 +213,22 @@ func TestNearest(t *testing.T) {
 	for _, tt := range []struct{ typed, want string }{
 		{"rnu", "run"}, {"imges", "images"}, {"vresion", "version"}, {"xyz", ""}, {"", ""}, {strings.Repeat("a", 200), ""},
 	} {
-		if got := nearest(tt.typed, []string{"run", "images", "version", "rm"}); got != tt.want {
-			t.Errorf("nearest(%q) = %q, want %q", tt.typed, got, tt.want)
+		if got := Nearest(tt.typed, []string{"run", "images", "version", "rm"}); got != tt.want {
+			t.Errorf("Nearest(%q) = %q, want %q", tt.typed, got, tt.want)
 		}
 	}
 }
 
 // Whatever is typed: no crash, and no argument is invented.
 func FuzzParse(f *testing.F) {
-	f.Add("-it\x00--name=x\x00-m\x0064m\x00image\x00ls\x00-l", true)
-	f.Add("--\x00-t", false)
-	f.Fuzz(func(t *testing.T, words string, rest bool) {
+	f.Add("-it\x00--name=x\x00-m\x0064m\x00image\x00ls\x00-l", uint8(Rest))
+	f.Add("--\x00-t", uint8(0))
+	f.Add("-tty\x00--t=1\x00-9", uint8(AnyDash))
+	f.Fuzz(func(t *testing.T, words string, style uint8) {
 		var c chosen
 		args := strings.Split(words, "\x00")
-		left, err := parse(sample(&c), args, rest)
-		if err != nil && err != errHelp && !errors.Is(err, fault.Invalid) {
+		left, err := Parse(sample(&c), args, Style(style))
+		if err != nil && err != ErrHelp && !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", args, err)
 		}
 		for _, l := range left {

@@ -1,4 +1,12 @@
-package cli
+// Package terminal connects the user's terminal with a container's: raw mode,
+// bytes both ways, the window's size, the keys that detach; and it passes
+// signals on.
+//
+//	takes    the user's streams, the master of the container's terminal
+//	gives    whether the user detached
+//	touches  both terminals, this process's signal handlers
+//	state    none; the user's terminal is as it was when Run returns
+package terminal
 
 import (
 	"errors"
@@ -15,9 +23,16 @@ import (
 	"kiste/internal/sys"
 )
 
-// A console carries bytes between the user's terminal and the master side of
+// A User is who sits at the other end: the streams of this process.
+type User struct {
+	In             *os.File
+	Out            io.Writer
+	Stdout, Stderr *os.File // asked for the terminal where In is none; nil: not asked
+}
+
+// A Console carries bytes between the user's terminal and the master side of
 // a container's.
-type console struct {
+type Console struct {
 	in     *os.File  // where the user types; nil: the user does not
 	out    io.Writer // where the user sees
 	size   *os.File  // the terminal whose size the container's has; nil: none
@@ -25,24 +40,24 @@ type console struct {
 	keys   []byte // typed in a row, they detach; empty: nothing does
 }
 
-// newConsole connects env with master, best in non-blocking mode, as
-// sys.OpenPTY gives it: then nothing is left running when run returns. Input:
+// NewConsole connects user with master, best in non-blocking mode, as
+// sys.OpenPTY gives it: then nothing is left running when Run returns. Input:
 // the user types (-i). Nil keys: the default ones.
-func newConsole(env *Env, master *os.File, input bool, keys []byte) *console {
-	c := &console{out: env.Out, master: master, keys: keys}
+func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
+	c := &Console{out: user.Out, master: master, keys: keys}
 	if keys == nil {
 		c.keys = defaultDetachKeys()
 	}
 	if input {
-		c.in = env.In
+		c.in = user.In
 	}
-	c.size = terminalOf(env)
+	c.size = user.Terminal()
 	return c
 }
 
-// terminalOf is the user's terminal, or nil.
-func terminalOf(env *Env) *os.File {
-	for _, f := range []*os.File{env.In, env.Stdout, env.Stderr} {
+// Terminal is the user's terminal, or nil.
+func (u User) Terminal() *os.File {
+	for _, f := range []*os.File{u.In, u.Stdout, u.Stderr} {
 		if sys.IsTerminal(f) {
 			return f
 		}
@@ -50,19 +65,20 @@ func terminalOf(env *Env) *os.File {
 	return nil
 }
 
-// sizeOfTerminal is the size that the container's terminal is to start with.
-func sizeOfTerminal(env *Env, wanted bool) (rows, columns uint16) {
-	if f := terminalOf(env); wanted && f != nil {
+// Size is the size that the container's terminal is to start with; 0, 0 where
+// the user has no terminal.
+func (u User) Size() (rows, columns uint16) {
+	if f := u.Terminal(); f != nil {
 		rows, columns, _ = sys.WindowSize(f)
 	}
 	return rows, columns
 }
 
-// run returns when the other side has hung up and all its output is written,
+// Run returns when the other side has hung up and all its output is written,
 // or when the user has typed the detach keys. While it runs, the user's
 // terminal is in raw mode and the container's has its size; afterwards, on
 // every way out, the terminal is as it was.
-func (c *console) run() (detached bool, err error) {
+func (c *Console) Run() (detached bool, err error) {
 	if sys.IsTerminal(c.in) {
 		restore, err := sys.MakeRaw(c.in)
 		if err != nil {
@@ -99,7 +115,7 @@ type onlyReader struct{ io.Reader }
 
 // followSize gives the container's terminal the size of the user's, now and at
 // every change, until the function returned is called.
-func (c *console) followSize() (stop func()) {
+func (c *Console) followSize() (stop func()) {
 	if c.size == nil {
 		return func() {}
 	}
@@ -120,7 +136,7 @@ func (c *console) followSize() (stop func()) {
 }
 
 // resize is best effort: a terminal of a wrong size is no reason to end.
-func (c *console) resize() {
+func (c *Console) resize() {
 	if rows, columns, err := sys.WindowSize(c.size); err == nil {
 		_ = sys.SetWindowSize(c.master, rows, columns)
 	}
@@ -129,7 +145,7 @@ func (c *console) resize() {
 // readInput copies what the user types until stop is called, which returns
 // when no more of it will be read: what is typed later is the shell's. Detach
 // is closed when the detach keys were typed.
-func (c *console) readInput() (detach <-chan struct{}, stop func()) {
+func (c *Console) readInput() (detach <-chan struct{}, stop func()) {
 	typed := make(chan struct{})
 	if c.in == nil {
 		return typed, func() {}
@@ -156,7 +172,7 @@ func (c *console) readInput() (detach <-chan struct{}, stop func()) {
 }
 
 // copyInput reports whether the detach keys were typed.
-func (c *console) copyInput(wake *os.File) bool {
+func (c *Console) copyInput(wake *os.File) bool {
 	d := detacher{keys: c.keys}
 	buf := make([]byte, 4096)
 	for {
@@ -181,7 +197,7 @@ func (c *console) copyInput(wake *os.File) bool {
 
 // endInput tells the other side that no more comes: a terminal has no half
 // that could be closed, so it is told as a person would, with ctrl-d.
-func (c *console) endInput(held []byte) {
+func (c *Console) endInput(held []byte) {
 	const endOfTransmission = 4
 	if !sys.IsTerminal(c.in) {
 		_, _ = c.master.Write(append(held, endOfTransmission))
@@ -222,9 +238,9 @@ func (d *detacher) feed(typed []byte) (out []byte, detached bool) {
 // defaultDetachKeys are ctrl-p ctrl-q.
 func defaultDetachKeys() []byte { return []byte{16, 17} }
 
-// parseDetachKeys reads Docker's form: single characters and ctrl-X, with
+// ParseDetachKeys reads Docker's form: single characters and ctrl-X, with
 // commas between, X a letter or one of @ [ \ ] ^ _.
-func parseDetachKeys(s string) ([]byte, error) {
+func ParseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		return defaultDetachKeys(), nil
 	}
@@ -245,19 +261,19 @@ func parseDetachKeys(s string) ([]byte, error) {
 	return keys, nil
 }
 
-// checkTerminal refuses -it where nobody can type, as Docker does.
-func checkTerminal(env *Env, interactive, tty bool) error {
-	if interactive && tty && !sys.IsTerminal(env.In) {
+// Check refuses -it where nobody can type, as Docker does.
+func (u User) Check(interactive, tty bool) error {
+	if interactive && tty && !sys.IsTerminal(u.In) {
 		return &fault.Error{Op: "use option", On: "-t", Kind: fault.Invalid, Err: errors.New("the input device is not a TTY"),
 			Hint: "leave out -t, or -i"}
 	}
 	return nil
 }
 
-// forwardSignals passes every signal that comes on to send, until stop is
+// ForwardSignals passes every signal that comes on to send, until stop is
 // called. Not those that are about this process alone: its children, its
 // broken pipes, its terminal, the Go runtime's own.
-func forwardSignals(send func(syscall.Signal) error) (stop func()) {
+func ForwardSignals(send func(syscall.Signal) error) (stop func()) {
 	arrived := make(chan os.Signal, 128)
 	signal.Notify(arrived, usual()...)
 	// To catch a signal costs Go two changes of threads, and there are fifty:
@@ -283,7 +299,7 @@ func usual() []os.Signal {
 	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGTSTP}
 }
 
-// forwarded are the signals that forwardSignals passes on.
+// forwarded are the signals that ForwardSignals passes on.
 func forwarded() []os.Signal {
 	own := map[syscall.Signal]bool{
 		syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,

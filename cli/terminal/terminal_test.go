@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"bytes"
@@ -78,7 +78,7 @@ func startSession(t *testing.T, keys []byte, program ...string) *session {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = peer, peer, peer
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	s := &session{user: user, tty: tty, screen: &screen{}, ended: make(chan error, 1)}
-	c := newConsole(&Env{In: tty, Out: s.screen, Stdout: tty}, master, true, keys)
+	c := NewConsole(User{In: tty, Out: s.screen, Stdout: tty}, master, true, keys)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func startSession(t *testing.T, keys []byte, program ...string) *session {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	go func() {
 		var err error
-		s.away, err = c.run()
+		s.away, err = c.Run()
 		s.ended <- err
 	}()
 	return s
@@ -209,7 +209,7 @@ func TestConsoleWithABlockingMaster(t *testing.T) {
 			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 			ended := make(chan bool, 1)
 			go func() {
-				away, _ := newConsole(&Env{In: tty, Out: out}, master, true, nil).run()
+				away, _ := NewConsole(User{In: tty, Out: out}, master, true, nil).Run()
 				ended <- away
 			}()
 			out.waitFor(t, "ready") // before that, ctrl-q is the terminal's own
@@ -243,7 +243,7 @@ func TestConsoleEndOfInput(t *testing.T) {
 	peer.Close()
 	feed.WriteString("a\n")
 	feed.Close()
-	if _, err := newConsole(&Env{In: in, Out: out}, master, true, nil).run(); err != nil {
+	if _, err := NewConsole(User{In: in, Out: out}, master, true, nil).Run(); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {
@@ -321,7 +321,7 @@ func TestParseDetachKeys(t *testing.T) {
 		{"ctrl-1", "!"}, {"ab", "!"}, {"a,,b", "!"}, {"ctrl-", "!"}, {" ", "!"}, {"ctrl-ab", "!"},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
-			got, err := parseDetachKeys(tt.in)
+			got, err := ParseDetachKeys(tt.in)
 			if tt.want == "!" {
 				if err == nil {
 					t.Errorf("got %q; want it refused", got)
@@ -336,7 +336,7 @@ func TestParseDetachKeys(t *testing.T) {
 func FuzzParseDetachKeys(f *testing.F) {
 	f.Add("ctrl-p,ctrl-q")
 	f.Fuzz(func(t *testing.T, s string) {
-		if keys, err := parseDetachKeys(s); err == nil && len(keys) == 0 {
+		if keys, err := ParseDetachKeys(s); err == nil && len(keys) == 0 {
 			t.Errorf("%q gave no keys", s)
 		}
 	})
@@ -344,7 +344,7 @@ func FuzzParseDetachKeys(f *testing.F) {
 
 func TestForwardSignals(t *testing.T) {
 	got := make(chan syscall.Signal, 8)
-	stop := forwardSignals(func(s syscall.Signal) error { got <- s; return nil })
+	stop := ForwardSignals(func(s syscall.Signal) error { got <- s; return nil })
 	defer stop()
 	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTERM} {
 		syscall.Kill(os.Getpid(), s)
@@ -364,21 +364,21 @@ func TestForwardSignals(t *testing.T) {
 	}
 }
 
-func TestCheckTerminal(t *testing.T) {
+func TestCheck(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
 	defer w.Close()
-	if err := checkTerminal(&Env{In: r}, true, true); err == nil || !strings.Contains(err.Error(), "the input device is not a TTY") {
+	if err := (User{In: r}).Check(true, true); err == nil || !strings.Contains(err.Error(), "the input device is not a TTY") {
 		t.Errorf("got %v", err)
 	}
-	if err := checkTerminal(&Env{In: r}, false, true); err != nil {
+	if err := (User{In: r}).Check(false, true); err != nil {
 		t.Error(err)
 	}
 	_, tty := openTestPTY(t)
-	if err := checkTerminal(&Env{In: tty}, true, true); err != nil {
+	if err := (User{In: tty}).Check(true, true); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,15 @@
-package cli
+// Package option takes the options out of a command line, by a table.
+//
+//	takes    rows, words
+//	gives    the words that are left; each value to where its row says
+//	touches  nothing
+//	state    none
+//
+// The forms are those of Docker and of getopt_long(3); a Style adds others.
+package option
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,8 +18,9 @@ import (
 	"kiste/fault"
 )
 
-// An Option is one row of a command's table of options.
-type Option struct {
+// A Row is one option of a command. It is a struct without a name, so that
+// tables in other packages may write their rows without naming the columns.
+type Row = struct {
 	Names string // "-e, --env", as help shows them
 	Value string // what follows, as help names it: "KEY=VALUE"; empty: a switch
 	Help  string // one line, without a full stop
@@ -98,18 +108,30 @@ func ParseSize(s string) (int64, error) {
 	return int64(v * factor), nil
 }
 
-// names splits "-e, --env" into "-e" and "--env".
-func (o Option) names() []string { return strings.Split(o.Names, ", ") }
+// Names splits "-e, --env" into "-e" and "--env".
+func Names(o Row) []string { return strings.Split(o.Names, ", ") }
 
-// errHelp says that --help (or -h, where it is not an option of the command)
+// ErrHelp says that --help (or -h, where it is not an option of the command)
 // was among the options.
-var errHelp = errors.New("help is wanted")
+var ErrHelp = errors.New("help is wanted")
 
-// parse takes the options out of args and returns the rest. Options may stand
-// anywhere before "--", or with rest only before the first argument. Forms:
-// --name value, --name=value, -n value, -nvalue, -n=value, and -abc for
-// switches together.
-func parse(options []Option, args []string, rest bool) ([]string, error) {
+// A Style is how a command's line is read. Zero: options may stand anywhere
+// before "--". Styles are added with |.
+type Style int
+
+const (
+	// Rest: options end at the first argument, as in "run IMAGE ls -l".
+	Rest Style = 1 << iota
+	// AnyDash: one dash may stand before a long name and two before a short
+	// one, as Go's package flag has it. An argument that looks like an option
+	// but is none is taken as an argument where one has come before, as in
+	// "kill ID -9".
+	AnyDash
+)
+
+// Parse takes the options out of args and returns the rest. Forms: --name value,
+// --name=value, -n value, -nvalue, -n=value, and -abc for switches together.
+func Parse(options []Row, args []string, style Style) ([]string, error) {
 	var left []string
 	for len(args) > 0 {
 		arg := args[0]
@@ -119,10 +141,17 @@ func parse(options []Option, args []string, rest bool) ([]string, error) {
 			return append(left, args...), nil
 		case len(arg) < 2 || arg[0] != '-':
 			left = append(left, arg)
-			if rest {
+			if style&Rest != 0 {
 				return append(left, args...), nil
 			}
 			continue
+		case style&AnyDash != 0:
+			known := withDashes(options, arg)
+			if known == "" && len(left) > 0 {
+				left = append(left, arg)
+				continue
+			}
+			arg = cmp.Or(known, arg)
 		}
 		var err error
 		if strings.HasPrefix(arg, "--") {
@@ -137,8 +166,24 @@ func parse(options []Option, args []string, rest bool) ([]string, error) {
 	return left, nil
 }
 
-// lookup finds the option that has name, or nil.
-func lookup(options []Option, name string) *Option {
+// withDashes writes arg with as many dashes as the table has, or is "" where
+// the table has no such name.
+func withDashes(options []Row, arg string) string {
+	name := strings.TrimPrefix(arg[1:], "-")
+	bare, _, _ := strings.Cut(name, "=")
+	switch {
+	case Lookup(options, "--"+bare) != nil || bare == "help":
+		return "--" + name
+	case Lookup(options, "-"+bare) != nil || bare == "h":
+		return "-" + name
+	case arg[1] != '-' && Lookup(options, arg[:2]) != nil:
+		return arg
+	}
+	return ""
+}
+
+// Lookup finds the option that has name, or nil.
+func Lookup(options []Row, name string) *Row {
 	for i := range options {
 		for n := range strings.SplitSeq(options[i].Names, ", ") {
 			if n == name {
@@ -149,9 +194,9 @@ func lookup(options []Option, name string) *Option {
 	return nil
 }
 
-func parseLong(options []Option, arg string, args []string) ([]string, error) {
+func parseLong(options []Row, arg string, args []string) ([]string, error) {
 	name, value, has := strings.Cut(arg, "=")
-	o := lookup(options, name)
+	o := Lookup(options, name)
 	if o == nil {
 		return nil, noOption(options, name)
 	}
@@ -161,10 +206,10 @@ func parseLong(options []Option, arg string, args []string) ([]string, error) {
 	return set(o, name, value, has, args)
 }
 
-func parseShort(options []Option, arg string, args []string) ([]string, error) {
+func parseShort(options []Row, arg string, args []string) ([]string, error) {
 	for i := 1; i < len(arg); i++ {
 		name := "-" + arg[i:i+1]
-		o := lookup(options, name)
+		o := Lookup(options, name)
 		if o == nil {
 			return nil, noOption(options, name)
 		}
@@ -182,46 +227,95 @@ func parseShort(options []Option, arg string, args []string) ([]string, error) {
 	return args, nil
 }
 
+// Open goes over the words given after a command's name, as completion needs
+// it. It returns the option whose value comes next, if one does, and the number
+// of arguments so far.
+func Open(options []Row, given []string, rest bool) (open *Row, args int) {
+	for i := 0; i < len(given); i++ {
+		word := given[i]
+		switch {
+		case word == "--":
+			return nil, args + len(given) - i - 1
+		case len(word) < 2 || word[0] != '-':
+			args++
+			if rest {
+				return nil, args + len(given) - i - 1
+			}
+			continue
+		}
+		o := takesNext(options, word)
+		switch {
+		case o == nil:
+		case i == len(given)-1:
+			return o, args
+		default:
+			i++
+		}
+	}
+	return nil, args
+}
+
+// takesNext is the option in word that takes the word after it as its value.
+func takesNext(options []Row, word string) *Row {
+	if strings.HasPrefix(word, "--") {
+		if o := Lookup(options, word); o != nil && o.Value != "" {
+			return o
+		}
+		return nil
+	}
+	for i := 1; i < len(word); i++ {
+		o := Lookup(options, "-"+word[i:i+1])
+		if o == nil || o.Value != "" && i < len(word)-1 {
+			return nil
+		}
+		if o.Value != "" {
+			return o
+		}
+	}
+	return nil
+}
+
 // noOption is the error for an unknown option, with the nearest known one; or
-// errHelp where it asks for help.
-func noOption(options []Option, name string) error {
+// ErrHelp where it asks for help.
+func noOption(options []Row, name string) error {
 	if name == "--help" || name == "-h" {
-		return errHelp
+		return ErrHelp
 	}
 	known := []string{"--help"}
 	for _, o := range options {
-		known = append(known, o.names()...)
+		known = append(known, Names(o)...)
 	}
-	err := badOption(name, errors.New("there is no such option"))
-	if near := nearest(name, known); near != "" {
+	err := Bad(name, errors.New("there is no such option"))
+	if near := Nearest(name, known); near != "" {
 		err.Hint = fmt.Sprintf("did you mean %s?", near)
 	}
 	return err
 }
 
-func set(o *Option, name, value string, has bool, args []string) ([]string, error) {
+func set(o *Row, name, value string, has bool, args []string) ([]string, error) {
 	if !has {
 		if len(args) == 0 {
-			return nil, badOption(name, fmt.Errorf("it needs a value: %s", o.Value))
+			return nil, Bad(name, fmt.Errorf("it needs a value: %s", o.Value))
 		}
 		value, args = args[0], args[1:]
 	}
 	if err := o.Var(value); err != nil {
-		return nil, badOption(name, fmt.Errorf("%q: %w", value, err))
+		return nil, Bad(name, fmt.Errorf("%q: %w", value, err))
 	}
 	return args, nil
 }
 
-func badOption(name string, err error) *fault.Error {
+// Bad says that the option called name was given wrongly.
+func Bad(name string, err error) *fault.Error {
 	return &fault.Error{Op: "take option", On: name, Kind: fault.Invalid, Err: err}
 }
 
 // longestName bounds what is compared: nothing of ours is as long.
 const longestName = 64
 
-// nearest is the candidate that typed was most likely meant to be, or "": it
+// Nearest is the candidate that typed was most likely meant to be, or "": it
 // is at most a third of the letters away.
-func nearest(typed string, candidates []string) string {
+func Nearest(typed string, candidates []string) string {
 	best, least := "", len(typed)/3+1
 	if len(typed) > longestName {
 		return ""
