@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"kiste/fault"
 	"kiste/kernel/cgroup"
@@ -187,121 +186,6 @@ func (c *compiler) late(text, field string, a Act) {
 	s.Act, s.Late = &a, true
 }
 
-func (c *compiler) cgroups() error {
-	for _, g := range c.f.Groups {
-		c.step(Parent, g.String(), g.For).Act = &Act{Kind: ActCgroup, Cgroup: g}
-	}
-	c.p.Cgroup = cgroup.UnifiedDir(c.f.Groups)
-	return nil
-}
-
-var cloneFlag = map[specs.LinuxNamespaceType]uint64{
-	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.IPCNamespace: unix.CLONE_NEWIPC,
-	specs.UTSNamespace: unix.CLONE_NEWUTS, specs.MountNamespace: unix.CLONE_NEWNS, specs.UserNamespace: unix.CLONE_NEWUSER,
-	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
-}
-
-// namespaces splits them into those of the clone and those to join, and adds
-// the fork and the maps.
-func (c *compiler) namespaces() error {
-	var fresh []string
-	var joins []specs.LinuxNamespace
-	for _, ns := range c.spec.Linux.Namespaces {
-		flag, ok := cloneFlag[ns.Type]
-		switch {
-		case !ok:
-			return unsupported("linux.namespaces."+string(ns.Type), fault.Unsupported, "")
-		case ns.Path != "":
-			joins = append(joins, ns)
-			c.joined[string(ns.Type)] = true
-			continue
-		}
-		c.fresh[string(ns.Type)] = true
-		fresh = append(fresh, string(ns.Type))
-		// The cgroup namespace has to begin in the container's cgroup, so
-		// the child makes it once it is there.
-		if ns.Type != specs.CgroupNamespace {
-			c.p.Flags |= flag
-		}
-	}
-	if !c.fresh["mount"] {
-		return unsupported("linux.namespaces", fault.Invalid, "a container needs a mount namespace of its own")
-	}
-	if c.joined["user"] {
-		// What is not joined has to belong to the joined user namespace.
-		c.p.Flags = 0
-	}
-	joins = c.enterFirst(joins)
-	slices.Sort(fresh)
-	s := c.step(Parent, "fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces")
-	s.Act = &Act{Kind: ActFork}
-	switch {
-	case c.joined["user"]:
-		c.p.UIDs, c.p.GIDs = idMaps(c.o.UIDs), idMaps(c.o.GIDs)
-	case c.fresh["user"]:
-		c.p.UIDs, c.p.GIDs = idMaps(c.spec.Linux.UIDMappings), idMaps(c.spec.Linux.GIDMappings)
-		c.late(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
-	}
-	// The user namespace first: it owns the others.
-	slices.SortStableFunc(joins, func(a, b specs.LinuxNamespace) int {
-		return boolInt(b.Type == specs.UserNamespace) - boolInt(a.Type == specs.UserNamespace)
-	})
-	for _, ns := range joins {
-		if ns.Type == specs.UserNamespace {
-			c.p.Userns = ns.Path
-		}
-		c.bring(string(ns.Type)+" namespace", "open "+ns.Path, "linux.namespaces."+string(ns.Type), Act{Kind: ActOpen, Path: ns.Path})
-	}
-	return nil
-}
-
-// enterFirst lets the parent's thread enter what a child in a user namespace of
-// its own could not, so that the child is born there. It gives the others.
-func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespace {
-	if !c.fresh["user"] || !c.f.Host {
-		return joins
-	}
-	for _, ns := range joins {
-		c.step(Parent, "enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type)).Act = &Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)}
-		delete(c.joined, string(ns.Type))
-	}
-	return nil
-}
-
-// nsFile is the name of a namespace in /proc/PID/ns.
-func nsFile(t specs.LinuxNamespaceType) string {
-	switch t {
-	case specs.NetworkNamespace:
-		return "net"
-	case specs.MountNamespace:
-		return "mnt"
-	}
-	return string(t)
-}
-
-func idMaps(in []specs.LinuxIDMapping) []IDMap {
-	var out []IDMap
-	for _, m := range in {
-		out = append(out, IDMap{m.ContainerID, m.HostID, m.Size})
-	}
-	return out
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func mapText(ms []IDMap) string {
-	parts := make([]string, len(ms))
-	for i, m := range ms {
-		parts[i] = fmt.Sprintf("%d→%d×%d", m.Inside, m.Outside, m.Size)
-	}
-	return strings.Join(parts, ",")
-}
-
 func (c *compiler) limits() error {
 	for _, r := range c.spec.Process.Rlimits {
 		name := strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))
@@ -315,79 +199,6 @@ func (c *compiler) limits() error {
 		c.late(fmt.Sprintf("write %d to oom_score_adj", *adj), "process.oomScoreAdj", Act{Kind: ActOOM, Value: fmt.Sprint(*adj)})
 	}
 	return nil
-}
-
-// bringRoot lets the parent make the root, where it has the powers.
-func (c *compiler) bringRoot(root []chroot.Mount) {
-	if !c.f.Host || len(root) == 0 {
-		return
-	}
-	c.mapped = c.fresh["user"] || c.joined["user"]
-	text := rootText(root[0])
-	if c.mapped {
-		text += ", id-mapped"
-	}
-	c.root = c.bring("root", text, "root", Act{Kind: ActRoot, Mount: root[0], IDMap: c.mapped})
-}
-
-func rootText(m chroot.Mount) string {
-	if m.Type == "overlay" {
-		return fmt.Sprintf("mount overlay of %d layers as root", len(m.Lower))
-	}
-	return "mount " + m.Source + " as root"
-}
-
-// collect lets the parent make the binds, where it has the powers.
-func (c *compiler) collect() {
-	c.binds = make([]Slot, len(c.spec.Mounts))
-	if !c.f.Host {
-		return
-	}
-	for i, m := range c.spec.Mounts {
-		b := mountOf(m, c.parsed[i])
-		if m.Type == "bind" || m.Type == "overlay" {
-			c.binds[i] = c.bring("mount "+m.Destination, "take "+m.Source+" for "+m.Destination+optionText(m.Options), "mounts."+m.Destination,
-				Act{Kind: ActBind, Mount: b, IDMap: len(m.UIDMappings) > 0 || c.parsed[i].IDMap != ""})
-		}
-	}
-	for _, d := range c.extraDevices() {
-		c.bring("device "+d.Path, "make device "+d.Path, "linux.devices", Act{Kind: ActBind, Mount: deviceMount(d)})
-	}
-}
-
-// mountOf is a bind or an overlay of the spec as the parent makes it. What a
-// spec has no fields for is among the options: "lowerdir+=" for each layer of
-// an overlay, and "subpath=" of a bind.
-func mountOf(m specs.Mount, a chroot.Parsed) chroot.Mount {
-	b := chroot.Mount{Type: m.Type, Source: m.Source, Target: m.Destination, Below: subpath(a)}
-	for _, o := range m.Options {
-		layer, isLayer := strings.CutPrefix(o, "lowerdir+=")
-		switch {
-		case isLayer:
-			b.Lower = append(b.Lower, layer)
-		case !strings.HasPrefix(o, subpathOption):
-			b.Options = append(b.Options, o)
-		}
-	}
-	return b
-}
-
-const subpathOption = "subpath="
-
-func subpath(a chroot.Parsed) string {
-	for _, o := range a.Data {
-		if p, ok := strings.CutPrefix(o, subpathOption); ok {
-			return p
-		}
-	}
-	return ""
-}
-
-func optionText(options []string) string {
-	if len(options) == 0 {
-		return ""
-	}
-	return " " + strings.Join(options, ",")
 }
 
 // sort puts the parent's steps that happen while the child waits before the
@@ -406,3 +217,5 @@ func (c *compiler) sort() {
 	}
 	slices.SortStableFunc(c.p.Steps, func(a, b Step) int { return rank(a) - rank(b) })
 }
+
+func (c *compiler) slotOf(name string) Slot { return Slot(slices.Index(c.p.Slots, name)) }

@@ -1,0 +1,149 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/internal/stub"
+	"kiste/kernel/privilege"
+)
+
+// become gives up what the process may not keep, and executes its program.
+func (c *compiler) become() error {
+	p := c.spec.Process
+	c.umask()
+	c.child("keep no descriptors but 0, 1 and 2", "", call("close_range", unix.SYS_CLOSE_RANGE, num(3), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
+	if err := c.trampoline(); err != nil {
+		return err
+	}
+	if !p.NoNewPrivileges {
+		c.filter()
+	}
+	c.landlock()
+	c.identity()
+	if c.o.DieWithParent {
+		// A parent that is gone by now has closed its end of the socket.
+		c.child("end with the parent", "", prctl("PR_SET_PDEATHSIG", unix.PR_SET_PDEATHSIG, named(uint64(unix.SIGKILL), "SIGKILL")),
+			call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), named(unix.MSG_DONTWAIT|unix.MSG_PEEK, "MSG_DONTWAIT|MSG_PEEK"), named(0, "NULL"), named(0, "NULL")).
+				want(1).mayFailWith(uintptr(unix.EAGAIN)))
+	}
+	if p.NoNewPrivileges {
+		c.child("gain no privileges by exec", "process.noNewPrivileges", prctl("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS, num(1)))
+		c.filter()
+	}
+	c.exec()
+	return nil
+}
+
+func (c *compiler) umask() {
+	mask, field := uint64(0o022), ""
+	if u := c.spec.Process.User.Umask; u != nil {
+		mask, field = uint64(*u), "process.user.umask"
+	}
+	c.child("mask 0"+octal(mask)+" of new files' modes", field, umask(mask))
+}
+
+func (c *compiler) filter() {
+	f := c.o.Filter
+	if len(f.Instructions) == 0 {
+		return
+	}
+	c.child(fmt.Sprintf("filter system calls by %d instructions", len(f.Instructions)), "linux.seccomp",
+		call("seccomp", unix.SYS_SECCOMP, named(1, "SECCOMP_SET_MODE_FILTER"), named(uint64(f.Flags), hex(uint64(f.Flags))), Arg{Kind: Filter, Bytes: f.Bytes()}))
+}
+
+// landlock is one wall more: no device nodes at all, and where the host's
+// network or processes are shared, no abstract sockets and no signals across.
+// A process that may mount has to be without: Landlock forbids mounting.
+func (c *compiler) landlock() {
+	caps := c.spec.Process.Capabilities
+	if c.o.NoLandlock || c.f.Landlock == 0 || caps != nil && slices.Contains(caps.Bounding, "CAP_SYS_ADMIN") {
+		return
+	}
+	r := privilege.Ruleset{Files: unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_REFER}
+	if !c.fresh["network"] {
+		r.Scopes |= privilege.ScopeSockets
+	}
+	if !c.fresh["pid"] {
+		r.Scopes |= privilege.ScopeSignals
+	}
+	r = r.For(c.f.Landlock)
+	// Without REFER to handle, any ruleset forbids moving files between
+	// directories: worse than no wall.
+	if r.Files&unix.LANDLOCK_ACCESS_FS_REFER == 0 {
+		return
+	}
+	ruleset, top := c.slot("ruleset"), c.slot("path")
+	attr := r.Attr()
+	rule := privilege.PathRule{Path: "/", Allow: unix.LANDLOCK_ACCESS_FS_REFER}.Attr(0, true)
+	c.child("let no device nodes be made (Landlock)", "", call("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, buf(attr, ""), num(uint64(len(attr))), num(0)).to(ruleset),
+		open("/", unix.O_PATH|unix.O_CLOEXEC, 0, "O_PATH|O_CLOEXEC").to(top),
+		// The rule holds the descriptor: it is written into its bytes.
+		call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, from(ruleset), named(privilege.RulePath, "LANDLOCK_RULE_PATH_BENEATH"), Arg{Kind: Buf, Bytes: rule, Slot: top, Value: 8, Text: "{REFER below <path>}"}, num(0)),
+		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), num(0)))
+}
+
+// exec tries the program in each directory of the search path.
+func (c *compiler) exec() {
+	p := c.spec.Process
+	paths := []string{p.Args[0]}
+	if c.o.Search != "" && !strings.Contains(p.Args[0], "/") {
+		paths = nil
+		for _, dir := range strings.Split(c.o.Search, ":") {
+			paths = append(paths, path.Join("/", dir, p.Args[0]))
+		}
+	}
+	calls := make([]Call, 0, 2*len(paths)+1)
+	for _, file := range paths {
+		calls = append(calls, c.attempt(file)...)
+	}
+	c.child("become "+strings.Join(p.Args, " "), "process.args", append(calls, Call{OnErr: FailNoted})...)
+}
+
+// attempt tries one file.
+func (c *compiler) attempt(file string) []Call {
+	p := c.spec.Process
+	env := Arg{Kind: Vec, List: p.Env, Text: fmt.Sprintf("{%d variables}", len(p.Env))}
+	if c.stub == 0 {
+		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: p.Args}, env)
+		x.OnErr = Note
+		return []Call{x}
+	}
+	may := call("faccessat2", unix.SYS_FACCESSAT2, cwd(), str(file), named(unix.X_OK, "X_OK"), named(unix.AT_EACCESS, "AT_EACCESS"))
+	may.OnErr, may.Skip = Note, 1
+	return []Call{may, call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
+		Arg{Kind: Vec, List: append([]string{file}, p.Args...)}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
+}
+
+// trampoline puts a tiny program of the host's between this process and the
+// container's, where no user namespace keeps the container from writing to the
+// file that /proc/PID/exe leads to: else that would be Kiste's own binary
+// (CVE-2019-5736). It lies in sealed memory, and says on descriptor 3 why it
+// could not become the container's program.
+func (c *compiler) trampoline() error {
+	if c.fresh["user"] || c.joined["user"] {
+		return nil
+	}
+	program, err := stub.Trampoline(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	memory, sock := c.slot("memory"), c.slot("socket above")
+	c.stub = c.slot("trampoline")
+	// Above 3, whatever numbers are free.
+	above := func(s Slot) Call {
+		return call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(10))
+	}
+	seals := uint64(unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE)
+	c.child("keep the host's binary out of reach", "", call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
+		call("write", unix.SYS_WRITE, from(memory), buf(program, "{the trampoline}"), num(uint64(len(program)))).want(len(program)),
+		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
+		above(memory).to(c.stub), above(Sock).to(sock),
+		call("dup3", unix.SYS_DUP3, from(sock), num(3), num(0)))
+	return nil
+}

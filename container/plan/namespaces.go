@@ -1,0 +1,195 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+	"kiste/kernel/cgroup"
+)
+
+var cloneFlag = map[specs.LinuxNamespaceType]uint64{
+	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.IPCNamespace: unix.CLONE_NEWIPC,
+	specs.UTSNamespace: unix.CLONE_NEWUTS, specs.MountNamespace: unix.CLONE_NEWNS, specs.UserNamespace: unix.CLONE_NEWUSER,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
+}
+
+// namespaces splits them into those of the clone and those to join, and adds
+// the fork and the maps.
+func (c *compiler) namespaces() error {
+	var fresh []string
+	var joins []specs.LinuxNamespace
+	for _, ns := range c.spec.Linux.Namespaces {
+		flag, ok := cloneFlag[ns.Type]
+		switch {
+		case !ok:
+			return unsupported("linux.namespaces."+string(ns.Type), fault.Unsupported, "")
+		case ns.Path != "":
+			joins = append(joins, ns)
+			c.joined[string(ns.Type)] = true
+			continue
+		}
+		c.fresh[string(ns.Type)] = true
+		fresh = append(fresh, string(ns.Type))
+		// The cgroup namespace has to begin in the container's cgroup, so
+		// the child makes it once it is there.
+		if ns.Type != specs.CgroupNamespace {
+			c.p.Flags |= flag
+		}
+	}
+	if !c.fresh["mount"] {
+		return unsupported("linux.namespaces", fault.Invalid, "a container needs a mount namespace of its own")
+	}
+	if c.joined["user"] {
+		// What is not joined has to belong to the joined user namespace.
+		c.p.Flags = 0
+	}
+	joins = c.enterFirst(joins)
+	slices.Sort(fresh)
+	s := c.step(Parent, "fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces")
+	s.Act = &Act{Kind: ActFork}
+	switch {
+	case c.joined["user"]:
+		c.p.UIDs, c.p.GIDs = idMaps(c.o.UIDs), idMaps(c.o.GIDs)
+	case c.fresh["user"]:
+		c.p.UIDs, c.p.GIDs = idMaps(c.spec.Linux.UIDMappings), idMaps(c.spec.Linux.GIDMappings)
+		c.late(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
+	}
+	// The user namespace first: it owns the others.
+	slices.SortStableFunc(joins, func(a, b specs.LinuxNamespace) int {
+		return boolInt(b.Type == specs.UserNamespace) - boolInt(a.Type == specs.UserNamespace)
+	})
+	for _, ns := range joins {
+		if ns.Type == specs.UserNamespace {
+			c.p.Userns = ns.Path
+		}
+		c.bring(string(ns.Type)+" namespace", "open "+ns.Path, "linux.namespaces."+string(ns.Type), Act{Kind: ActOpen, Path: ns.Path})
+	}
+	return nil
+}
+
+// enterFirst lets the parent's thread enter what a child in a user namespace of
+// its own could not, so that the child is born there. It gives the others.
+func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespace {
+	if !c.fresh["user"] || !c.f.Host {
+		return joins
+	}
+	for _, ns := range joins {
+		c.step(Parent, "enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type)).Act = &Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)}
+		delete(c.joined, string(ns.Type))
+	}
+	return nil
+}
+
+// nsFile is the name of a namespace in /proc/PID/ns.
+func nsFile(t specs.LinuxNamespaceType) string {
+	switch t {
+	case specs.NetworkNamespace:
+		return "net"
+	case specs.MountNamespace:
+		return "mnt"
+	}
+	return string(t)
+}
+
+func idMaps(in []specs.LinuxIDMapping) []IDMap {
+	var out []IDMap
+	for _, m := range in {
+		out = append(out, IDMap{m.ContainerID, m.HostID, m.Size})
+	}
+	return out
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func mapText(ms []IDMap) string {
+	parts := make([]string, len(ms))
+	for i, m := range ms {
+		parts[i] = fmt.Sprintf("%d→%d×%d", m.Inside, m.Outside, m.Size)
+	}
+	return strings.Join(parts, ",")
+}
+
+// settle is what comes first: wait, enter the namespaces, be root in them.
+func (c *compiler) settle() {
+	// As long as it is the host's root, and with one thread, which is a
+	// hundred times cheaper than to be moved by pid.
+	for _, file := range cgroup.Tasks(c.f.Groups) {
+		fd := c.slot(file)
+		c.child("enter the cgroup of "+file, "linux.cgroupsPath",
+			open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, "0"))
+	}
+	c.child("wait for the parent", "", Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox})
+	// Nobody may look into this process while it still has the parent's
+	// memory and descriptors: before it joins anything (CVE-2016-9962).
+	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+	for slot, name := range c.p.Slots {
+		if kind, ok := strings.CutSuffix(name, " namespace"); ok {
+			c.child("join the "+name, "linux.namespaces."+kind, call("setns", unix.SYS_SETNS, from(Slot(slot)), num(0)))
+		}
+	}
+	if c.joined["user"] {
+		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()))
+	}
+	if c.joined["pid"] || c.joined["user"] && c.fresh["pid"] {
+		c.forkAgain()
+	}
+	if c.fresh["user"] || c.joined["user"] {
+		c.child("be root of the user namespace", "linux.namespaces.user",
+			call("setresgid", unix.SYS_SETRESGID, num(0), num(0), num(0)),
+			call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
+			call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
+	}
+	if c.fresh["cgroup"] {
+		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
+	}
+	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	c.child("make files with the modes that are asked for", "", umask(0))
+	if !c.fresh["user"] {
+		propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"
+		if p := c.spec.Linux.RootfsPropagation; strings.HasSuffix(p, "slave") || strings.HasSuffix(p, "shared") {
+			propagation, text = unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"
+		}
+		c.child("keep mounts from the host", "linux.rootfsPropagation",
+			call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
+	}
+}
+
+// forkAgain lets a second child, whose parent is the first one's, be the first
+// inside of a pid namespace that was joined, or that has to belong to a user
+// namespace that was joined. It is the one for which clone(2) gives 0.
+func (c *compiler) forkAgain() {
+	c.p.Fork2 = true
+	flags, text := uint64(unix.CLONE_PARENT)|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"
+	if c.fresh["pid"] {
+		flags, text = flags|unix.CLONE_NEWPID, text+"|CLONE_NEWPID"
+	}
+	clone := call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).want(1)
+	clone.OnErr, clone.Errno, clone.Skip = SkipOnErrno, uintptr(unix.EPIPE), 1
+	c.child("fork into the pid namespace", "linux.namespaces.pid", clone,
+		call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
+		write(Sock, Hello))
+}
+
+// newFlags are those of unshare(2) for what is to belong to the user namespace
+// that was joined, but for the pid namespace.
+func (c *compiler) newFlags() Arg {
+	var flags uint64
+	var names []string
+	for kind := range c.fresh {
+		if flag := cloneFlag[specs.LinuxNamespaceType(kind)]; flag != unix.CLONE_NEWCGROUP && flag != unix.CLONE_NEWPID {
+			flags, names = flags|flag, append(names, "CLONE_NEW"+strings.ToUpper(nsFile(specs.LinuxNamespaceType(kind))))
+		}
+	}
+	slices.Sort(names)
+	return named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))
+}

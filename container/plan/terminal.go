@@ -1,0 +1,45 @@
+package plan
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// openTerminal opens one in the container's own devpts and sends the master to
+// the parent: no path is followed (CVE-2025-52565).
+func (c *compiler) openTerminal() {
+	if !c.spec.Process.Terminal || c.pts == 0 {
+		return
+	}
+	master := c.slot("terminal master")
+	c.tty = c.slot("terminal")
+	c.p.Console = master
+	flags := uint64(unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC)
+	c.child("open a terminal and send it to the parent", "process.terminal",
+		call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, "O_RDWR|O_NOCTTY|O_CLOEXEC"), num(0)).to(master),
+		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCSPTLCK, "TIOCSPTLCK"), buf(make([]byte, 4), "[0]")),
+		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, "O_RDWR|O_NOCTTY|O_CLOEXEC")).to(c.tty),
+		Call{Name: "sendmsg", Nr: unix.SYS_SENDMSG, Args: []Arg{from(Sock), named(0, "{terminal}"), named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, Special: SendConsole},
+		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0)),
+		call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
+		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
+		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
+		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)))
+	c.terminalSize()
+}
+
+// terminalSize is set before the program starts, which may ask for it at once.
+func (c *compiler) terminalSize() {
+	size := c.spec.Process.ConsoleSize
+	if size == nil {
+		return
+	}
+	rows, columns := uint16(min(size.Height, 65535)), uint16(min(size.Width, 65535))
+	var b []byte
+	for _, v := range []uint16{rows, columns, 0, 0} { // struct winsize of ioctl_tty(2), little-endian as all we run on
+		b = append(b, byte(v), byte(v>>8))
+	}
+	c.child(fmt.Sprintf("make the terminal %d by %d", columns, rows), "process.consoleSize",
+		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSWINSZ, "TIOCSWINSZ"), buf(b, fmt.Sprintf("{%d, %d}", rows, columns))))
+}
