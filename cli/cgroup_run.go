@@ -182,12 +182,12 @@ func cgroupOptions(lim *cgroup.Limits) []option.Row {
 		{"-m, --memory", "SIZE", "most memory; what needs more is killed", option.Size(&lim.Memory.Limit)},
 		{"--memory-swap", "SIZE", "most memory and swap together; -1: no limit on swap", option.Size(&lim.Memory.Swap)},
 		{"--memory-reservation", "SIZE", "memory kept when others ask for it", option.Size(&lim.Memory.Reservation)},
-		{"--memory-swappiness", "N", "how readily it swaps, 0 to 100 (cgroup version 1)", percentVar(&lim.Memory.Swappiness)},
+		{"--memory-swappiness", "N", "how readily it swaps, 0 to 100 (cgroup version 1)", optionalVar(&lim.Memory.Swappiness, 100)},
 		{"--cpus", "N", "most CPUs, such as 1.5", cpuCountVar(&lim.CPU.CPUs)},
 		{"--cpu-shares", "N", "weight against others, 2 to 262144; normal is 1024", unsignedVar(&lim.CPU.Shares, 262144)},
 		{"--cpu-quota", "MICROSECONDS", "CPU time in each period; -1: no limit", option.Int(&lim.CPU.Quota)},
 		{"--cpu-period", "MICROSECONDS", "length of a period", unsignedVar(&lim.CPU.Period, 1_000_000)},
-		{"--cpu-burst", "MICROSECONDS", "CPU time that may be saved up", unsignedVar(&lim.CPU.Burst, 1_000_000)},
+		{"--cpu-burst", "MICROSECONDS", "CPU time that may be saved up", optionalVar(&lim.CPU.Burst, 1_000_000)},
 		{"--cpu-idle", "", "run only when nobody else wants the CPU", idleVar(&lim.CPU.Idle)},
 		{"--cpuset-cpus", "LIST", "CPUs to run on, such as 0-2,5", option.String(&lim.CPU.Cpus)},
 		{"--cpuset-mems", "LIST", "memory nodes to use", option.String(&lim.CPU.Mems)},
@@ -224,11 +224,11 @@ func unsignedVar(p *uint64, most uint64) option.Var {
 	}
 }
 
-func percentVar(p **uint64) option.Var {
+func optionalVar(p **uint64, most uint64) option.Var {
 	return func(s string) error {
 		var v uint64
 		*p = &v
-		return unsignedVar(&v, 100)(s)
+		return unsignedVar(&v, most)(s)
 	}
 }
 

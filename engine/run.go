@@ -349,7 +349,10 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 // without a group of its own is told which limits are not enforced.
 func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
 	spec := p.Result.Spec
-	limits := cgroup.FromSpec(spec.Linux.Resources)
+	limits, err := cgroup.FromSpec(spec.Linux.Resources)
+	if err != nil {
+		return nil, err
+	}
 	mapped := len(spec.Linux.UIDMappings) > 0
 	if mapped {
 		// Who cannot make device nodes needs no list of devices.

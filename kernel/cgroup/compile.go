@@ -102,6 +102,8 @@ func (c *compiler) want(l Layout, w want) error {
 		files = w.v2
 	}
 	switch {
+	case w.normal && (!ok || len(files) == 0):
+		return nil
 	case !ok && len(w.v1) == 0 && l.Unified.Mount == "":
 		return unsupported(w.field, w.controller(true), "this host mounts version 1 only")
 	case !ok && len(w.v1) == 0:
@@ -123,7 +125,7 @@ func (c *compiler) want(l Layout, w want) error {
 	}
 	for _, f := range files {
 		c.writes[h.Mount] = append(c.writes[h.Mount], Step{Op: Write, Path: path.Join(h.Dir(c.group), f.Name), Value: f.Value,
-			For: w.field, Controller: controller, Or: f.or, Optional: f.optional, V2: h.V2})
+			For: w.field, Controller: controller, Or: f.or, Optional: f.optional || w.normal, V2: h.V2})
 	}
 	return nil
 }
@@ -159,8 +161,8 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 		return nil
 	}
 	for _, r := range rules {
-		if err := r.check(); err != nil {
-			return err
+		if why := r.wrong(); why != "" {
+			return invalid(field, why)
 		}
 	}
 	h, ok := l.Find("devices")

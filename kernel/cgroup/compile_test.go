@@ -41,7 +41,7 @@ func ptr[T any](v T) *T { return &v }
 func everything() Limits {
 	return Limits{
 		Memory: Memory{Limit: 64 << 20, Reservation: 32 << 20, Swap: 96 << 20},
-		CPU:    CPU{CPUs: 1.5, Burst: 20_000, Shares: 512, Idle: ptr(int64(1)), Cpus: "0-1", Mems: "0"},
+		CPU:    CPU{CPUs: 1.5, Burst: ptr(uint64(20_000)), Shares: 512, Idle: ptr(int64(1)), Cpus: "0-1", Mems: "0"},
 		Pids:   32,
 		IO: IO{Weight: 500, Weights: []DeviceWeight{{Major: 8, Weight: 100}},
 			ReadBPS: []Rate{{8, 0, 1 << 20}}, WriteBPS: []Rate{{8, 0, 2 << 20}}, ReadIOPS: []Rate{{8, 0, 100}}, WriteIOPS: []Rate{{8, 0, 200}}},
@@ -68,8 +68,8 @@ func TestCompileGolden(t *testing.T) {
 		{"hybrid-nothing", hybrid(), Limits{}, Options{}},
 		{"hybrid-one", hybrid(), Limits{Pids: -1}, Options{Exist: true}},
 		{"v1", legacy(), with(everything(), func(l *Limits) {
-			l.Memory.Kernel, l.Memory.KernelTCP, l.Memory.Swappiness, l.Memory.NoOOMKill = 1<<20, 2<<20, ptr(uint64(10)), true
-			l.NetClass, l.NetPrio = 0x100001, []NetPrio{{"eth0", 5}}
+			l.Memory.Kernel, l.Memory.KernelTCP, l.Memory.Swappiness, l.Memory.NoOOMKill = 1<<20, 2<<20, ptr(uint64(10)), ptr(true)
+			l.NetClass, l.NetPrio = ptr(uint32(0x100001)), []NetPrio{{"eth0", 5}}
 			l.CPU.RealtimePeriod, l.CPU.RealtimeRuntime = 1_000_000, 950_000
 		}), Options{}},
 		{"v1-nothing", legacy(), Limits{}, Options{}},
@@ -129,10 +129,10 @@ func TestCompileRefuses(t *testing.T) {
 		{"a path with a newline", unified(), "a\nb", Limits{}, fault.Invalid, "control"},
 		{"swappiness on version 2", unified(), "a", Limits{Memory: Memory{Swappiness: ptr(uint64(0))}}, fault.Unsupported, "swappiness"},
 		{"swappiness of 200", legacy(), "a", Limits{Memory: Memory{Swappiness: ptr(uint64(200))}}, fault.Invalid, "100"},
-		{"no OOM killer on version 2", unified(), "a", Limits{Memory: Memory{NoOOMKill: true}}, fault.Unsupported, "memory"},
+		{"no OOM killer on version 2", unified(), "a", Limits{Memory: Memory{NoOOMKill: ptr(true)}}, fault.Unsupported, "memory"},
 		{"kernel memory on version 2", unified(), "a", Limits{Memory: Memory{Kernel: 1}}, fault.Unsupported, "memory.kernel"},
 		{"realtime on version 2", unified(), "a", Limits{CPU: CPU{RealtimeRuntime: 1}}, fault.Unsupported, "realtimeRuntime"},
-		{"a net class on version 2", unified(), "a", Limits{NetClass: 1}, fault.Unsupported, "net_cls"},
+		{"a net class on version 2", unified(), "a", Limits{NetClass: ptr(uint32(1))}, fault.Unsupported, "net_cls"},
 		{"a file of version 2 on version 1", legacy(), "a", Limits{Unified: map[string]string{"memory.high": "1"}}, fault.Unsupported, "memory"},
 		{"a file of version 2 whose controller is in version 1", hybrid(), "a", Limits{Unified: map[string]string{"memory.high": "1"}}, fault.Unsupported, "memory"},
 		{"huge pages where nobody mounts them", legacy(), "a", Limits{Huge: []Huge{{"2MB", 1}}}, fault.Unsupported, "hugetlb"},

@@ -13,17 +13,17 @@ import (
 	"kiste/internal/sys"
 )
 
-func (r DeviceRule) check() error {
-	const field = "linux.resources.devices"
+// wrong says what is wrong with r; empty: nothing.
+func (r DeviceRule) wrong() string {
 	switch {
 	case r.Type != 0 && r.Type != 'a' && r.Type != 'b' && r.Type != 'c':
-		return invalid(field, "a type is a, b or c")
+		return "a type is a, b or c"
 	case strings.Trim(r.Access, "rwm") != "":
-		return invalid(field, "access is made of r, w and m")
+		return "access is made of r, w and m"
 	case r.Major < -1 || r.Minor < -1 || r.Major > 1<<32-1 || r.Minor > 1<<32-1:
-		return invalid(field, "a number is out of range")
+		return "a number is out of range"
 	}
-	return nil
+	return ""
 }
 
 func (r DeviceRule) access() string {
@@ -85,7 +85,7 @@ func ParseDeviceRule(s string, allow bool) (DeviceRule, error) {
 	if len(f) > 2 {
 		r.Access = f[2]
 	}
-	if len(r.Access) > 3 || r.check() != nil {
+	if len(r.Access) > 3 || r.wrong() != "" {
 		return DeviceRule{}, bad
 	}
 	return r, nil

@@ -10,7 +10,7 @@ type Limits struct {
 	IO       IO
 	Huge     []Huge
 	RDMA     []RDMA
-	NetClass uint32            // net_cls class id; version 1 only
+	NetClass *uint32           // net_cls class id; version 1 only
 	NetPrio  []NetPrio         // version 1 only
 	Devices  []DeviceRule      // nil: all devices; else an allow list, see DeviceRule
 	Unified  map[string]string // files of version 2 and what to write, as they are
@@ -24,7 +24,7 @@ type Memory struct {
 	Kernel      int64   // version 1 only, deprecated there too
 	KernelTCP   int64   // version 1 only
 	Swappiness  *uint64 // 0 to 100; version 1 only
-	NoOOMKill   bool    // processes wait instead of being killed; version 1 only
+	NoOOMKill   *bool   // processes wait instead of being killed; version 1 only
 
 	// CheckUsage makes Update refuse a limit below what the group uses now,
 	// in place of letting the kernel kill.
@@ -34,15 +34,15 @@ type Memory struct {
 // CPU limits. CPUs is a short form of Quota: 1.5 is 150 ms in each 100 ms.
 type CPU struct {
 	CPUs            float64
-	Quota           int64  // microseconds in each period
-	Period          uint64 // microseconds; 0: 100000
-	Burst           uint64 // microseconds that may be saved up
-	Shares          uint64 // 2 to 262144; 1024 is normal
-	Idle            *int64 // 1: only when nobody else wants the CPU
-	RealtimeRuntime int64  // microseconds; version 1 only
-	RealtimePeriod  uint64 // microseconds; version 1 only
-	Cpus            string // "0-2,5"
-	Mems            string // memory nodes: "0"
+	Quota           int64   // microseconds in each period
+	Period          uint64  // microseconds; 0: 100000
+	Burst           *uint64 // microseconds that may be saved up
+	Shares          uint64  // 2 to 262144; 1024 is normal
+	Idle            *int64  // 1: only when nobody else wants the CPU
+	RealtimeRuntime int64   // microseconds; version 1 only
+	RealtimePeriod  uint64  // microseconds; version 1 only
+	Cpus            string  // "0-2,5"
+	Mems            string  // memory nodes: "0"
 }
 
 // IO limits of block devices.

@@ -16,6 +16,7 @@ type want struct {
 	field  string // of OCI's spec
 	c1, c2 string // controllers; empty: that version cannot do it
 	v1, v2 []file
+	normal bool // it asks for what is so where nobody limits: no error where it cannot be written
 }
 
 func (w want) controller(v2 bool) string {
@@ -63,7 +64,7 @@ func memoryWants(lim Limits, o Options) ([]want, error) {
 	m := lim.Memory
 	var w []want
 	add := func(name, v1, v2, v2value string, value int64) {
-		x := want{field: field + name, c1: "memory", c2: "memory"}
+		x := want{field: field + name, c1: "memory", c2: "memory", normal: value < 0}
 		if v1 != "" {
 			x.v1 = one(v1, strconv.FormatInt(value, 10))
 		}
@@ -101,8 +102,9 @@ func memoryWants(lim Limits, o Options) ([]want, error) {
 		}
 		add("swappiness", "memory.swappiness", "", "", int64(*m.Swappiness))
 	}
-	if m.NoOOMKill {
-		add("disableOOMKiller", "memory.oom_control", "", "", 1)
+	if m.NoOOMKill != nil && (*m.NoOOMKill || o.Exist) {
+		add("disableOOMKiller", "memory.oom_control", "", "", int64(bit(*m.NoOOMKill)))
+		w[len(w)-1].normal = !*m.NoOOMKill
 	}
 	return w, nil
 }
@@ -122,9 +124,16 @@ func swapOnly(m Memory) (string, error) {
 	return strconv.FormatInt(m.Swap-m.Limit, 10), nil
 }
 
+func bit(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}
+
 const defaultPeriod = 100_000 // microseconds: the kernel's
 
-func cpuWants(lim Limits, _ Options) ([]want, error) {
+func cpuWants(lim Limits, o Options) ([]want, error) {
 	const field = "linux.resources.cpu."
 	c := lim.CPU
 	if c.CPUs < 0 || c.CPUs > 1<<20 || math.IsNaN(c.CPUs) {
@@ -141,7 +150,9 @@ func cpuWants(lim Limits, _ Options) ([]want, error) {
 		quota = int64(c.CPUs * float64(period))
 	}
 	var w []want
-	add := func(name string, v1, v2 []file) { w = append(w, want{field + name, "cpu", "cpu", v1, v2}) }
+	add := func(name string, v1, v2 []file) {
+		w = append(w, want{field: field + name, c1: "cpu", c2: "cpu", v1: v1, v2: v2})
+	}
 	if c.Shares != 0 {
 		add("shares", one("cpu.shares", number(c.Shares)), one("cpu.weight", number(cpuWeight(c.Shares))))
 	}
@@ -158,8 +169,9 @@ func cpuWants(lim Limits, _ Options) ([]want, error) {
 		}
 		add(name, v1, one("cpu.max", cpuMax(quota, period)))
 	}
-	if c.Burst != 0 {
-		add("burst", one("cpu.cfs_burst_us", number(c.Burst)), one("cpu.max.burst", number(c.Burst)))
+	if b := c.Burst; b != nil && (*b != 0 || o.Exist) {
+		add("burst", one("cpu.cfs_burst_us", number(*b)), one("cpu.max.burst", number(*b)))
+		w[len(w)-1].normal = *b == 0
 	}
 	if c.Idle != nil {
 		add("idle", one("cpu.idle", number(*c.Idle)), one("cpu.idle", number(*c.Idle)))
@@ -177,7 +189,7 @@ func cpuWants(lim Limits, _ Options) ([]want, error) {
 		if !isList(set.value) {
 			return nil, invalid(field+set.name, "want a list such as 0-2,5")
 		}
-		w = append(w, want{field + set.name, "cpuset", "cpuset", one("cpuset."+set.name, set.value), one("cpuset."+set.name, set.value)})
+		w = append(w, want{field: field + set.name, c1: "cpuset", c2: "cpuset", v1: one("cpuset."+set.name, set.value), v2: one("cpuset."+set.name, set.value)})
 	}
 	return w, nil
 }
@@ -218,7 +230,7 @@ func pidsWants(lim Limits, _ Options) ([]want, error) {
 		return nil, nil
 	}
 	v := one("pids.max", most(lim.Pids))
-	return []want{{"linux.resources.pids.limit", "pids", "pids", v, v}}, nil
+	return []want{{field: "linux.resources.pids.limit", c1: "pids", c2: "pids", v1: v, v2: v, normal: lim.Pids < 0}}, nil
 }
 
 // ioWeight is the io.weight (1 to 10000) of a blkio weight (10 to 1000).
@@ -233,7 +245,9 @@ func ioWeight(w uint16) uint64 {
 func ioWants(lim Limits, _ Options) ([]want, error) {
 	const field = "linux.resources.blockIO."
 	var w []want
-	add := func(name string, v1, v2 []file) { w = append(w, want{field + name, "blkio", "io", v1, v2}) }
+	add := func(name string, v1, v2 []file) {
+		w = append(w, want{field: field + name, c1: "blkio", c2: "io", v1: v1, v2: v2})
+	}
 	if v := lim.IO.Weight; v != 0 {
 		if err := checkWeight(field+"weight", v); err != nil {
 			return nil, err
@@ -295,14 +309,14 @@ func hugeWants(lim Limits, _ Options) ([]want, error) {
 		v, p := number(h.Limit), "hugetlb."+h.Size
 		// Reservations are limited too where the kernel can (5.7), so that a
 		// process learns it from mmap(2) and not from SIGBUS.
-		w = append(w, want{field, "hugetlb", "hugetlb",
-			[]file{{File: File{p + ".limit_in_bytes", v}}, {File: File{p + ".rsvd.limit_in_bytes", v}, optional: true}},
-			[]file{{File: File{p + ".max", v}}, {File: File{p + ".rsvd.max", v}, optional: true}}})
+		w = append(w, want{field: field, c1: "hugetlb", c2: "hugetlb",
+			v1: []file{{File: File{p + ".limit_in_bytes", v}}, {File: File{p + ".rsvd.limit_in_bytes", v}, optional: true}},
+			v2: []file{{File: File{p + ".max", v}}, {File: File{p + ".rsvd.max", v}, optional: true}}})
 	}
 	return w, nil
 }
 
-func otherWants(lim Limits, _ Options) ([]want, error) {
+func otherWants(lim Limits, o Options) ([]want, error) {
 	var w []want
 	for _, r := range lim.RDMA {
 		if r.Device == "" || strings.ContainsAny(r.Device, " \n") {
@@ -315,16 +329,16 @@ func otherWants(lim Limits, _ Options) ([]want, error) {
 		if r.Objects != nil {
 			v += " hca_object=" + number(*r.Objects)
 		}
-		w = append(w, want{"linux.resources.rdma", "rdma", "rdma", one("rdma.max", v), one("rdma.max", v)})
+		w = append(w, want{field: "linux.resources.rdma", c1: "rdma", c2: "rdma", v1: one("rdma.max", v), v2: one("rdma.max", v)})
 	}
-	if lim.NetClass != 0 {
-		w = append(w, want{"linux.resources.network.classID", "net_cls", "", one("net_cls.classid", number(lim.NetClass)), nil})
+	if c := lim.NetClass; c != nil && (*c != 0 || o.Exist) {
+		w = append(w, want{field: "linux.resources.network.classID", c1: "net_cls", v1: one("net_cls.classid", number(*c)), normal: *c == 0})
 	}
 	for _, p := range lim.NetPrio {
 		if p.Interface == "" || strings.ContainsAny(p.Interface, " \n") {
 			return nil, invalid("linux.resources.network.priorities", "want the name of an interface")
 		}
-		w = append(w, want{"linux.resources.network.priorities", "net_prio", "", one("net_prio.ifpriomap", p.Interface+" "+number(p.Priority)), nil})
+		w = append(w, want{field: "linux.resources.network.priorities", c1: "net_prio", v1: one("net_prio.ifpriomap", p.Interface+" "+number(p.Priority))})
 	}
 	return w, nil
 }
