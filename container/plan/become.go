@@ -5,6 +5,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,11 @@ import (
 func (c *compiler) become() error {
 	p := c.spec.Process
 	c.umask()
-	c.child("keep no descriptors but 0, 1 and 2", "", call("close_range", unix.SYS_CLOSE_RANGE, num(3), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
+	text := "keep no descriptors but 0, 1 and 2"
+	if c.o.Keep > 0 {
+		text += ", and those up to " + strconv.Itoa(2+c.o.Keep)
+	}
+	c.child(text, "", call("close_range", unix.SYS_CLOSE_RANGE, num(uint64(3+c.o.Keep)), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
 	if err := c.trampoline(); err != nil {
 		return err
 	}
@@ -123,27 +128,45 @@ func (c *compiler) attempt(file string) []Call {
 // trampoline puts a tiny program of the host's between this process and the
 // container's, where no user namespace keeps the container from writing to the
 // file that /proc/PID/exe leads to: else that would be Kiste's own binary
-// (CVE-2019-5736). It lies in sealed memory, and says on descriptor 3 why it
-// could not become the container's program.
+// (CVE-2019-5736); and where the program is to wait. It lies in sealed memory,
+// and says on a descriptor above those that are kept why it could not become
+// the container's program.
 func (c *compiler) trampoline() error {
-	if c.fresh["user"] || c.joined["user"] {
+	if (c.fresh["user"] || c.joined["user"]) && !c.o.Wait {
 		return nil
 	}
-	program, err := stub.Trampoline(runtime.GOARCH)
+	first := 3 + c.o.Keep
+	held, text, make := []Slot{Sock}, "keep the host's binary out of reach", stub.Trampoline
+	if c.o.Wait {
+		held, text, make = []Slot{Start, Report}, "wait for the start, with the host's binary out of reach", stub.Waiter
+	}
+	program, err := make(runtime.GOARCH, first)
 	if err != nil {
 		return err
 	}
-	memory, sock := c.slot("memory"), c.slot("socket above")
-	c.stub = c.slot("trampoline")
-	// Above 3, whatever numbers are free.
-	above := func(s Slot) Call {
-		return call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(10))
+	c.p.Above = first + len(held)
+	// Above the numbers that the stub knows, whatever is free.
+	lowest := max(10, c.p.Above)
+	above := func(s, to Slot) Call {
+		return call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(uint64(lowest))).to(to)
 	}
+	memory := c.slot("memory")
+	c.stub = c.slot("trampoline")
 	seals := uint64(unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE)
-	c.child("keep the host's binary out of reach", "", call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
-		call("write", unix.SYS_WRITE, from(memory), buf(program, "{the trampoline}"), num(uint64(len(program)))).want(len(program)),
+	calls := []Call{
+		call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
+		call("write", unix.SYS_WRITE, from(memory), buf(program, "{the stub}"), num(uint64(len(program)))).want(len(program)),
 		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
-		above(memory).to(c.stub), above(Sock).to(sock),
-		call("dup3", unix.SYS_DUP3, from(sock), num(3), num(0)))
+		above(memory, c.stub),
+	}
+	for i, s := range held {
+		up := c.slot(strings.Trim(c.p.slotName(s), "<>") + " above")
+		calls = append(calls, above(s, up))
+		held[i] = up
+	}
+	for i, s := range held {
+		calls = append(calls, call("dup3", unix.SYS_DUP3, from(s), num(uint64(first+i)), num(0)))
+	}
+	c.child(text, "", calls...)
 	return nil
 }

@@ -57,6 +57,14 @@ type Options struct {
 	// DieWithParent ends the container when the thread that started it ends.
 	DieWithParent bool
 
+	// Wait puts a stub between the child and its program, which waits for the
+	// word to go on: see Start and Report.
+	Wait bool
+
+	// Keep is how many descriptors the program gets beside 0, 1 and 2: from 3
+	// on. The parent has them open.
+	Keep int
+
 	// Keyring is the name of a new session keyring; empty: none.
 	Keyring string
 

@@ -177,7 +177,13 @@ func (c *compiler) forkAgain() {
 	clone.OnErr, clone.Errno, clone.Skip = SkipOnErrno, uintptr(unix.EPIPE), 1
 	c.child("fork into the pid namespace", "linux.namespaces.pid", clone,
 		call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
-		write(Sock, Hello))
+		write(Sock, Hello), c.hearByte())
+}
+
+// hearByte waits until the parent has written down who the child is, and fails
+// when the parent is gone.
+func (c *compiler) hearByte() Call {
+	return call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), num(0), named(0, "NULL"), named(0, "NULL")).want(1)
 }
 
 // newFlags are those of unshare(2) for what is to belong to the user namespace

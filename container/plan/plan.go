@@ -94,15 +94,22 @@ type Plan struct {
 	Slots   []string
 	Console Slot   // the master of the terminal, which the child sends; 0: none
 	Userns  string // the path of the user namespace that is joined; empty: none
-	Fork2   bool   // the child forks once more, and leaves; the second one says Hello
+	Fork2   bool   // the child forks once more, and leaves; the second one says Hello, and waits for a byte
+	Above   int    // the child's end of the socket has at least this number
 	Steps   []Step
 }
 
 // A Slot is where a call's result waits for a later call; 0 is none.
 type Slot int
 
-// Sock is the slot of the child's end of the socket.
-const Sock Slot = -1
+// The slots of descriptors that the child inherits: its end of the socket, and
+// the FIFOs of a plan that waits. The stub reads a byte from Start before it
+// becomes the program, and writes to Report why it could not.
+const (
+	Sock   Slot = -1
+	Start  Slot = -2
+	Report Slot = -3
+)
 
 // A Call is one system call of the child.
 type Call struct {
@@ -247,8 +254,13 @@ func alsoSkip(n int) string {
 }
 
 func (p *Plan) slotName(s Slot) string {
-	if s == Sock {
+	switch s {
+	case Sock:
 		return "<parent>"
+	case Start:
+		return "<start>"
+	case Report:
+		return "<report>"
 	}
 	return "<" + p.Slots[s] + ">"
 }

@@ -39,6 +39,15 @@ type Options struct {
 	// terminal. Nil is this process's own.
 	Files [3]*os.File
 
+	// Start and Report are the FIFOs of a plan that waits, open for reading
+	// and writing. They stay the caller's.
+	Start, Report *os.File
+
+	// Born hears of the process as soon as it is there, while it waits: when
+	// this process ends before Born has, so does that one. An error undoes
+	// the start. Nil: nobody listens.
+	Born func(pid int) error
+
 	// Trace hears how long each step took: of the parent's as they end, of
 	// the child's when it has become its program.
 	Trace func(step plan.Step, took time.Duration)
@@ -75,6 +84,11 @@ func (e *StepError) Unwrap() error { return e.Err }
 // the plan ends the child with its parent, until the process has ended.
 func Start(p *plan.Plan, o Options) (*Process, error) {
 	r := &run{plan: p, o: o, slots: make([]int32, len(p.Slots))}
+	for i, f := range []*os.File{o.Start, o.Report} {
+		if f != nil {
+			r.fifos[i] = int32(f.Fd())
+		}
+	}
 	if err := r.parent(); err != nil {
 		r.abandon()
 		return nil, err
@@ -92,6 +106,7 @@ type run struct {
 	plan    *plan.Plan
 	o       Options
 	slots   []int32
+	fifos   [2]int32 // Start and Report
 	inbox   *sys.Inbox
 	outbox  *sys.Outbox
 	sock    int32
@@ -106,7 +121,7 @@ type run struct {
 	undo    []func()
 	home    []int         // this thread's own namespaces, while it is elsewhere
 	second  bool          // the child is the one that it forked
-	born    time.Duration // CLOCK_MONOTONIC at the fork
+	forked  time.Duration // CLOCK_MONOTONIC at the fork
 	clock   *clock
 }
 
@@ -142,8 +157,10 @@ func (r *run) act(a *plan.Act) error {
 	case plan.ActEnter:
 		return r.enter(a)
 	case plan.ActFork:
-		err := r.fork()
-		return errors.Join(err, r.leave())
+		if err := errors.Join(r.fork(), r.leave()); err != nil || r.plan.Fork2 {
+			return err
+		}
+		return r.born()
 	case plan.ActMapIDs:
 		return namespace.WriteMaps(r.child.PID, idMaps(r.plan.UIDs), idMaps(r.plan.GIDs))
 	case plan.ActRlimit:
@@ -318,7 +335,7 @@ func (r *run) fork() error {
 			r.add(-1, 0, r.clock.stamp(i))
 		}
 	}
-	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock}
+	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock, Above: r.plan.Above}
 	if r.plan.Cgroup != "" {
 		fd, err := sys.OpenFile(r.plan.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
@@ -327,7 +344,7 @@ func (r *run) fork() error {
 		r.fds = append(r.fds, fd)
 		o.Flags, o.CgroupFD = o.Flags|unix.CLONE_INTO_CGROUP, fd
 	}
-	r.born = sys.Monotonic()
+	r.forked = sys.Monotonic()
 	child, err := sys.StartChild(r.calls, o)
 	if err != nil {
 		return err
@@ -348,6 +365,10 @@ func (r *run) at(s plan.Slot) *int32 {
 	switch {
 	case s == plan.Sock:
 		return &r.sock
+	case s == plan.Start:
+		return &r.fifos[0]
+	case s == plan.Report:
+		return &r.fifos[1]
 	case s == 0:
 		return nil
 	case int(s) <= r.plan.Inbox: // the parent's descriptors have the first slots
@@ -421,12 +442,26 @@ func (r *run) follow() error {
 		return nil
 	}
 	r.second = true
-	return r.child.Become(r.child.Sender)
+	if err := r.child.Become(r.child.Sender); err != nil {
+		return err
+	}
+	if err := r.born(); err != nil {
+		return err
+	}
+	return r.child.Send([]byte{1}, nil)
+}
+
+func (r *run) born() error {
+	if r.o.Born == nil {
+		return nil
+	}
+	return r.o.Born(r.child.PID)
 }
 
 // findSecond listens until the second child is heard of, or nobody is left:
 // the first must not be killed before.
 func (r *run) findSecond() {
+	r.o.Born = nil
 	for r.plan.Fork2 && !r.second {
 		data, fds, err := r.child.Receive()
 		for _, fd := range fds {
@@ -450,7 +485,7 @@ func (r *run) explainExec(errno syscall.Errno) error {
 
 func (r *run) traceChild() {
 	if r.clock != nil {
-		r.clock.report(r.plan, r.born, r.o.Trace)
+		r.clock.report(r.plan, r.forked, r.o.Trace)
 	}
 }
 
@@ -518,6 +553,10 @@ func (p *Process) Signal(s syscall.Signal) error { return p.child.Kill(s) }
 // PidFD can be read, says poll(2), when the process has ended. It is good
 // until Remove.
 func (p *Process) PidFD() int { return p.child.PidFD }
+
+// Release gives back this process's descriptors of it, but for Console. It
+// goes on.
+func (p *Process) Release() { p.child.Close() }
 
 // Remove gives back what the process held, its cgroup too. It has ended.
 func (p *Process) Remove() {

@@ -1,30 +1,64 @@
 package stub
 
-// trampoline is Trampoline. The stack holds argc, argv, 0, envp, 0.
-func trampoline(a *assembler) {
-	a.stack(s0)
-	a.imm(a0, 3)
+// trampoline is Trampoline.
+func trampoline(fd int32) func(*assembler) {
+	return func(a *assembler) {
+		a.closeOnExec(fd)
+		a.arguments()
+		a.become(fd)
+	}
+}
+
+// waiter is Waiter.
+func waiter(fd int32) func(*assembler) {
+	return func(a *assembler) {
+		a.closeOnExec(fd)
+		a.closeOnExec(fd + 1)
+		a.arguments()
+		a.label("wait")
+		a.imm(a0, fd)
+		a.mov(a1, s0)
+		a.imm(a2, 1)
+		a.sys("read")
+		a.result(s2)
+		a.branch(s2, -4, eq, "wait") // EINTR
+		a.branch(s2, 1, ne, "leave")
+		a.become(fd + 1)
+	}
+}
+
+func (a *assembler) closeOnExec(fd int32) {
+	a.imm(a0, fd)
 	a.imm(a1, 2) // F_SETFD
 	a.imm(a2, 1) // FD_CLOEXEC
 	a.sys("fcntl")
-	a.load(s1, s0, 0) // argc
+}
+
+// arguments reads the stack, which holds argc, argv, 0, envp, 0: s0 points to
+// argc, whose place is free from now on, and s1 to envp.
+func (a *assembler) arguments() {
+	a.stack(s0)
+	a.load(s1, s0, 0)
 	a.shl(s1, 3)
 	a.add(s1, s0)
+	a.addi(s1, 16)
+}
+
+// become executes argv[0] with argv[1:], or says why not.
+func (a *assembler) become(report int32) {
 	a.load(a0, s0, 8) // argv[0]
 	a.mov(a1, s0)
 	a.addi(a1, 16) // argv+1
 	a.mov(a2, s1)
-	a.addi(a2, 16) // envp
 	a.sys("execve")
 	a.result(s2)
 	a.neg(s2)
-	a.alloc()
-	a.stack(s1)
-	a.store(s2, s1, 0)
-	a.imm(a0, 3)
-	a.mov(a1, s1)
+	a.store(s2, s0, 0)
+	a.imm(a0, report)
+	a.mov(a1, s0)
 	a.imm(a2, 4)
 	a.sys("write")
+	a.label("leave")
 	a.imm(a0, 127)
 	a.sys("exit_group")
 }

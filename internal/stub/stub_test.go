@@ -117,7 +117,7 @@ func TestTrampoline(t *testing.T) {
 		{"says that it may not", []string{"name"}, "/etc/passwd", 127, "", syscall.EACCES},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			eachMachine(t, Trampoline, func(t *testing.T, command []string) {
+			eachMachine(t, func(arch string) ([]byte, error) { return Trampoline(arch, 3) }, func(t *testing.T, command []string) {
 				r, w, err := os.Pipe()
 				if err != nil {
 					t.Fatal(err)
@@ -156,7 +156,7 @@ func TestNoProgramForOtherProcessors(t *testing.T) {
 // Every label that an instruction names must be there, and every call known.
 func TestProgramsAreWhole(t *testing.T) {
 	for _, m := range machines() {
-		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline} {
+		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3), "waiter": waiter(3)} {
 			calls := m.calls
 			a := &assembler{m: m, labels: map[string]int{}}
 			a.m.calls = func(call string) int32 {
@@ -173,4 +173,70 @@ func TestProgramsAreWhole(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Waiter executes when it has got its byte, and says why it could not.
+func TestWaiter(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		path  string
+		code  int
+		out   string
+		errno syscall.Errno
+	}{
+		{"becomes the command with its own name", "/bin/sh", 0, "name y\n", 0},
+		{"says that there is none", "/nonexistent", 127, "", syscall.ENOENT},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachMachine(t, func(arch string) ([]byte, error) { return Waiter(arch, 4) }, func(t *testing.T, command []string) {
+				start, report := fifo(t), fifo(t)
+				cmd := exec.Command(command[0])
+				cmd.Args = []string{tt.path, "name", "-c", "echo $0 $X; test ! -e /proc/self/fd/4 && test ! -e /proc/self/fd/5 && test -e /proc/self/fd/3"}
+				if len(command) > 1 {
+					cmd.Args = append([]string{command[0], "-0", tt.path, command[3]}, cmd.Args[1:]...)
+				}
+				cmd.Env, cmd.ExtraFiles = []string{"X=y"}, []*os.File{start, start, report}
+				var out strings.Builder
+				cmd.Stdout = &out
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				reader, err := os.OpenFile(report.Name(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer reader.Close()
+				report.Close()
+				if n, err := start.Write([]byte{1}); n != 1 {
+					t.Fatal(err)
+				}
+				said, err := io.ReadAll(reader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cmd.Wait()
+				var errno syscall.Errno
+				if len(said) == 4 {
+					errno = syscall.Errno(binary.LittleEndian.Uint32(said))
+				}
+				if code := cmd.ProcessState.ExitCode(); code != tt.code || out.String() != tt.out || errno != tt.errno {
+					t.Errorf("code %d, output %q, errno %q %v; want %d, %q, %v", code, out.String(), said, errno, tt.code, tt.out, tt.errno)
+				}
+			})
+		})
+	}
+}
+
+func fifo(t *testing.T) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }

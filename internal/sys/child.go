@@ -91,8 +91,10 @@ type ChildOptions struct {
 	// CgroupFD is the directory to be born in, for CLONE_INTO_CGROUP.
 	CgroupFD int
 
-	// Sock is where the calls find the child's end of the socket.
-	Sock *int32
+	// Sock is where the calls find the child's end of the socket, whose
+	// number is at least Above.
+	Sock  *int32
+	Above int
 }
 
 // A ChildError is a call of a child that failed.
@@ -124,14 +126,9 @@ func runtimeAfterForkInChild()
 // the calls fill are its own. The caller must have locked its OS thread if the
 // calls ask for a parent-death signal, and calls Wait in the end.
 func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	pair, err := pairAbove(o.Above)
 	if err != nil {
-		return nil, named("socketpair", err)
-	}
-	if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
-		unix.Close(pair[0])
-		unix.Close(pair[1])
-		return nil, named("setsockopt", err)
+		return nil, err
 	}
 	pidfd := int32(-1)
 	args := cloneArgs{
@@ -157,6 +154,29 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 		return nil, named("clone3", errno)
 	}
 	return &Child{PID: int(pid), PidFD: int(pidfd), sock: pair[0], keep: []any{list, calls}}, nil
+}
+
+// pairAbove makes the socket: the second end has at least the number above.
+func pairAbove(above int) ([2]int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return pair, named("socketpair", err)
+	}
+	if pair[1] < above {
+		low := pair[1]
+		pair[1], err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, above)
+		unix.Close(low)
+		if err != nil {
+			unix.Close(pair[0])
+			return pair, named("fcntl", err)
+		}
+	}
+	if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+		return pair, named("setsockopt", err)
+	}
+	return pair, nil
 }
 
 func compile(calls []ChildCall) []raw {
