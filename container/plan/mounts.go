@@ -80,7 +80,8 @@ func (c *compiler) fileSystems() {
 			}
 			c.child("take "+m.Source+" for "+m.Destination, field, append(calls, attributes(c.binds[i], a)...)...)
 		case m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2":
-			c.binds[i] = c.fileSystem(m, "tmpfs", chroot.Parsed{Data: []string{"mode=755", "size=64k"}})
+			// Read-only when the hierarchies have their places in it.
+			c.binds[i] = c.fileSystem(m, "tmpfs", chroot.Parsed{Data: []string{"mode=755", "size=64k"}, Set: a.Set &^ unix.MOUNT_ATTR_RDONLY})
 		case m.Type == "cgroup":
 			c.binds[i] = c.fileSystem(m, "cgroup2", a)
 		default:

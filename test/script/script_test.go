@@ -153,7 +153,8 @@ func command(summary, args string, least int, run func(s *script.State, args []s
 func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder, error) {
 	switch {
 	case args[0] == "asuser" && len(args) > 1:
-		line, err := asUser(s, args[1:])
+		work, _ := s.LookupEnv("WORK")
+		line, err := need.AsUser(work, true, args[1:]...)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -266,48 +267,10 @@ func kill9Cmd() script.Cmd {
 	})
 }
 
-// The ordinary user of asuser lives in files that a private mount namespace
-// lays over /etc, so that the host's own users stay as they are.
-const (
-	userID = "20000"
-	passwd = "root:x:0:0:root:/root:/bin/sh\nkistetest:x:" + userID + ":" + userID + ":a test:/tmp:/bin/sh\n"
-	group  = "root:x:0:\nkistetest:x:" + userID + ":\n"
-	ranges = "kistetest:200000:65536\n"
-)
-
 func asuserCmd() script.Cmd {
 	return command("run a program as an ordinary user with ranges of ids", "program args...", 1, func(s *script.State, args []string) (string, string, error) {
 		return runProgram(s, append([]string{"asuser"}, args...))
 	})
-}
-
-// asUser is the line that runs args as the ordinary user, whose home it makes.
-func asUser(s *script.State, args []string) ([]string, error) {
-	work, _ := s.LookupEnv("WORK")
-	home, etc := filepath.Join(work, "user"), filepath.Join(work, "user-etc")
-	id, err := strconv.Atoi(userID)
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range []string{etc, home, home + "/run"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	for _, dir := range []string{home, home + "/run"} {
-		if err := os.Chown(dir, id, id); err != nil {
-			return nil, err
-		}
-	}
-	mounts := ""
-	for name, text := range map[string]string{"passwd": passwd, "group": group, "subuid": ranges, "subgid": ranges} {
-		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
-			return nil, err
-		}
-		mounts += fmt.Sprintf("mount --bind '%s/%s' /etc/%s && ", etc, name, name)
-	}
-	line := mounts + `exec setpriv --reuid=` + userID + ` --regid=` + userID + ` --clear-groups --inh-caps=-all -- env -u KISTE_LIB -u KISTE_RUN "HOME=$0" "XDG_RUNTIME_DIR=$0/run" "$@"`
-	return append([]string{"unshare", "--mount", "sh", "-c", line, home}, args...), nil
 }
 
 func diskfullCmd(t *testing.T) script.Cmd {
