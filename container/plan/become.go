@@ -18,11 +18,7 @@ import (
 func (c *compiler) become() error {
 	p := c.spec.Process
 	c.umask()
-	text := "keep no descriptors but 0, 1 and 2"
-	if c.o.Keep > 0 {
-		text += ", and those up to " + strconv.Itoa(2+c.o.Keep)
-	}
-	c.child(text, "", call("close_range", unix.SYS_CLOSE_RANGE, num(uint64(3+c.o.Keep)), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
+	c.keepDescriptors()
 	if err := c.trampoline(); err != nil {
 		return err
 	}
@@ -43,6 +39,15 @@ func (c *compiler) become() error {
 	}
 	c.exec()
 	return nil
+}
+
+// keepDescriptors lets none go through exec but the streams and what is kept.
+func (c *compiler) keepDescriptors() {
+	text := "keep no descriptors but 0, 1 and 2"
+	if c.o.Keep > 0 {
+		text += ", and those up to " + strconv.Itoa(2+c.o.Keep)
+	}
+	c.child(text, "", call("close_range", unix.SYS_CLOSE_RANGE, num(uint64(3+c.o.Keep)), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
 }
 
 func (c *compiler) umask() {

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,15 +139,27 @@ func Pipe() (r, w *os.File, err error) {
 // Poll waits until one of fds can be read or has hung up, and reports which.
 // Negative ones are passed over. With wait false it only looks.
 func Poll(wait bool, fds ...int) ([]bool, error) {
+	if wait {
+		return PollFor(-1, fds...)
+	}
+	return PollFor(0, fds...)
+}
+
+// PollFor is Poll that waits no longer than limit; a negative one is none.
+func PollFor(limit time.Duration, fds ...int) ([]bool, error) {
 	list := make([]unix.PollFd, len(fds))
 	for i, fd := range fds {
 		list[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	}
-	timeout := 0
-	if wait {
-		timeout = -1
-	}
-	if _, err := retryFD(func() (int, error) { return unix.Poll(list, timeout) }); err != nil {
+	end := time.Now().Add(limit)
+	_, err := retryFD(func() (int, error) {
+		ms := -1
+		if limit >= 0 {
+			ms = int((max(0, time.Until(end)) + time.Millisecond - 1) / time.Millisecond)
+		}
+		return unix.Poll(list, ms)
+	})
+	if err != nil {
 		return nil, named("poll", err)
 	}
 	ready := make([]bool, len(fds))
@@ -154,4 +167,19 @@ func Poll(wait bool, fds ...int) ([]bool, error) {
 		ready[i] = list[i].Revents != 0
 	}
 	return ready, nil
+}
+
+// Memory is memfd_create(2): a file of that name with the given content, at
+// whose beginning it stands.
+func Memory(name string, content []byte) (*os.File, error) {
+	fd, err := retryFD(func() (int, error) { return unix.MemfdCreate(name, unix.MFD_CLOEXEC) })
+	if err != nil {
+		return nil, named("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -1,0 +1,31 @@
+package plan
+
+import (
+	"errors"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+)
+
+// CompileHook makes the plan of a hook's program in the namespaces that the
+// parent is in, with dir as working directory; an empty one is the parent's.
+func CompileHook(h specs.Hook, dir string) (*Plan, error) {
+	if h.Path == "" {
+		return nil, &fault.Error{Op: "run hook", Kind: fault.Invalid, Err: errors.New("it has no path")}
+	}
+	args := h.Args
+	if len(args) == 0 {
+		args = []string{h.Path}
+	}
+	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, p: &Plan{Slots: []string{""}}}
+	c.step(Parent, "fork", "").Act = &Act{Kind: ActFork}
+	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	if dir != "" {
+		c.child("go to "+dir, "", call("chdir", unix.SYS_CHDIR, str(dir)))
+	}
+	c.keepDescriptors()
+	c.child("become "+h.Path, "hooks", append(c.attempt(h.Path), Call{OnErr: FailNoted})...)
+	return c.p, nil
+}
