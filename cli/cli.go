@@ -35,7 +35,7 @@ type Env struct {
 }
 
 func (e *Env) user() terminal.User {
-	return terminal.User{In: e.In, Out: e.Out, Stdout: e.Stdout, Stderr: e.Stderr}
+	return terminal.User{In: e.In, Out: e.Out, Err: e.Err, Stdout: e.Stdout, Stderr: e.Stderr}
 }
 
 // A Command is one verb.

@@ -134,28 +134,28 @@ func pullFirst(ctx context.Context, env *Env, image, platform string, quiet bool
 
 // carryOut starts p, stays with it, and ends as it does.
 func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) error {
-	streams, err := openStreams(env, p.Wishes.Interactive, p.Wishes.TTY)
+	pipes, err := openPipes(env, p.Wishes)
 	if err != nil {
 		p.Discard()
 		return err
 	}
-	o := process.Options{Files: streams.files}
+	o := process.Options{Files: pipes.Files}
 	if trace {
 		o.Trace = func(s plan.Step, took time.Duration) {
 			fmt.Fprintf(env.Err, "%10s  %-7s %s\n", took.Round(time.Microsecond), s.Side, s.Text)
 		}
 	}
 	proc, err := p.Start(o)
-	streams.started()
+	pipes.Started()
 	if err != nil {
-		streams.close()
+		pipes.Close()
 		p.Discard()
 		return err
 	}
 	if !p.Wishes.NoSigProxy {
 		terminal.ForwardSignals(proc.Signal)
 	}
-	if err := streams.attend(env, proc, p.Wishes.DetachKeys); err != nil {
+	if err := attend(env, proc, p.Wishes, pipes); err != nil {
 		proc.Signal(syscall.SIGKILL)
 	}
 	status, err := proc.Wait()
@@ -179,117 +179,31 @@ func exitOf(s syscall.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-// streams are what lies between the user's descriptors and the container's. A
-// container gets pipes of its own, never the user's terminal or files: its
-// root could not open those again through /dev/stdout, and may not have them.
-type streams struct {
-	files [3]*os.File // the container's ends; nil where there is a terminal
-	ours  [3]*os.File
-	input bool
-	tty   bool
-}
-
-func openStreams(env *Env, interactive, tty bool) (*streams, error) {
-	s := &streams{input: interactive, tty: tty}
-	if tty {
-		return s, nil
-	}
-	var err error
+// openPipes gives a container without a terminal pipes of its own. Where the
+// user wants to type (-i) and has no terminal, it gets what he has.
+func openPipes(env *Env, w bundle.Wishes) (*terminal.Pipes, error) {
+	want := [3]terminal.Stream{terminal.Null, terminal.Own, terminal.Own}
 	switch {
-	case !interactive:
-		s.files[0], err = os.Open(os.DevNull)
-	case !sys.IsTerminal(env.In):
-		s.files[0] = env.In
-	default:
-		s.files[0], s.ours[0], err = sys.Pipe()
+	case w.TTY:
+		return &terminal.Pipes{}, nil
+	case w.Interactive && sys.IsTerminal(env.In):
+		want[0] = terminal.Own
+	case w.Interactive:
+		want[0] = terminal.Same
 	}
-	for i := 1; i <= 2 && err == nil; i++ {
-		s.ours[i], s.files[i], err = sys.Pipe()
-		if err == nil {
-			// Any user of the container may open /dev/stdout again.
-			err = s.files[i].Chmod(0o666)
-		}
-	}
-	if err != nil {
-		s.close()
-		return nil, &fault.Error{Op: "make pipes", Err: err}
-	}
-	return s, nil
-}
-
-// started closes the container's ends, which it has by now.
-func (s *streams) started() {
-	for i, f := range s.files {
-		if f != nil && (i > 0 || f != os.Stdin) {
-			f.Close()
-		}
-	}
-}
-
-func (s *streams) close() {
-	for _, f := range s.ours {
-		if f != nil {
-			f.Close()
-		}
-	}
+	return terminal.OpenPipes(env.user(), want)
 }
 
 // attend copies until the container has ended, and all its output is written.
-func (s *streams) attend(env *Env, proc *process.Process, keys []byte) error {
-	defer s.close()
-	if s.tty {
-		detached, err := terminal.NewConsole(env.user(), proc.Console, s.input, keys).Run()
-		if detached {
-			fmt.Fprintln(env.Err, "\nkiste: note: detached from its terminal; it ends when this kiste does")
-		}
-		return err
+func attend(env *Env, proc *process.Process, w bundle.Wishes, pipes *terminal.Pipes) error {
+	if !w.TTY {
+		return pipes.Attend(proc.PidFD())
 	}
-	if s.ours[0] != nil {
-		go func() {
-			io.Copy(s.ours[0], env.In)
-			s.ours[0].Close()
-		}()
+	detached, err := terminal.NewConsole(env.user(), proc.Console, w.Interactive, w.DetachKeys).Run()
+	if detached {
+		fmt.Fprintln(env.Err, "\nkiste: note: detached from its terminal; it ends when this kiste does")
 	}
-	return s.pump(env, proc.PidFD())
-}
-
-// pump copies both outputs in one thread, which costs a short container less
-// than two goroutines and the runtime's poller. When the process has ended,
-// what is still in the pipes is copied, and nothing is waited for.
-func (s *streams) pump(env *Env, pidfd int) error {
-	from := []int{int(s.ours[1].Fd()), int(s.ours[2].Fd()), pidfd}
-	to := []io.Writer{env.Out, env.Err}
-	buffer := make([]byte, 64<<10)
-	for {
-		ended := from[2] < 0
-		ready, err := sys.Poll(!ended, from...)
-		if err != nil {
-			return err
-		}
-		idle := true
-		for i := range to {
-			if !ready[i] {
-				continue
-			}
-			idle = false
-			n, err := s.ours[i+1].Read(buffer)
-			if n > 0 {
-				_, err = to[i].Write(buffer[:n])
-			}
-			if err != nil {
-				// The end; or nobody reads any more, which the
-				// container learns when it writes again.
-				s.ours[i+1].Close()
-				from[i] = -1
-			}
-		}
-		switch {
-		case ready[2]:
-			from[2] = -1
-		case ended && idle:
-			return nil
-		}
-	}
+	return err
 }
 
 func helloCommand() *Command {

@@ -26,8 +26,8 @@ import (
 // A User is who sits at the other end: the streams of this process.
 type User struct {
 	In             *os.File
-	Out            io.Writer
-	Stdout, Stderr *os.File // asked for the terminal where In is none; nil: not asked
+	Out, Err       io.Writer
+	Stdout, Stderr *os.File // the files under Out and Err; may be nil
 }
 
 // A Console carries bytes between the user's terminal and the master side of

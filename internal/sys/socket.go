@@ -1,0 +1,85 @@
+package sys
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSocketPath is what sun_path of unix(7) holds, but for the byte that ends
+// it.
+const maxSocketPath = 107
+
+// ConnectUnix makes a socket that is connected with the one at path. Datagram:
+// of the type SOCK_DGRAM, else SOCK_STREAM. A path that is too long for unix(7) is
+// reached through its directory. A path that begins with @ is abstract.
+func ConnectUnix(path string, datagram bool) (*os.File, error) {
+	return unixSocket("connect", path, datagram, unix.Connect)
+}
+
+// BindUnix makes a socket at path, which must not be there.
+func BindUnix(path string, datagram bool) (*os.File, error) {
+	return unixSocket("bind", path, datagram, unix.Bind)
+}
+
+func unixSocket(call, path string, datagram bool, do func(int, unix.Sockaddr) error) (*os.File, error) {
+	kind := unix.SOCK_STREAM
+	if datagram {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, named("socket", err)
+	}
+	name, done, err := shortened(path)
+	if err == nil {
+		err = retry(func() error { return do(fd, &unix.SockaddrUnix{Name: name}) })
+		done()
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, onPath(call, path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// shortened is a name for path that fits. It is good until done.
+func shortened(path string) (name string, done func(), err error) {
+	if len(path) <= maxSocketPath || path[0] == '@' {
+		return path, func() {}, nil
+	}
+	dir, err := retryFD(func() (int, error) {
+		return unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	return FDPath(dir) + "/" + filepath.Base(path), func() { unix.Close(dir) }, nil
+}
+
+// SendFDs sends data, of at least a byte, with descriptors: SCM_RIGHTS of
+// unix(7).
+func SendFDs(socket *os.File, data []byte, fds ...int) error {
+	err := onFile(socket, func(fd int) error {
+		return unix.Sendmsg(fd, data, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	})
+	return onPath("sendmsg", socket.Name(), err)
+}
+
+// WaitAnyChild waits until a child of this process has ended and says which,
+// leaving it to be waited for: waitid(2) with WNOWAIT.
+func WaitAnyChild() (pid int, err error) {
+	var info unix.Siginfo
+	err = retry(func() error { return unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil) })
+	const offset = 16 // of si_pid, where pointers have 64 bits
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), offset))), named("waitid", err)
+}
+
+// Reap takes away the child with pid, which has ended.
+func Reap(pid int) error {
+	_, err := retryFD(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
+	return onPath("wait4", strconv.Itoa(pid), err)
+}
