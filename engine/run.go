@@ -543,7 +543,7 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 		f.UserNS = false
 	}
 	f.IDMapped = root && f.UserNS
-	if from := p.Wishes.UserFrom(); from != "" {
+	if from := p.Wishes.UserFrom(root); from != "" {
 		other, err := p.e.Find(from)
 		if err != nil {
 			return f, err

@@ -59,7 +59,7 @@ func (c *compiler) namespaces() error {
 // userNamespace is the wish for one, with the default filled in.
 func (c *compiler) userNamespace() (Namespace, error) {
 	wish := c.w.UserNS
-	if from := c.w.UserFrom(); from != "" {
+	if from := c.w.UserFrom(c.host.Root); from != "" {
 		wish = Namespace{Container, from}
 	}
 	switch {
@@ -170,7 +170,7 @@ func checkHostName(s string) error {
 // mountable reports whether the kernel lets the container mount the file
 // system of a namespace: it must belong to the container's user namespace.
 func (c *compiler) mountable(n Namespace) bool {
-	return !c.userNS || !n.shared() || n.Kind == Container && n.Of == c.w.UserFrom()
+	return !c.userNS || !n.shared() || n.Kind == Container && n.Of == c.w.UserFrom(c.host.Root)
 }
 
 // sysctls are Docker's defaults for a network of one's own, and the user's.

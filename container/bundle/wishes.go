@@ -149,13 +149,14 @@ func (n Namespace) String() string {
 // UserFrom is the container whose user namespace the new one joins: the one
 // that --userns names, else the one whose pid, network or IPC namespace is
 // shared, since what belongs to a user namespace can be used from there only.
-// Empty: none. Facts.UIDs and GIDs are then that container's maps; where it has
-// none, the caller sets UserNS to the host's.
-func (w *Wishes) UserFrom() string {
+// A privileged container of root's needs none: root may use all. Empty: none.
+// Facts.UIDs and GIDs are then that container's maps; where it has none, the
+// caller sets UserNS to the host's.
+func (w *Wishes) UserFrom(root bool) string {
 	if w.UserNS.Kind == Container {
 		return w.UserNS.Of
 	}
-	if w.UserNS.Kind != Default || w.Privileged {
+	if w.UserNS.Kind != Default || w.Privileged && root {
 		return ""
 	}
 	for _, n := range []Namespace{w.PID, w.Network, w.IPC} {

@@ -130,6 +130,16 @@ func (c *compiler) attempt(file string) []Call {
 		Arg{Kind: Vec, List: append([]string{file}, p.Args...)}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
 }
 
+// binaryIsForeign reports whether Kiste's binary belongs to nobody whom the
+// container can be: it is root's, who is not in the container's user namespace.
+// An ordinary user's container is that user, who may have a kiste of his own.
+func (c *compiler) binaryIsForeign() bool {
+	if !c.f.Host || len(c.p.UIDs) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(c.p.UIDs, func(m IDMap) bool { return m.Outside == 0 && m.Size > 0 })
+}
+
 // trampoline puts a tiny program of the host's between this process and the
 // container's, where no user namespace keeps the container from writing to the
 // file that /proc/PID/exe leads to: else that would be Kiste's own binary
@@ -137,7 +147,7 @@ func (c *compiler) attempt(file string) []Call {
 // and says on a descriptor above those that are kept why it could not become
 // the container's program.
 func (c *compiler) trampoline() error {
-	if (c.fresh["user"] || c.joined["user"]) && !c.o.Wait {
+	if c.binaryIsForeign() && !c.o.Wait {
 		return nil
 	}
 	first := 3 + c.o.Keep

@@ -1,15 +1,11 @@
 package process_test
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"kiste/host"
 	"kiste/internal/need"
@@ -121,57 +117,6 @@ func TestNoDescriptorIsAWorkingDirectory(t *testing.T) {
 			}
 		}
 	}
-}
-
-// A script whose interpreter is /proc/self/exe, and a process that opens every
-// /proc/PID/exe that it finds for writing, do not change the host's binary:
-// CVE-2019-5736.
-func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
-	need.Power(t, host.Root)
-	need.Clean(t)
-	root := busybox(t)
-	script := filepath.Join(root, "bin/again")
-	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	before := hash(t)
-	for _, way := range ways {
-		t.Run(strings.Join(way, " "), func(t *testing.T) {
-			s := newStorage(t)
-			// Where the trampoline is its interpreter it runs itself for ever.
-			again := append(append([]string{"run", "--rm"}, way...), "rootfs:"+root, "/bin/again")
-			if r := finishIn(t, s.command(again...), time.Second/2); r.code == 0 {
-				t.Errorf("a script without an interpreter ended well: %s", r.out)
-			}
-			writer := "for i in $(seq 100); do for e in /proc/[0-9]*/exe /proc/self/exe; do case $(readlink $e) in *kiste*) { echo OWNED >$e; } 2>/dev/null && echo WROTE;; esac; done; done; true"
-			if len(way) > 0 && slices.Contains(way, "host") && slices.Contains(way, "--pid") {
-				writer = "true" // it would find this very test's kiste, which host root may write
-			}
-			other := exec.Command(kiste, append(append([]string{"run", "--rm", "--name", "writer"}, way...), "rootfs:"+root, "/bin/sh", "-c", writer)...)
-			other.Env = s.env()
-			if err := other.Start(); err != nil {
-				t.Fatal(err)
-			}
-			for range 5 {
-				finishIn(t, s.command(again...), time.Second/5)
-			}
-			other.Process.Kill()
-			other.Wait()
-			s.sweep(t)
-		})
-	}
-	if hash(t) != before {
-		t.Error("the host's binary has changed")
-	}
-}
-
-func hash(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile(kiste)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
 // What a process may not do in a default container. CVE-2022-0492,

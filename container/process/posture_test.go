@@ -114,15 +114,23 @@ func golden(t *testing.T, file, got string) {
 // command is kiste as l's user runs it.
 func (l level) command(t *testing.T, s storage, args ...string) *exec.Cmd {
 	t.Helper()
-	if l.user == hostRoot {
-		return s.command(args...)
+	return l.commandOf(t, s, kiste, args...)
+}
+
+// commandOf is the same with another binary.
+func (l level) commandOf(t *testing.T, s storage, binary string, args ...string) *exec.Cmd {
+	t.Helper()
+	line := append([]string{binary}, args...)
+	if l.user != hostRoot {
+		need.Program(t, "unshare", "setpriv", "newuidmap")
+		var err error
+		if line, err = need.AsUser(s.dir, l.user == ordinary, line...); err != nil {
+			t.Fatal(err)
+		}
 	}
-	need.Program(t, "unshare", "setpriv", "newuidmap")
-	line, err := need.AsUser(s.dir, l.user == ordinary, append([]string{kiste}, args...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exec.Command(line[0], line[1:]...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = s.env()
+	return cmd
 }
 
 func takePosture(t *testing.T, l level, root string) string {
@@ -137,7 +145,7 @@ func takePosture(t *testing.T, l level, root string) string {
 	p.inherited(t)
 	p.files()
 	p.mounts(t)
-	cmd := l.command(t, s, append(append([]string{"run", "--rm", "-e", probeEnv + "=1"}, l.options...), "rootfs:"+root, "/bin/probe")...)
+	cmd := l.command(t, s, append(append([]string{"run", "--rm", "-e", probing("posture")}, l.options...), "rootfs:"+root, "/bin/probe")...)
 	r := finish(t, cmd)
 	if r.code != 0 {
 		t.Fatalf("the probe: code %d\n%s\n%s", r.code, r.out, r.err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,8 +18,14 @@ import (
 )
 
 // probeEnv makes this test's binary the probe: a program that runs inside a
-// container and prints what only the process itself can tell.
+// container and does what the variable names.
 const probeEnv = "KISTE_PROBE"
+
+// probes are what it can do.
+var probes = map[string]func(){"posture": tellPosture, "overwrite": overwrite}
+
+// probing is the option with which a container runs name.
+func probing(name string) string { return probeEnv + "=" + name }
 
 // addProbe puts the probe into root, as /bin/probe. There are no libraries
 // inside, so a test that needs some is built once more.
@@ -56,9 +63,39 @@ func isDynamic(t *testing.T, file string) bool {
 	return slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
-// probe prints lines of a title and a text, with a tab between.
-func probe() {
+// tellPosture prints what only the process itself can find out, as lines of a
+// title and a text with a tab between.
+func tellPosture() {
 	say := func(title, format string, args ...any) { fmt.Printf(title+"\t"+format+"\n", args...) }
+	onFirstThread(func() { tellOfThread(say) })
+	tellOfPaths(say)
+	listDev(say)
+}
+
+// onFirstThread calls f on the thread that was executed: the others are not as
+// it is. Goroutines that were given another wait until it is done.
+func onFirstThread(f func()) {
+	done := make(chan bool)
+	for {
+		found := make(chan bool)
+		go func() {
+			runtime.LockOSThread()
+			first := unix.Gettid() == os.Getpid()
+			if first {
+				f()
+			}
+			found <- first
+			<-done
+		}()
+		if <-found {
+			close(done)
+			return
+		}
+	}
+}
+
+// tellOfThread tells what a thread can ask about itself.
+func tellOfThread(say func(string, string, ...any)) {
 	for _, c := range []struct {
 		title  string
 		option uintptr
@@ -71,6 +108,10 @@ func probe() {
 	persona, _, _ := syscall.RawSyscall(syscall.SYS_PERSONALITY, 0xffffffff, 0, 0)
 	say("personality", "%#x", persona)
 	say("session keyring", "%s", sessionKeyring())
+}
+
+// tellOfPaths tells what there is to read and to write.
+func tellOfPaths(say func(string, string, ...any)) {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
 		say("host name", "%s", unix.ByteSliceToString(uts.Nodename[:]))
@@ -93,7 +134,6 @@ func probe() {
 	for _, path := range []string{"/", "/etc/hosts", "/dev", "/dev/shm", "/sys", "/sys/fs/cgroup", "/proc/sys/kernel/core_pattern", "/proc/self/attr/current", "/proc/1/oom_score_adj"} {
 		say("to write", "%s %s", path, writable(path))
 	}
-	listDev(say)
 }
 
 func prctl(option uintptr) string {

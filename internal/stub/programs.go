@@ -6,6 +6,7 @@ func trampoline(fd int32) func(*assembler) {
 		a.closeOnExec(fd)
 		a.arguments()
 		a.become(fd)
+		a.again()
 	}
 }
 
@@ -24,14 +25,34 @@ func waiter(fd int32) func(*assembler) {
 		a.branch(s2, -4, eq, "wait") // EINTR
 		a.branch(s2, 1, ne, "leave")
 		a.become(fd + 1)
+		a.again()
 	}
 }
 
+// closeOnExec goes to again where fd is not open.
 func (a *assembler) closeOnExec(fd int32) {
 	a.imm(a0, fd)
 	a.imm(a1, 2) // F_SETFD
 	a.imm(a2, 1) // FD_CLOEXEC
 	a.sys("fcntl")
+	a.result(s2)
+	a.branch(s2, -9, eq, "again") // EBADF
+}
+
+// itself is what again says.
+const itself = "kiste: cannot run the script: exec format error: its interpreter is /proc/self/exe\n"
+
+// again is for a program that was executed by itself, which closed its
+// descriptors: it would go on so for ever.
+func (a *assembler) again() {
+	a.label("again")
+	a.imm(a0, 2)
+	a.address(a1, "itself")
+	a.imm(a2, int32(len(itself)))
+	a.sys("write")
+	a.imm(a0, 126)
+	a.sys("exit_group")
+	a.data("itself", itself)
 }
 
 // arguments reads the stack, which holds argc, argv, 0, envp, 0: s0 points to

@@ -29,14 +29,16 @@ import (
 // It sets FD_CLOEXEC on descriptor fd and executes. When that fails it writes
 // the errno as 4 bytes, little-endian, to descriptor fd and exits with 127.
 // Run from a sealed memfd it is all that a container sees of its host in
-// /proc/self/exe.
+// /proc/self/exe. A script may name that as its interpreter; where fd is not
+// open the trampoline has so executed itself, says so on standard error, and
+// exits with 126.
 func Trampoline(arch string, fd int) ([]byte, error) { return build(arch, trampoline(int32(fd))) }
 
 // Waiter is what a container is between create and start. Its argv is the
 // trampoline's. It holds two FIFOs, descriptors fd and fd+1, sets FD_CLOEXEC on
 // both, and waits for a byte from the first one; then it executes. When that
 // fails it writes the errno as 4 bytes, little-endian, to the second one and
-// exits with 127. While it waits it has one page of code and one of stack.
+// exits with 127. Executed by itself it ends as the trampoline does. While it waits it has one page of code and one of stack.
 func Waiter(arch string, fd int) ([]byte, error) { return build(arch, waiter(int32(fd))) }
 
 // Init is a first process that does a first process's duty, as tini(1) does:

@@ -1,6 +1,7 @@
 package stub
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -141,6 +142,34 @@ func TestTrampoline(t *testing.T) {
 				}
 				if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != tt.out || errno != tt.errno {
 					t.Errorf("code %d, output %q, errno %q %v; want %d, %q, %v", code, out, said, errno, tt.code, tt.out, tt.errno)
+				}
+			})
+		})
+	}
+}
+
+// A script whose interpreter is /proc/self/exe makes a stub execute itself,
+// once and not for ever. The emulator would be /proc/self/exe itself, so other
+// processors' stubs are started as they would be by then: without descriptors.
+func TestStubsThatExecuteThemselvesEnd(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]func(string, int) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter} {
+		t.Run(name, func(t *testing.T) {
+			eachMachine(t, func(arch string) ([]byte, error) { return program(arch, 3) }, func(t *testing.T, command []string) {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, command[0], append(command[1:], "name")...)
+				if len(command) == 1 {
+					start, report := fifo(t), fifo(t)
+					start.Write([]byte{1})
+					cmd.Args, cmd.ExtraFiles = []string{script, "name"}, []*os.File{start, report}
+				}
+				out, err := cmd.CombinedOutput()
+				if code := cmd.ProcessState.ExitCode(); code != 126 || string(out) != itself {
+					t.Errorf("code %d, %q (%v); want 126, %q", code, out, err, itself)
 				}
 			})
 		})
