@@ -50,6 +50,7 @@ vm:
 bench: build
 	test/bench/deps
 	go run ./test/bench $(BENCHFLAGS)
+	go run ./test/bench/oci $(BENCHFLAGS)
 
 man: build
 	mkdir -p bin/man

@@ -53,7 +53,7 @@ type guest struct {
 }
 
 var guests = []guest{
-	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "cli/heavy"},
+	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "cli/heavy", "test/bench/oci"},
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
 	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "test/..."},
 		"the words of the OCI runtime specification; a bundle is one"},

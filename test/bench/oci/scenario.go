@@ -1,0 +1,315 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// A scenario is done by everybody in turn, for some rounds.
+type scenario struct {
+	name   string
+	part   int // of the rounds: 1 is all of them
+	before func(c *contestant) error
+	do     func(c *contestant) error
+	after  func(c *contestant) error
+}
+
+func nothing(*contestant) error { return nil }
+
+// id is a name that no other contestant uses: it is that of a cgroup, too.
+func (c *contestant) id(name string) string {
+	return name + "-" + filepath.Base(filepath.Dir(c.bundle.Dir))
+}
+
+var scenarios = []scenario{
+	{"run", 1, nothing, run, nothing},
+	{"create, start, delete", 1, nothing, createStartDelete, nothing},
+	{"exec", 1, sleeper, func(c *contestant) error { return c.call("exec", c.id("sleeper"), "/bin/true") }, wake},
+	{"100 in sequence", 10, nothing, func(c *contestant) error {
+		var err error
+		for range 100 {
+			err = errors.Join(err, run(c))
+		}
+		return err
+	}, nothing},
+	{"20 at once", 5, nothing, func(c *contestant) error { return c.atOnce(20) }, nothing},
+}
+
+func run(c *contestant) error { return c.call("run", "-b", c.bundle.Dir, c.id("bench")) }
+
+func createStartDelete(c *contestant) error {
+	file := filepath.Join(c.bundle.Dir, "pid")
+	if err := c.call("create", "-b", c.bundle.Dir, "--pid-file", file, c.id("bench")); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	err = c.call("start", c.id("bench"))
+	if err == nil {
+		err = await(pid)
+	}
+	return errors.Join(err, c.call("delete", c.id("bench")))
+}
+
+// sleeper starts a container that stays.
+func sleeper(c *contestant) error { return c.stay("sleeper") }
+
+func wake(c *contestant) error { return c.call("delete", "--force", c.id("sleeper")) }
+
+// stay starts the container name, which sleeps.
+func (c *contestant) stay(name string) error {
+	args := c.bundle.Spec.Process.Args
+	c.bundle.Spec.Process.Args = []string{"/bin/sleep", "10000"}
+	err := c.bundle.Save()
+	if err == nil {
+		err = c.call("run", "-d", "-b", c.bundle.Dir, c.id(name))
+	}
+	c.bundle.Spec.Process.Args = args
+	return errors.Join(err, c.bundle.Save())
+}
+
+func (c *contestant) atOnce(n int) error {
+	var (
+		wait sync.WaitGroup
+		errs = make([]error, n)
+	)
+	for i := range n {
+		wait.Go(func() { errs[i] = c.call("run", "-b", c.bundle.Dir, c.id(strconv.Itoa(i))) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+func (s scenario) measure(r *report, all []*contestant) error {
+	samples := map[string][]sample{}
+	for _, c := range all {
+		if err := s.before(c); err != nil {
+			return err
+		}
+	}
+	var failed error
+	for round := range 1 + max(1, *rounds/s.part) {
+		for _, c := range all {
+			got, err := sampleOf(func() error { return s.do(c) })
+			if err != nil {
+				failed = fmt.Errorf("%s: %w", s.name, err)
+			}
+			if round > 0 { // the first one warms up
+				samples[c.name] = append(samples[c.name], got)
+			}
+		}
+	}
+	for _, c := range all {
+		failed = errors.Join(failed, s.after(c))
+		walls, used := of(samples[c.name], wall), of(samples[c.name], cpu)
+		r.add(s.name+", best ms", c.name, milliseconds(walls[0]))
+		r.add(s.name+", median ms", c.name, milliseconds(walls[len(walls)/2]))
+		r.add(s.name+", CPU ms", c.name, milliseconds(used[len(used)/2]))
+	}
+	return failed
+}
+
+// A quantity is measured once for everybody.
+type quantity struct {
+	name    string
+	measure func(r *report, all []*contestant) error
+}
+
+var quantities = []quantity{
+	{"peak RSS", each(peakRSS)},
+	{"system calls", each(systemCalls)},
+	{"binary", each(binary)},
+	{"least memory limit", each(leastMemory)},
+	{"run beside many", each(besideMany)},
+	{"many mounts", each(manyMounts)},
+}
+
+func each(f func(r *report, c *contestant) error) func(*report, []*contestant) error {
+	return func(r *report, all []*contestant) error {
+		for _, c := range all {
+			if err := f(r, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// peakRSS asks GNU time, which is small: what a process peaks at counts from
+// before its execve, when it still had the memory of this program.
+func peakRSS(r *report, c *contestant) error {
+	if err := sleeper(c); err != nil {
+		return err
+	}
+	defer wake(c)
+	file := filepath.Join(c.bundle.Dir, "rss")
+	for _, what := range []struct {
+		name string
+		args []string
+	}{
+		{"run", []string{"run", "-b", c.bundle.Dir, c.id("bench")}},
+		{"create", []string{"create", "-b", c.bundle.Dir, c.id("bench")}},
+		{"exec", []string{"exec", c.id("sleeper"), "/bin/true"}},
+	} {
+		if err := c.under([]string{"time", "-f", "%M", "-o", file}, what.args...); err != nil {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		kilobytes, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64)
+		if err != nil {
+			return err
+		}
+		r.add(what.name+", peak RSS MB", c.name, kilobytes/1024)
+	}
+	return c.call("delete", "--force", c.id("bench"))
+}
+
+// under calls the runtime by another program.
+func (c *contestant) under(program []string, args ...string) error {
+	inner := c.Command(args...)
+	cmd := exec.Command(program[0], append(program[1:len(program):len(program)], append([]string{inner.Path}, inner.Args[1:]...)...)...)
+	cmd.Stderr = c.errors
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, c.said())
+	}
+	return nil
+}
+
+func systemCalls(r *report, c *contestant) error {
+	file := filepath.Join(c.bundle.Dir, "strace")
+	if err := c.under([]string{"strace", "-f", "-c", "-o", file}, "run", "-b", c.bundle.Dir, c.id("bench")); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		// "100.00    0.006402           6      1008        33 total"
+		if f := strings.Fields(line); len(f) > 4 && f[len(f)-1] == "total" {
+			n, err := strconv.ParseFloat(f[3], 64)
+			r.add("run, system calls", c.name, n)
+			return err
+		}
+	}
+	return fmt.Errorf("strace counted nothing: %s", text)
+}
+
+func binary(r *report, c *contestant) error {
+	info, err := os.Stat(c.Path)
+	if err == nil {
+		r.add("binary MB", c.name, float64(info.Size())/(1<<20))
+	}
+	return err
+}
+
+// leastMemory is the smallest limit with which five starts of five succeed.
+func leastMemory(r *report, c *contestant) error {
+	resources := c.bundle.Spec.Linux.Resources
+	defer func() {
+		c.bundle.Spec.Linux.Resources = resources
+		c.bundle.Save()
+	}()
+	for _, kilobytes := range []int64{128, 256, 384, 512, 1024, 2048, 3072, 4096, 6144, 8192, 16384, 32768} {
+		limit := kilobytes << 10
+		limited := *resources
+		limited.Memory = &specs.LinuxMemory{Limit: &limit}
+		c.bundle.Spec.Linux.Resources = &limited
+		if err := c.bundle.Save(); err != nil {
+			return err
+		}
+		good := 0
+		for range 5 {
+			if run(c) != nil {
+				c.call("delete", "--force", c.id("bench"))
+				break
+			}
+			good++
+		}
+		if good == 5 {
+			r.add("least memory limit, kB", c.name, float64(kilobytes))
+			return nil
+		}
+	}
+	return nil
+}
+
+// besideMany compares runs beside one living container and beside many.
+func besideMany(r *report, c *contestant) error {
+	started := 0
+	defer func() {
+		for i := range started {
+			c.call("delete", "--force", c.id("alive"+strconv.Itoa(i)))
+		}
+	}()
+	var first time.Duration
+	for _, n := range []int{1, *alive / 5, *alive} {
+		for ; started < n; started++ {
+			if err := c.stay("alive" + strconv.Itoa(started)); err != nil {
+				return err
+			}
+		}
+		best, err := bestRun(c)
+		if err != nil {
+			return err
+		}
+		if first == 0 {
+			first = best
+		}
+		r.add(fmt.Sprintf("run beside %d, best ms", n), c.name, milliseconds(best))
+		if n == *alive {
+			r.add("run beside many, times beside 1", c.name, float64(best)/float64(first))
+		}
+	}
+	return nil
+}
+
+func bestRun(c *contestant) (time.Duration, error) {
+	var samples []sample
+	for range *rounds {
+		s, err := sampleOf(func() error { return run(c) })
+		if err != nil {
+			return 0, err
+		}
+		samples = append(samples, s)
+	}
+	return of(samples, wall)[0], nil
+}
+
+// manyMounts compares runs on a host with few mounts and with many.
+func manyMounts(r *report, c *contestant) error {
+	few, err := bestRun(c)
+	if err != nil {
+		return err
+	}
+	var many time.Duration
+	dir := filepath.Join(c.bundle.Dir, "mounts")
+	err = amongMounts(dir, *mounts, func() error {
+		many, err = bestRun(c)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.add(fmt.Sprintf("run among %d mounts, best ms", *mounts), c.name, milliseconds(many))
+	r.add("more for many mounts, ms", c.name, milliseconds(many-few))
+	return nil
+}
