@@ -72,6 +72,16 @@ func Locate() Store {
 	return s
 }
 
+// RuntimeDir is where the OCI runtime keeps its containers' state unless it is
+// told: /run/kiste-runtime for root, else below XDG_RUNTIME_DIR, which need not
+// be set.
+func RuntimeDir() string {
+	if os.Geteuid() == 0 {
+		return "/run/kiste-runtime"
+	}
+	return filepath.Join(first(os.Getenv("XDG_RUNTIME_DIR"), "/tmp/kiste-run-"+strconv.Itoa(os.Geteuid())), "kiste-runtime")
+}
+
 func first(values ...string) string {
 	for _, v := range values {
 		if v != "" {

@@ -52,7 +52,7 @@ func (c *compiler) identity() {
 		a := capsOf([]string{name})
 		for n := 0; n <= c.f.LastCap; n++ {
 			if a.Has(privilege.Caps(1) << n) {
-				c.child("keep "+name+" over exec", "process.capabilities.ambient", prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))))
+				c.child("keep "+name+" over exec", "process.capabilities.ambient", prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))).mayFailWith(uintptr(unix.EPERM)))
 			}
 		}
 	}

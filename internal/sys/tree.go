@@ -24,6 +24,11 @@ func MknodAt(dirfd int, name string, mode uint32, dev uint64) error {
 	return onPath("mknodat", name, retry(func() error { return unix.Mknodat(dirfd, name, mode, int(dev)) }))
 }
 
+// Mkfifo is mkfifo(3).
+func Mkfifo(path string, mode uint32) error {
+	return onPath("mkfifo", path, retry(func() error { return unix.Mkfifo(path, mode) }))
+}
+
 // SymlinkAt is symlinkat(2).
 func SymlinkAt(target string, dirfd int, name string) error {
 	return onPath("symlinkat", name, retry(func() error { return unix.Symlinkat(target, dirfd, name) }))
@@ -91,6 +96,12 @@ func Utimens(dirfd int, name string, access, modify unix.Timespec) error {
 func Write(fd int, p []byte) (int, error) {
 	n, err := retryFD(func() (int, error) { return unix.Write(fd, p) })
 	return n, named("write", err)
+}
+
+// Read is read(2): 0 at the end.
+func Read(fd int, p []byte) (int, error) {
+	n, err := retryFD(func() (int, error) { return unix.Read(fd, p) })
+	return n, named("read", err)
 }
 
 // Ftruncate is ftruncate(2).

@@ -1,0 +1,340 @@
+package lifecycle
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
+	"kiste/kernel/privilege"
+	"kiste/store"
+)
+
+// CreateOptions say how to create a container. The zero value is right for a
+// container without a terminal whose bundle is the working directory.
+type CreateOptions struct {
+	// Bundle is the directory with config.json; empty: the working directory.
+	Bundle string
+
+	// Files are descriptors 0, 1 and 2 of the program where it has no
+	// terminal. Nil is this process's own.
+	Files [3]*os.File
+
+	// ConsoleSocket is the path of a Unix socket that gets the terminal's
+	// master (SCM_RIGHTS). Create of a container with a terminal needs one.
+	ConsoleSocket string
+
+	// PidfdSocket is the path of a Unix socket that gets a pidfd of the
+	// container's process; empty: none.
+	PidfdSocket string
+
+	// PidFile gets the process's number; empty: none.
+	PidFile string
+
+	// PreserveFDs is how many descriptors from 3 on the program keeps.
+	PreserveFDs int
+
+	// NoNewKeyring leaves the program in the caller's session keyring.
+	NoNewKeyring bool
+
+	// Detach says that nobody holds the terminal of a Run.
+	Detach bool
+}
+
+// Create makes a container that waits for Start. Errors leave nothing behind.
+func (r Root) Create(id string, o CreateOptions) (*Container, error) {
+	o.Detach = true
+	m := &making{root: r, o: o, wait: true}
+	p, err := m.make(id)
+	if err != nil {
+		return nil, err
+	}
+	p.Release()
+	return m.c, nil
+}
+
+// Run makes a container whose program runs at once. The process is a child of
+// this one: the caller waits for its end, and then calls Delete; or it calls
+// Release and leaves the rest to whoever reaps.
+func (r Root) Run(id string, o CreateOptions) (*Container, *process.Process, error) {
+	m := &making{root: r, o: o}
+	p, err := m.make(id)
+	return m.c, p, err
+}
+
+// A making is a Create or a Run under way.
+type making struct {
+	root    Root
+	o       CreateOptions
+	wait    bool
+	c       *Container
+	spec    *specs.Spec
+	config  []byte // the text of spec
+	limits  cgroup.Limits
+	lock    *store.Lock
+	fifos   [2]*os.File
+	console *os.File
+	pidfd   *os.File
+}
+
+func (m *making) make(id string) (*process.Process, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if err := m.read(id); err != nil {
+		return nil, err
+	}
+	if err := m.connect(); err != nil {
+		m.close()
+		return nil, err
+	}
+	if err := m.claim(); err != nil {
+		m.close()
+		return nil, err
+	}
+	p, err := m.start()
+	m.close()
+	if err != nil {
+		m.c.remove()
+	}
+	m.lock.Unlock()
+	return p, err
+}
+
+// read reads the bundle.
+func (m *making) read(id string) error {
+	bundle, err := filepath.Abs(m.o.Bundle)
+	if err != nil {
+		return &fault.Error{Op: "find bundle", On: m.o.Bundle, Err: err}
+	}
+	m.spec = &specs.Spec{}
+	if m.config, err = readJSON(filepath.Join(bundle, configFile), m.spec); err != nil {
+		return err
+	}
+	if err := m.checkSpec(); err != nil {
+		return err
+	}
+	rootfs := m.spec.Root.Path
+	if !filepath.IsAbs(rootfs) {
+		rootfs = filepath.Join(bundle, rootfs)
+	}
+	if info, err := os.Stat(rootfs); err != nil || !info.IsDir() {
+		return &fault.Error{Op: "find root file system", On: rootfs, Kind: fault.NotFound, Err: errors.New("rootfs (" + rootfs + ") does not exist")}
+	}
+	absoluteSources(m.spec, bundle)
+	m.c = &Container{root: m.root, dir: m.root.dir(id), doc: document{
+		Schema: Schema, OCIVersion: m.spec.Version, ID: id, Bundle: bundle, Rootfs: rootfs, Created: time.Now().UTC(), Owner: uint32(os.Geteuid()),
+		Program: m.spec.Process.Args[0], Annotations: m.spec.Annotations,
+	}}
+	return nil
+}
+
+func (m *making) checkSpec() error {
+	bad := func(field, why string) error {
+		return &fault.Error{Op: "use config.json", On: field, Kind: fault.Invalid, Err: errors.New(why)}
+	}
+	s := m.spec
+	switch {
+	case s.Root == nil || s.Root.Path == "":
+		return bad("root", "root must be specified")
+	case s.Process == nil || len(s.Process.Args) == 0:
+		return bad("process.args", "process.args must not be empty")
+	case s.Linux == nil:
+		return bad("linux", "it is missing")
+	case s.Process.Terminal && m.o.Detach && m.o.ConsoleSocket == "":
+		return bad("process.terminal", "cannot allocate tty if runc will detach without setting console socket")
+	case m.o.ConsoleSocket != "" && !(s.Process.Terminal && m.o.Detach):
+		return bad("process.terminal", "cannot use console socket if runc will not detach or allocate tty")
+	}
+	return nil
+}
+
+// absoluteSources resolves the sources of binds as the specification says:
+// below the bundle.
+func absoluteSources(s *specs.Spec, bundle string) {
+	for i := range s.Mounts {
+		if m := &s.Mounts[i]; m.Type == "bind" && !filepath.IsAbs(m.Source) {
+			m.Source = filepath.Join(bundle, m.Source)
+		}
+	}
+}
+
+// connect opens what the caller wants to hear of the process by, before
+// anything is made that a failure would have to remove.
+func (m *making) connect() (err error) {
+	if path := m.o.ConsoleSocket; path != "" {
+		if m.console, err = dial(path); err != nil {
+			return err
+		}
+	}
+	if path := m.o.PidfdSocket; path != "" {
+		m.pidfd, err = dial(path)
+	}
+	return err
+}
+
+func (m *making) close() {
+	for _, f := range []*os.File{m.console, m.pidfd, m.fifos[0], m.fifos[1]} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// claim makes the container's directory and writes down what is going to be
+// made.
+func (m *making) claim() error {
+	if err := os.MkdirAll(m.root.Dir, 0o711); err != nil {
+		return &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
+	}
+	err := os.Mkdir(m.c.dir, 0o711)
+	if errors.Is(err, fs.ErrExist) {
+		return &fault.Error{Op: "create container", On: m.c.doc.ID, Kind: fault.Exists, Err: errors.New("container with given ID already exists")}
+	}
+	if err == nil {
+		m.lock, err = store.LockDir(m.c.dir, true)
+	}
+	if err != nil {
+		return &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
+	}
+	return nil
+}
+
+// start makes the container and its process.
+func (m *making) start() (*process.Process, error) {
+	p, err := m.plan()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.writeDown(); err != nil {
+		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
+	}
+	sys.RestoreFileLimit()
+	proc, err := process.Start(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born})
+	if err != nil {
+		return nil, m.explain(err)
+	}
+	if err := m.tell(proc); err != nil {
+		_ = proc.Signal(unix.SIGKILL)
+		_, _ = proc.Wait()
+		proc.Remove()
+		return nil, err
+	}
+	return proc, nil
+}
+
+// writeDown makes the container's files.
+func (m *making) writeDown() error {
+	if err := m.c.write(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(m.c.file(configFile), m.config, 0o600); err != nil {
+		return err
+	}
+	if !m.wait {
+		return nil
+	}
+	for i, name := range []string{startFIFO, reportFIFO} {
+		if err := sys.Mkfifo(m.c.file(name), 0o600); err != nil {
+			return err
+		}
+		fd, err := sys.OpenFile(m.c.file(name), unix.O_RDWR)
+		if err != nil {
+			return err
+		}
+		m.fifos[i] = os.NewFile(uintptr(fd), name)
+	}
+	return nil
+}
+
+// born writes down the process. Until that is done the process waits, and ends
+// when this one does.
+func (m *making) born(pid int) error {
+	who, err := process.Identify(pid)
+	if err != nil {
+		return err
+	}
+	m.c.doc.PID, m.c.doc.Birth = who.PID, who.Start
+	return m.c.write()
+}
+
+// tell sends out what the caller wants to hear of the process.
+func (m *making) tell(p *process.Process) error {
+	if m.console != nil {
+		if err := send(m.console, "/dev/ptmx", int(p.Console.Fd())); err != nil {
+			return err
+		}
+		p.Console.Close()
+		p.Console = nil
+	}
+	if m.pidfd != nil {
+		if err := send(m.pidfd, "pidfd", p.PidFD()); err != nil {
+			return err
+		}
+	}
+	return writePID(m.o.PidFile, p.PID)
+}
+
+// plan compiles the spec.
+func (m *making) plan() (*plan.Plan, error) {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := m.groups(layout)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := filterOf(m.spec)
+	if err != nil {
+		return nil, err
+	}
+	root := chroot.Mount{Type: "bind", Source: m.c.doc.Rootfs, Target: "/", Options: []string{"rbind", "rprivate"}}
+	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs}
+	if !m.o.NoNewKeyring {
+		o.Keyring = "_ses." + m.c.doc.ID
+	}
+	return plan.Compile(m.spec, []chroot.Mount{root}, o,
+		plan.Facts{Host: os.Geteuid() == 0, Cgroup: layout, Groups: groups, LastCap: privilege.LastCap(), Kind: kindOnHost})
+}
+
+// filterOf compiles the profile of system calls, if there is one.
+func filterOf(s *specs.Spec) (privilege.Filter, error) {
+	if s.Linux.Seccomp == nil {
+		return privilege.Filter{}, nil
+	}
+	return privilege.Compile(s.Linux.Seccomp, runtime.GOARCH)
+}
+
+// searchPath is the program's PATH, or where execvp(3) looks without one.
+func searchPath(env []string) string {
+	for _, v := range env {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			return path
+		}
+	}
+	return "/bin:/usr/bin"
+}
+
+func kindOnHost(path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return ""
+	case info.IsDir():
+		return "dir"
+	}
+	return "file"
+}

@@ -1,0 +1,100 @@
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// Delete removes the container. One that runs or is paused is fault.Conflict
+// unless force is set: then it is killed first. Its process's end is waited
+// for.
+func (c *Container) Delete(force bool) error {
+	status := c.Status()
+	if !force && status != specs.StateStopped && status != specs.StateCreated {
+		return &fault.Error{Op: "delete container", On: c.doc.ID, Kind: fault.Conflict,
+			Err: fmt.Errorf("cannot delete container %s that is not stopped: %s", c.doc.ID, status)}
+	}
+	// Before the lock is asked for: who holds it may wait for the process.
+	if err := c.end(); err != nil {
+		return err
+	}
+	lock, err := c.hold()
+	if errors.Is(err, fault.NotFound) {
+		return nil // somebody else was faster
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return c.remove()
+}
+
+// Delete removes the container id. With force one that is not there is no
+// error, and what cannot be read is removed too.
+func (r Root) Delete(id string, force bool) error {
+	c, err := r.Load(id)
+	if err == nil {
+		return c.Delete(force)
+	}
+	if !force || c == nil && checkID(id) != nil {
+		return err
+	}
+	c = &Container{root: r, dir: r.dir(id), doc: document{ID: id}}
+	lock, err := c.hold()
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return c.remove()
+}
+
+// end kills the container's process, should it live, and waits for its end.
+func (c *Container) end() error {
+	fd, err := c.doc.process().Open()
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer sys.Close(fd)
+	if err := sys.PidfdSignal(fd, syscall.SIGKILL); err != nil && fault.KindOf(err) != fault.NotFound {
+		return &fault.Error{Op: "kill container", On: c.doc.ID, Err: err}
+	}
+	if err := c.thaw(); err != nil {
+		return err
+	}
+	_, err = sys.Poll(true, fd)
+	return err
+}
+
+// remove removes all that is left of the container, the document last, so
+// that a removal that was cut short can be repeated.
+func (c *Container) remove() error {
+	if err := c.end(); err != nil {
+		return err
+	}
+	if err := c.removeGroup(); err != nil {
+		return err
+	}
+	for _, name := range []string{startFIFO, reportFIFO, configFile, stateFile} {
+		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
+		}
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package lifecycle
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/store"
+)
+
+// Start lets the program of a created container begin, and returns when it
+// has. A program that cannot be executed is an *ExecError, and the container is
+// stopped then. A container that has been started is fault.Conflict.
+func (c *Container) Start() error {
+	lock, err := c.hold()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	start, report, err := c.openFIFOs()
+	if err != nil {
+		return err
+	}
+	defer sys.Close(start)
+	defer sys.Close(report)
+	pidfd, err := c.doc.process().Open()
+	if err != nil {
+		return c.cannotStart("stopped")
+	}
+	defer sys.Close(pidfd)
+	if _, err := sys.Write(start, []byte{1}); err != nil {
+		return &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
+	}
+	err = c.hear(report, pidfd)
+	os.Remove(c.file(startFIFO))
+	os.Remove(c.file(reportFIFO))
+	return err
+}
+
+// hold takes the container's lock. One that has been removed meanwhile is
+// fault.NotFound.
+func (c *Container) hold() (*store.Lock, error) {
+	lock, err := store.LockDir(c.dir, true)
+	if err == nil && !lock.Holds(c.dir) {
+		lock.Unlock()
+		err = fs.ErrNotExist
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &fault.Error{Op: "find container", On: c.doc.ID, Kind: fault.NotFound, Err: errors.New("container does not exist")}
+	}
+	return lock, err
+}
+
+// openFIFOs opens those of a container that waits. Nobody else but its process
+// holds them: where that one has become its program they have no reader.
+func (c *Container) openFIFOs() (start, report int, err error) {
+	start, err = sys.OpenFile(c.file(startFIFO), unix.O_WRONLY|unix.O_NONBLOCK)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENXIO) {
+		return -1, -1, c.cannotStart("already running or stopped")
+	}
+	if err != nil {
+		return -1, -1, &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
+	}
+	report, err = sys.OpenFile(c.file(reportFIFO), unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		sys.Close(start)
+		return -1, -1, &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
+	}
+	return start, report, nil
+}
+
+func (c *Container) cannotStart(state string) error {
+	return &fault.Error{Op: "start container", On: c.doc.ID, Kind: fault.Conflict, Err: errors.New("cannot start a container that is " + state)}
+}
+
+// hear waits until the process has closed the report, which it does by
+// becoming its program, or has said why it cannot, or has ended.
+func (c *Container) hear(report, pidfd int) error {
+	if _, err := sys.Poll(true, report, pidfd); err != nil {
+		return &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
+	}
+	// What was said is there even if the process has ended by now.
+	said := make([]byte, plan.ErrnoMessage)
+	n, err := sys.Read(report, said)
+	switch {
+	case n == plan.ErrnoMessage:
+		return &ExecError{Program: c.doc.Program, Errno: syscall.Errno(binary.LittleEndian.Uint32(said)), Late: true}
+	case errors.Is(err, syscall.EAGAIN):
+		// The process has ended and nothing was said: killed.
+		return nil
+	}
+	return nil
+}
+
+// An ExecError is a program that cannot be executed.
+type ExecError struct {
+	Program string // process.args[0]
+	Errno   syscall.Errno
+	Late    bool // it looked as if it could, until execve(2)
+}
+
+// Error is what runc says, which engines search for words.
+func (e *ExecError) Error() string {
+	missing := e.Errno == syscall.ENOENT || e.Errno == syscall.ENOTDIR
+	switch {
+	case e.Late:
+		return "exec " + e.Program + ": " + e.Errno.Error()
+	case missing && strings.Contains(e.Program, "/"):
+		return `exec: "` + e.Program + `": stat ` + e.Program + ": " + e.Errno.Error()
+	case missing:
+		return `exec: "` + e.Program + `": executable file not found in $PATH`
+	}
+	return `exec: "` + e.Program + `": ` + e.Errno.Error()
+}
+
+func (e *ExecError) Unwrap() error { return e.Errno }
+
+// explain says why a start failed.
+func (m *making) explain(err error) error {
+	var step *process.StepError
+	var errno syscall.Errno
+	if errors.As(err, &step) && step.Call != nil && errors.As(step.Err, &errno) {
+		switch step.Call.Name {
+		case "":
+			return &ExecError{Program: m.c.doc.Program, Errno: errno}
+		case "execve", "execveat":
+			return &ExecError{Program: m.c.doc.Program, Errno: errno, Late: true}
+		}
+	}
+	return &fault.Error{Op: "start container process", Err: err}
+}

@@ -1,0 +1,89 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// An Identity is which process a number means: the kernel gives numbers again.
+type Identity struct {
+	PID   int
+	Start uint64 // in clock ticks since the host's boot
+}
+
+// Identify tells which process has the number pid now. Zombies count.
+// It is fault.NotFound where there is none. Source: proc_pid_stat(5).
+func Identify(pid int) (Identity, error) {
+	s, err := statOf(pid)
+	return Identity{pid, s.start}, err
+}
+
+// Alive reports whether the process is there and no zombie.
+func (id Identity) Alive() bool {
+	s, err := statOf(id.PID)
+	return err == nil && s.start == id.Start && !s.dead()
+}
+
+// Open opens a pidfd of the process, the caller's to close. It is
+// fault.NotFound where the process has ended, also when its number has been
+// given to another one, and when it is a zombie.
+func (id Identity) Open() (int, error) {
+	if id.PID <= 0 {
+		return -1, noProcess(id.PID, syscall.ESRCH)
+	}
+	fd, err := sys.PidfdOpen(id.PID)
+	if err != nil {
+		return -1, &fault.Error{Op: "find process", On: strconv.Itoa(id.PID), Err: err}
+	}
+	// From here on fd means one process, whatever happens to its number. If
+	// it is not the one that is meant, that one is gone.
+	if !id.Alive() {
+		sys.Close(fd)
+		return -1, noProcess(id.PID, syscall.ESRCH)
+	}
+	return fd, nil
+}
+
+// stat is what counts here of proc_pid_stat(5).
+type stat struct {
+	state byte
+	start uint64
+}
+
+func (s stat) dead() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
+
+func noProcess(pid int, err error) error {
+	return &fault.Error{Op: "find process", On: strconv.Itoa(pid), Kind: fault.NotFound, Err: err}
+}
+
+func statOf(pid int) (stat, error) {
+	if pid <= 0 {
+		return stat{}, noProcess(pid, syscall.ESRCH)
+	}
+	text, err := sys.ReadKnob(fmt.Sprintf("/proc/%d/stat", pid), 4096)
+	if err != nil {
+		return stat{}, noProcess(pid, err)
+	}
+	return parseStat([]byte(text))
+}
+
+// parseStat reads PID (NAME) STATE and so on. A name may hold anything.
+func parseStat(text []byte) (stat, error) {
+	bad := &fault.Error{Op: "read", On: "/proc/PID/stat", Kind: fault.Invalid, Err: errors.New("it is not as proc_pid_stat(5) says")}
+	const state, start = 3 - 3, 22 - 3 // the fields' numbers, less those up to the name
+	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(f) <= start || len(f[state]) != 1 {
+		return stat{}, bad
+	}
+	n, err := strconv.ParseUint(string(f[start]), 10, 64)
+	if err != nil {
+		return stat{}, bad
+	}
+	return stat{state: f[state][0], start: n}, nil
+}
