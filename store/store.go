@@ -73,10 +73,10 @@ func Locate() Store {
 }
 
 // RuntimeDir is where the OCI runtime keeps its containers' state unless it is
-// told: /run/kiste-runtime for root, else below XDG_RUNTIME_DIR, which need not
-// be set.
-func RuntimeDir() string {
-	if os.Geteuid() == 0 {
+// told: /run/kiste-runtime, and with own, for an ordinary user and for root of a
+// user namespace, below XDG_RUNTIME_DIR, which need not be set.
+func RuntimeDir(own bool) string {
+	if !own {
 		return "/run/kiste-runtime"
 	}
 	return filepath.Join(first(os.Getenv("XDG_RUNTIME_DIR"), "/tmp/kiste-run-"+strconv.Itoa(os.Geteuid())), "kiste-runtime")

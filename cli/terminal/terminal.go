@@ -38,13 +38,15 @@ type Console struct {
 	size   *os.File  // the terminal whose size the container's has; nil: none
 	master *os.File
 	keys   []byte // typed in a row, they detach; empty: nothing does
+	ended  int    // a pidfd of the process whose end is the console's; -1: none
+	plain  bool   // the container's lines end with a line feed alone
 }
 
 // NewConsole connects user with master, best in non-blocking mode, as
 // sys.OpenPTY gives it: then nothing is left running when Run returns. Input:
 // the user types (-i). Nil keys: the default ones.
 func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
-	c := &Console{out: user.Out, master: master, keys: keys}
+	c := &Console{out: user.Out, master: master, keys: keys, ended: -1}
 	if keys == nil {
 		c.keys = defaultDetachKeys()
 	}
@@ -53,6 +55,17 @@ func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
 	}
 	c.size = user.Terminal()
 	return c
+}
+
+// Until makes the end of pidfd's process the console's: what it wrote is still
+// copied, but others that have the terminal are not waited for.
+func (c *Console) Until(pidfd int) { c.ended = pidfd }
+
+// PlainLines makes the container's lines end with a line feed alone, as they do
+// without a terminal; the user's terminal adds the carriage return.
+func (c *Console) PlainLines() error {
+	c.plain = true
+	return sys.PlainLines(c.master)
 }
 
 // Terminal is the user's terminal, or nil.
@@ -80,7 +93,7 @@ func (u User) Size() (rows, columns uint16) {
 // every way out, the terminal is as it was.
 func (c *Console) Run() (detached bool, err error) {
 	if sys.IsTerminal(c.in) {
-		restore, err := sys.MakeRaw(c.in)
+		restore, err := sys.MakeRaw(c.in, c.plain)
 		if err != nil {
 			return false, &fault.Error{Op: "prepare the terminal", Err: err}
 		}
@@ -89,7 +102,7 @@ func (c *Console) Run() (detached bool, err error) {
 	defer c.followSize()()
 	detach, stop := c.readInput()
 	output := make(chan error, 1)
-	go func() { output <- copyOutput(c.out, c.master) }()
+	go func() { output <- c.copyOutput() }()
 	select {
 	case err = <-output:
 		stop()
@@ -100,18 +113,42 @@ func (c *Console) Run() (detached bool, err error) {
 	}
 }
 
-// copyOutput copies until the other side has hung up: a master says EIO then.
-func copyOutput(to io.Writer, master *os.File) error {
-	_, err := io.Copy(to, onlyReader{master})
-	if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) {
-		return nil
+// copyOutput copies until the other side has hung up (a master says EIO then),
+// or the process has ended and nothing is left to be read.
+func (c *Console) copyOutput() error {
+	master, err := sys.Descriptor(c.master)
+	if err != nil {
+		return err
 	}
-	return err
+	process := c.ended
+	buffer := make([]byte, 32<<10)
+	for {
+		ready, err := sys.Poll(process >= 0 || c.ended < 0, master, process)
+		switch {
+		case err != nil:
+			return err
+		case !ready[0] && process < 0 && c.ended >= 0:
+			return nil
+		case ready[1]:
+			process = -1
+		}
+		if !ready[0] {
+			continue
+		}
+		n, err := c.master.Read(buffer)
+		if n > 0 {
+			if _, err := c.out.Write(buffer[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
-
-// onlyReader hides what would make io.Copy ask the kernel to splice, which
-// terminals refuse.
-type onlyReader struct{ io.Reader }
 
 // followSize gives the container's terminal the size of the user's, now and at
 // every change, until the function returned is called.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -251,6 +252,35 @@ func TestConsoleEndOfInput(t *testing.T) {
 	}
 	if got := out.String(); got != "a\r\na\r\n" {
 		t.Errorf("got %q; want the echo and cat's copy", got)
+	}
+}
+
+// A process that ends is the end, whoever else has its terminal.
+func TestConsoleUntilAProcessEnds(t *testing.T) {
+	master, peer := openTestPTY(t)
+	cmd := exec.Command("/bin/sh", "-c", "sleep 100 & echo $!; echo last")
+	cmd.Stdin, cmd.Stdout = peer, peer
+	pidfd := 0
+	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &pidfd}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out := &screen{}
+	c := NewConsole(User{Out: out}, master, false, []byte{})
+	c.Until(pidfd)
+	if err := c.PlainLines(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Run(); err != nil {
+		t.Error(err)
+	}
+	cmd.Wait()
+	pid, err := strconv.Atoi(strings.Split(out.String(), "\n")[0])
+	if err != nil || !strings.HasSuffix(out.String(), "\nlast\n") {
+		t.Errorf("the screen shows %q", out)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the other process was waited for: %v", err)
 	}
 }
 

@@ -38,3 +38,17 @@ func Flock(f *os.File, how int) error {
 func Access(path string, mode uint32) error {
 	return onPath("faccessat", path, unix.Faccessat(unix.AT_FDCWD, path, mode, unix.AT_EACCESS))
 }
+
+// Inherited reports whether fd is open and was there when this program began:
+// what it opens itself is close-on-exec.
+func Inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+// Descriptor is f's number. The file keeps its mode, where Fd would make it
+// block; f must outlive the use of the number.
+func Descriptor(f *os.File) (fd int, err error) {
+	err = onFile(f, func(n int) error { fd = n; return nil })
+	return fd, err
+}

@@ -27,8 +27,9 @@ func IsTerminal(f *os.File) bool {
 }
 
 // MakeRaw puts the terminal f into raw mode, as cfmakeraw(3) has it, and
-// returns what puts it back.
-func MakeRaw(f *os.File) (restore func() error, err error) {
+// returns what puts it back. With output, what is written to it is still
+// processed: a line feed also returns the carriage.
+func MakeRaw(f *os.File, output bool) (restore func() error, err error) {
 	var old unix.Termios
 	err = onFile(f, func(fd int) error {
 		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -37,7 +38,9 @@ func MakeRaw(f *os.File) (restore func() error, err error) {
 		}
 		old = *t
 		t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-		t.Oflag &^= unix.OPOST
+		if !output {
+			t.Oflag &^= unix.OPOST
+		}
 		t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 		t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 		t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
@@ -49,6 +52,19 @@ func MakeRaw(f *os.File) (restore func() error, err error) {
 	return func() error {
 		return onPath("tcsetattr", f.Name(), onFile(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, &old) }))
 	}, nil
+}
+
+// PlainLines makes the terminal f write a line feed as it is, without a
+// carriage return before it.
+func PlainLines(f *os.File) error {
+	return onPath("tcsetattr", f.Name(), onFile(f, func(fd int) error {
+		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		if err != nil {
+			return err
+		}
+		t.Oflag &^= unix.ONLCR
+		return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	}))
 }
 
 // WindowSize is the terminal f's size in characters, by TIOCGWINSZ of

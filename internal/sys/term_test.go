@@ -48,7 +48,7 @@ func TestTerminal(t *testing.T) {
 // does both again.
 func TestMakeRaw(t *testing.T) {
 	master, peer := openPTY(t)
-	restore, err := sys.MakeRaw(peer)
+	restore, err := sys.MakeRaw(peer, false)
 	if err != nil {
 		t.Fatal(err)
 	}
