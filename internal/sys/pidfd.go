@@ -1,0 +1,57 @@
+package sys
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// PidfdGetFD is pidfd_getfd(2): a copy of another process's descriptor, which
+// the caller must be allowed to trace.
+func PidfdGetFD(pidfd, fd int) (int, error) {
+	n, err := retryFD(func() (int, error) { return unix.PidfdGetfd(pidfd, fd, 0) })
+	return n, named("pidfd_getfd", err)
+}
+
+// PidfdExit is the wait status of a process that has ended and was waited for,
+// by PIDFD_GET_INFO (Linux 6.15; kernel commit 7477d7dce48a). ok is false
+// where the process has not, or the kernel does not tell. The descriptor must
+// have been open when the process was waited for.
+func PidfdExit(pidfd int) (status syscall.WaitStatus, ok bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	err := unix.IoctlPidfdInfo(pidfd, &info)
+	return syscall.WaitStatus(info.Exit_code), err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
+}
+
+// TryReap is wait4(2) of one child without waiting: ok is false where it has not
+// ended, or is no child of this process.
+func TryReap(pid int) (status syscall.WaitStatus, ok bool) {
+	var w unix.WaitStatus
+	n, err := retryFD(func() (int, error) { return unix.Wait4(pid, &w, unix.WNOHANG, nil) })
+	return syscall.WaitStatus(w), err == nil && n == pid
+}
+
+// Tee is tee(2): up to n bytes of a pipe are copied into another, and stay in
+// the first. Nothing there, or no room, is 0.
+func Tee(from, to, n int) (int, error) {
+	for {
+		got, err := unix.Tee(from, to, n, unix.SPLICE_F_NONBLOCK)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return 0, nil
+		default:
+			return int(got), named("tee", err)
+		}
+	}
+}
+
+// MakeFIFO is mkfifo(3).
+func MakeFIFO(path string, mode uint32) error {
+	return onPath("mkfifo", path, unix.Mkfifo(path, mode))
+}
+
+// SetPipeSize asks for a pipe of so many bytes; where that is more than the
+// kernel gives this user, the pipe stays as it is.
+func SetPipeSize(fd, bytes int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, bytes) }
