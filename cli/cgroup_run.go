@@ -67,9 +67,7 @@ func enterGroup(name string, lim cgroup.Limits) error {
 	}
 	o := cgroup.Options{Exist: name != ""}
 	if g, err := cgroup.Open(l, group); err == nil {
-		if u, err := g.Usage(); err == nil && u.Memory != nil {
-			o.Memory = u.Memory.Limit
-		}
+		o.Now = g.Now()
 	}
 	steps, err := cgroup.Compile(l, group, lim, o)
 	if err != nil {

@@ -28,6 +28,7 @@ import (
 	"kiste/container/plan"
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
 	"kiste/kernel/privilege"
@@ -346,6 +347,14 @@ func (r *run) fork() error {
 	}
 	r.forked = sys.Monotonic()
 	child, err := sys.StartChild(r.calls, o)
+	if err != nil && r.plan.Cgroup != "" {
+		if cgroup.MakeThreaded(r.plan.Cgroup, err) {
+			child, err = sys.StartChild(r.calls, o)
+		}
+		if err != nil {
+			err = cgroup.Refused(r.plan.Cgroup, err)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -14,13 +14,24 @@ import (
 // WriteKnob writes value to the existing file path in one write(2), as the
 // files of cgroupfs want it. It never creates or truncates.
 func WriteKnob(path, value string) error {
+	_, err := WriteKnobs(path, []string{value})
+	return err
+}
+
+// WriteKnobs writes each of values to the existing file path in a write(2) of
+// its own. It gives the number of those that were written.
+func WriteKnobs(path string, values []string) (int, error) {
 	fd, err := retryFD(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
 	if err != nil {
-		return onPath("open", path, err)
+		return 0, onPath("open", path, err)
 	}
 	defer unix.Close(fd)
-	_, err = retryFD(func() (int, error) { return unix.Write(fd, []byte(value)) })
-	return onPath("write", path, err)
+	for i, v := range values {
+		if _, err := retryFD(func() (int, error) { return unix.Write(fd, []byte(v)) }); err != nil {
+			return i, onPath("write", path, err)
+		}
+	}
+	return len(values), nil
 }
 
 // ReadKnob reads at most limit bytes of the file path.
@@ -141,13 +152,15 @@ func holdSignals() (release func()) {
 	}
 }
 
-// BPFAttach is bpf(2) BPF_PROG_ATTACH to the cgroup directory dirfd.
-func BPFAttach(dirfd, prog int, kind, flags uint32) error {
+// BPFAttach is bpf(2) BPF_PROG_ATTACH to the cgroup directory dirfd; with
+// unix.BPF_F_REPLACE in the place of the program replace.
+func BPFAttach(dirfd, prog int, kind, flags uint32, replace int) error {
 	var a bpfAttr
 	a.u32(0, uint32(dirfd))
 	a.u32(4, uint32(prog))
 	a.u32(8, kind)
 	a.u32(12, flags)
+	a.u32(16, uint32(replace))
 	_, err := bpf("bpf attach", unix.BPF_PROG_ATTACH, &a)
 	return err
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,14 +16,32 @@ type Options struct {
 	// named stay.
 	Exist bool
 
+	// Now are the limits in force, where Exist.
+	Now Now
+
+	// Adopt allows that the group exists if nobody is in it and it is not
+	// frozen. It is then as if Compile's steps had made it: Undo removes it.
+	Adopt bool
+
 	// Account also wants the controllers whose usage is of interest without
 	// a limit: cpu, memory, pids and io, as far as the host has them.
 	Account bool
 
-	// Memory is the limit in force, where Exist, and 0 or -1 where there is
-	// none: it decides whether version 1 takes the new memory limit or the
-	// new swap limit first.
-	Memory int64
+	// Join are more controllers that the group shall have, as far as the
+	// host has them: "freezer", "name=systemd".
+	Join []string
+
+	// Rootless leaves out device rules that the caller may not set. Who is
+	// not root on the host can make no device nodes either.
+	Rootless bool
+}
+
+// Now are limits in force that decide how others are set: -1 is no limit, and
+// 0 is not known.
+type Now struct {
+	Memory int64 // bytes
+	Swap   int64 // bytes of swap alone; version 2
+	Quota  int64 // microseconds of CPU time in each period
 }
 
 // accounting are the controllers of Options.Account.
@@ -54,8 +73,9 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 		}
 	}
 	if o.Account {
-		c.account(l)
+		c.wish(l, accounting)
 	}
+	c.wish(l, o.Join)
 	if err := c.devices(l, lim.Devices); err != nil {
 		return nil, err
 	}
@@ -80,19 +100,10 @@ type compiler struct {
 
 func (c *compiler) need(h Hierarchy, controller string) {
 	have := c.needed[h.Mount]
-	if controller != "" && !contains(have, controller) {
+	if controller != "" && !slices.Contains(have, controller) {
 		have = append(have, controller)
 	}
 	c.needed[h.Mount] = have
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *compiler) want(l Layout, w want) error {
@@ -117,6 +128,9 @@ func (c *compiler) want(l Layout, w want) error {
 	case len(files) == 0:
 		return unsupported(w.field, w.controller(false), "version 1 has no such limit")
 	}
+	if !h.V2 && w.bad1 != "" {
+		return invalid(w.field, w.bad1)
+	}
 	controller := w.controller(h.V2)
 	if controller == "cgroup" {
 		c.need(h, "") // cgroup.max.depth and the like: every group has them
@@ -124,8 +138,12 @@ func (c *compiler) want(l Layout, w want) error {
 		c.need(h, controller)
 	}
 	for _, f := range files {
-		c.writes[h.Mount] = append(c.writes[h.Mount], Step{Op: Write, Path: path.Join(h.Dir(c.group), f.Name), Value: f.Value,
-			For: w.field, Controller: controller, Or: f.or, Optional: f.optional || w.normal, V2: h.V2})
+		step := Step{Op: Write, Path: path.Join(h.Dir(c.group), f.Name), Value: f.Value,
+			For: w.field, Controller: controller, Or: f.or, Optional: f.optional || w.normal, Try: f.try, V2: h.V2}
+		if controller == "cpuset" && !h.V2 {
+			step.Above = c.inherit(h, path.Dir(c.group), nil)
+		}
+		c.writes[h.Mount] = append(c.writes[h.Mount], step)
 	}
 	return nil
 }
@@ -141,11 +159,12 @@ func place(l Layout, w want) (Hierarchy, bool) {
 	return l.Unified, l.Unified.Mount != "" && w.c2 != "" && (l.Unified.Has(w.c2) || w.c2 == "cgroup")
 }
 
-func (c *compiler) account(l Layout) {
-	for _, name := range accounting {
+// wish wants controllers where the host has them.
+func (c *compiler) wish(l Layout, controllers []string) {
+	for _, name := range controllers {
 		h, ok := l.Find(name)
 		switch {
-		case ok && h.V2 && !contains(c.needed[h.Mount], name):
+		case ok && h.V2 && !slices.Contains(c.needed[h.Mount], name):
 			c.wished[h.Mount] = append(c.wished[h.Mount], name)
 		case ok:
 			c.need(h, name)
@@ -154,7 +173,8 @@ func (c *compiler) account(l Layout) {
 }
 
 // devices uses the version 1 controller where it is mounted and a program in
-// the unified hierarchy elsewhere.
+// the unified hierarchy elsewhere. On version 1 a new group that may use all
+// devices needs no directory: it is where its maker is.
 func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 	const field = "linux.resources.devices"
 	if rules == nil {
@@ -166,62 +186,103 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 		}
 	}
 	h, ok := l.Find("devices")
+	guard := Step{Op: Guard, Path: h.Dir(c.group), Rules: rules, For: field, Controller: "devices", Fresh: !c.o.Exist && !c.o.Adopt}
 	switch {
+	case c.o.Rootless && (ok || l.Unified.Mount == ""):
+		return nil
 	case ok:
+		list, err := reduce(rules)
+		if err != nil {
+			return err
+		}
+		if guard.Rules = list.rules(); list.all() && !c.o.Exist {
+			return nil
+		}
 		c.need(h, "devices")
-		dir := h.Dir(c.group)
-		add := func(file, value string) {
-			c.writes[h.Mount] = append(c.writes[h.Mount], Step{Op: Write, Path: path.Join(dir, file), Value: value, For: field, Controller: "devices"})
-		}
-		if len(rules) == 0 || rules[0].Allow || rules[0].v1()[0] != "a" {
-			add("devices.deny", "a") // a new group allows all: a list begins with nothing
-		}
-		for _, r := range rules {
-			for _, v := range r.v1() {
-				add(r.file(), v)
-			}
-		}
 	case l.Unified.Mount != "":
-		c.writes[l.Unified.Mount] = append(c.writes[l.Unified.Mount],
-			Step{Op: Guard, Path: l.Unified.Dir(c.group), Rules: rules, For: field, Controller: "devices", V2: true})
+		h = l.Unified
+		guard.Path, guard.V2, guard.Optional = h.Dir(c.group), true, c.o.Rootless
 	default:
 		return unsupported(field, "devices", "no hierarchy of this host has it")
 	}
+	c.writes[h.Mount] = append(c.writes[h.Mount], guard)
 	return nil
 }
 
-// hierarchy is the steps in one of them: directories from the top, controllers
-// handed down, then the knobs.
+// hierarchy is the steps in one of them: the directory, the controllers handed
+// down to it, then the knobs. What lies above the group is there already for
+// all groups but the first: it is looked after only when something fails.
 func (c *compiler) hierarchy(h Hierarchy) []Step {
-	var steps []Step
-	parts := strings.Split(strings.Trim(c.group, "/"), "/")
-	at := "/"
-	for i, part := range parts {
-		if h.V2 {
-			steps = append(steps, enables(h.Dir(at), c.needed[h.Mount], false)...)
-			steps = append(steps, enables(h.Dir(at), c.wished[h.Mount], true)...)
-		}
-		at = path.Join(at, part)
-		leaf := i == len(parts)-1
-		mk := Step{Op: Mkdir, Path: h.Dir(at), V2: h.V2, Leaf: leaf}
-		if !leaf || c.o.Exist {
-			mk.Value = shared
-		}
-		steps = append(steps, mk)
-		if h.Has("cpuset") && !h.V2 {
-			steps = append(steps, Step{Op: Inherit, Path: path.Join(h.Dir(at), "cpuset.cpus")},
-				Step{Op: Inherit, Path: path.Join(h.Dir(at), "cpuset.mems")})
-		}
+	mk := Step{Op: Mkdir, Path: h.Dir(c.group), V2: h.V2, Leaf: true, Above: c.parents(h)}
+	switch {
+	case c.o.Exist:
+		mk.Value = shared
+	case c.o.Adopt:
+		mk.Value = adopt
+	}
+	steps := []Step{mk}
+	needed, wished := c.needed[h.Mount], c.wished[h.Mount]
+	switch {
+	case h.V2 && len(needed)+len(wished) > 0:
+		steps = append(steps, Step{Op: Need, Path: path.Join(mk.Path, "cgroup.controllers"), Value: strings.Join(append(slices.Clone(needed), wished...), " "), V2: true, Above: c.enables(h)})
+	case h.Has("cpuset"):
+		steps = append(steps, c.inherit(h, c.group, c.writes[h.Mount])...)
 	}
 	return append(steps, c.writes[h.Mount]...)
 }
 
-// enables is the step that hands controllers on from the group dir.
-func enables(dir string, controllers []string, optional bool) []Step {
-	if len(controllers) == 0 {
+// above are the groups above the group, from the top, without the root.
+func (c *compiler) above() []string {
+	var groups []string
+	for at := path.Dir(c.group); at != "/"; at = path.Dir(at) {
+		groups = append(groups, at)
+	}
+	slices.Reverse(groups)
+	return groups
+}
+
+// parents make the groups above.
+func (c *compiler) parents(h Hierarchy) []Step {
+	var steps []Step
+	for _, at := range c.above() {
+		steps = append(steps, Step{Op: Mkdir, Path: h.Dir(at), Value: shared, V2: h.V2})
+		if h.Has("cpuset") && !h.V2 {
+			steps = append(steps, c.inherit(h, at, nil)...)
+		}
+	}
+	return steps
+}
+
+// inherit fills the cpuset of one group from that of the group above, but for
+// what writes say.
+func (c *compiler) inherit(h Hierarchy, group string, writes []Step) []Step {
+	var steps []Step
+	if group == "/" {
 		return nil
 	}
-	return []Step{{Op: Enable, Path: path.Join(dir, "cgroup.subtree_control"), Value: "+" + strings.Join(controllers, " +"), V2: true, Optional: optional}}
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		file := path.Join(h.Dir(group), name)
+		if !slices.ContainsFunc(writes, func(s Step) bool { return s.Path == file }) {
+			steps = append(steps, Step{Op: Inherit, Path: file})
+		}
+	}
+	return steps
+}
+
+// enables hand the controllers on from all groups above, from the top.
+func (c *compiler) enables(h Hierarchy) []Step {
+	var steps []Step
+	for _, at := range append([]string{"/"}, c.above()...) {
+		for _, e := range []struct {
+			controllers []string
+			optional    bool
+		}{{c.needed[h.Mount], false}, {c.wished[h.Mount], true}} {
+			if len(e.controllers) > 0 {
+				steps = append(steps, Step{Op: Enable, Path: path.Join(h.Dir(at), "cgroup.subtree_control"), Value: "+" + strings.Join(e.controllers, " +"), V2: true, Optional: e.optional})
+			}
+		}
+	}
+	return steps
 }
 
 // Dirs are the directories of the group that steps make, the unified one

@@ -73,7 +73,7 @@ func TestCompileGolden(t *testing.T) {
 			l.CPU.RealtimePeriod, l.CPU.RealtimeRuntime = 1_000_000, 950_000
 		}), Options{}},
 		{"v1-nothing", legacy(), Limits{}, Options{}},
-		{"v1-raise", legacy(), Limits{Memory: Memory{Limit: 64 << 20, Swap: 96 << 20}}, Options{Exist: true, Memory: 32 << 20}},
+		{"v1-raise", legacy(), Limits{Memory: Memory{Limit: 64 << 20, Swap: 96 << 20}}, Options{Exist: true, Now: Now{Memory: 32 << 20}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			steps, err := Compile(tt.layout, "kiste/web", tt.lim, tt.o)

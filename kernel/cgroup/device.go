@@ -1,13 +1,9 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -33,28 +29,28 @@ func (r DeviceRule) access() string {
 	return r.Access
 }
 
-func (r DeviceRule) file() string {
-	if r.Allow {
-		return "devices.allow"
+// types are the types that the rule speaks of.
+func (r DeviceRule) types() []byte {
+	if r.Type == 0 || r.Type == 'a' {
+		return []byte{'b', 'c'}
 	}
-	return "devices.deny"
+	return []byte{r.Type}
 }
 
-// v1 is the rule in the words of devices.allow and devices.deny, where "a" is
-// all and everything, whatever stands behind it.
-func (r DeviceRule) v1() []string {
-	types := []string{string(r.Type)}
-	if r.Type == 0 || r.Type == 'a' {
-		types = []string{"b", "c"}
-		if r.Major < 0 && r.Minor < 0 && len(r.access()) == 3 {
-			return []string{"a"}
-		}
+// everything reports whether the rule speaks of all devices and accesses.
+func (r DeviceRule) everything() bool {
+	return len(r.types()) == 2 && r.Major < 0 && r.Minor < 0 && bitsOf(r.access()) == 7
+}
+
+// String is the rule in the words of devices.allow and devices.deny.
+func (r DeviceRule) String() string {
+	if r.everything() {
+		return "a"
 	}
-	var out []string
-	for _, t := range types {
-		out = append(out, fmt.Sprintf("%s %s:%s %s", t, anyNumber(r.Major), anyNumber(r.Minor), r.access()))
+	if r.Type == 0 {
+		r.Type = 'a'
 	}
-	return out
+	return fmt.Sprintf("%c %s:%s %s", r.Type, anyNumber(r.Major), anyNumber(r.Minor), r.access())
 }
 
 func anyNumber(n int64) string {
@@ -99,144 +95,198 @@ func parseNumber(s string) (int64, error) {
 	return int64(v), err
 }
 
-// An instruction of BPF, 8 bytes: opcode, registers, jump offset, number.
-// Source: Documentation/bpf/standardization/instruction-set.rst.
-func instruction(op uint8, dst, src uint8, off int16, imm int32) uint64 {
-	return uint64(op) | uint64(src<<4|dst)<<8 | uint64(uint16(off))<<16 | uint64(uint32(imm))<<32
+// A deviceList is what rules come to in version 1: all devices may be used, or
+// none, but for exceptions.
+type deviceList struct {
+	allow  bool
+	except []DeviceRule // of one type each
 }
 
-const (
-	loadWord  = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W   // dst = *(u32*)(src+off)
-	moveImm   = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K // dst = imm
-	moveReg32 = unix.BPF_ALU | unix.BPF_MOV | unix.BPF_X
-	andImm    = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
-	shiftImm  = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
-	jumpNE    = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_K
-	jumpEQ    = unix.BPF_JMP32 | unix.BPF_JEQ | unix.BPF_K
-	exit      = unix.BPF_JMP | unix.BPF_EXIT
-)
-
-// Bits of bpf_cgroup_dev_ctx.access_type.
-const (
-	devBlock, devChar          = 1, 2
-	devMknod, devRead, devWrit = 1, 2, 4
-)
-
-// Program is the device rules as a BPF_PROG_TYPE_CGROUP_DEVICE program, in
-// instructions of 8 bytes.
-//
-// Register 3 holds the kinds of access that are asked for and not yet judged.
-// Rules are taken from the last to the first: one that allows takes its bits
-// out, and when none are left the answer is yes; one that denies a bit that is
-// left answers no. At the end the answer is no. So each kind of access is
-// decided by the last rule that speaks of it.
-func Program(rules []DeviceRule) []uint64 {
-	p := []uint64{
-		instruction(loadWord, 2, 1, 0, 0), // access<<16 | type
-		instruction(moveReg32, 3, 2, 0, 0),
-		instruction(andImm, 2, 0, 0, 0xffff), // type
-		instruction(shiftImm, 3, 0, 0, 16),   // access
-		instruction(loadWord, 4, 1, 4, 0),    // major
-		instruction(loadWord, 5, 1, 8, 0),    // minor
-		instruction(moveImm, 0, 0, 0, 1),
-		instruction(jumpNE, 3, 0, 1, 0),
-		instruction(exit, 0, 0, 0, 0), // nothing is asked for
-	}
-	for i := len(rules) - 1; i >= 0; i-- {
-		p = append(p, block(rules[i])...)
-	}
-	return append(p, instruction(moveImm, 0, 0, 0, 0), instruction(exit, 0, 0, 0, 0))
-}
-
-// block is one rule: tests that jump behind it when they fail, then its
-// verdict.
-func block(r DeviceRule) []uint64 {
-	var bits int32
-	for _, c := range r.access() {
-		bits |= map[rune]int32{'r': devRead, 'w': devWrit, 'm': devMknod}[c]
-	}
-	verdict := []uint64{ // deny: answer no if one of bits is asked for
-		instruction(moveReg32, 6, 3, 0, 0),
-		instruction(andImm, 6, 0, 0, bits),
-		instruction(jumpEQ, 6, 0, 2, 0),
-		instruction(moveImm, 0, 0, 0, 0),
-		instruction(exit, 0, 0, 0, 0),
-	}
-	if r.Allow { // take bits out; answer yes when none are left
-		verdict = []uint64{
-			instruction(andImm, 3, 0, 0, ^bits),
-			instruction(jumpNE, 3, 0, 2, 0),
-			instruction(moveImm, 0, 0, 0, 1),
-			instruction(exit, 0, 0, 0, 0),
+// reduce is what the rules come to. Version 1 keeps no order: it cannot take a
+// device from an exception for many, and would leave out such a rule without a
+// word. That is fault.Unsupported, as in runc.
+func reduce(rules []DeviceRule) (deviceList, error) {
+	var l deviceList
+	for _, r := range rules {
+		if r.everything() {
+			l = deviceList{allow: r.Allow}
+			continue
+		}
+		for _, t := range r.types() {
+			r.Type, r.Access = t, r.access()
+			if r.Allow != l.allow {
+				l.add(r)
+			} else if err := l.remove(r); err != nil {
+				return l, err
+			}
 		}
 	}
-	type test struct {
-		register uint8
-		value    int64
-	}
-	var tests []test
-	switch r.Type {
-	case 'b':
-		tests = append(tests, test{2, devBlock})
-	case 'c':
-		tests = append(tests, test{2, devChar})
-	}
-	if r.Major >= 0 {
-		tests = append(tests, test{4, r.Major})
-	}
-	if r.Minor >= 0 {
-		tests = append(tests, test{5, r.Minor})
-	}
-	var out []uint64
-	for i, t := range tests {
-		behind := len(tests) - i - 1 + len(verdict)
-		out = append(out, instruction(jumpNE, t.register, 0, int16(behind), int32(uint32(t.value))))
-	}
-	return append(out, verdict...)
+	return l, nil
 }
 
-// guard puts the program of rules before the cgroup dir and takes away those
-// that were there: the new one is in force before the old ones go.
-func guard(dir string, rules []DeviceRule) error {
-	fail := func(err error) error {
-		e := &fault.Error{Op: "limit devices of cgroup", On: path.Base(dir), Err: err}
-		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
-			e.Kind, e.Hint = fault.Unsupported, "version 2 limits devices by BPF: the kernel needs CONFIG_CGROUP_BPF"
-		} else if fault.KindOf(err) == fault.Denied {
-			e.Hint = "loading a device program needs root (CAP_BPF and CAP_NET_ADMIN)"
+func (l *deviceList) add(r DeviceRule) {
+	for i, e := range l.except {
+		if e.covers(r) && r.covers(e) {
+			l.except[i].Access = accessOf(bitsOf(e.Access) | bitsOf(r.Access))
+			return
 		}
-		return e
 	}
-	at, err := sys.OpenDir(dir)
-	if err != nil {
-		return fail(err)
+	l.except = append(l.except, r)
+}
+
+func (l *deviceList) remove(r DeviceRule) error {
+	var left []DeviceRule
+	for _, e := range l.except {
+		common := bitsOf(e.Access) & bitsOf(r.Access)
+		switch {
+		case common == 0 || !e.meets(r):
+		case r.covers(e):
+			e.Access = accessOf(bitsOf(e.Access) &^ common)
+		default:
+			return unsupported("linux.resources.devices", "devices", fmt.Sprintf("version 1 cannot take %q out of %q", r, e))
+		}
+		if e.Access != "" {
+			left = append(left, e)
+		}
 	}
-	defer sys.Close(at)
-	old, err := sys.BPFQuery(at, unix.BPF_CGROUP_DEVICE)
-	if err != nil {
-		return fail(err)
+	l.except = left
+	return nil
+}
+
+// covers reports whether r speaks of all devices that e speaks of, of the same
+// type.
+func (r DeviceRule) covers(e DeviceRule) bool {
+	return r.Type == e.Type && (r.Major < 0 || r.Major == e.Major) && (r.Minor < 0 || r.Minor == e.Minor)
+}
+
+// meets reports whether there is a device that both speak of.
+func (r DeviceRule) meets(e DeviceRule) bool {
+	return r.Type == e.Type && (r.Major < 0 || e.Major < 0 || r.Major == e.Major) && (r.Minor < 0 || e.Minor < 0 || r.Minor == e.Minor)
+}
+
+// all reports whether all devices may be used.
+func (l deviceList) all() bool { return l.allow && len(l.except) == 0 }
+
+// rules are those that come to the list: one for all, then the exceptions.
+func (l deviceList) rules() []DeviceRule {
+	return append([]DeviceRule{{Allow: l.allow, Major: -1, Minor: -1}}, l.except...)
+}
+
+// accessBits are the bits of bpf_cgroup_dev_ctx.access_type.
+var accessBits = []struct {
+	letter byte
+	bit    int32
+}{{'r', devRead}, {'w', devWrit}, {'m', devMknod}}
+
+func bitsOf(access string) (bits int32) {
+	for _, a := range accessBits {
+		if strings.IndexByte(access, a.letter) >= 0 {
+			bits |= a.bit
+		}
 	}
-	prog, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(rules), "Apache-2.0")
-	if err != nil {
-		return fail(err)
+	return bits
+}
+
+func accessOf(bits int32) string {
+	var access []byte
+	for _, a := range accessBits {
+		if bits&a.bit != 0 {
+			access = append(access, a.letter)
+		}
 	}
-	defer sys.Close(prog)
-	if err := sys.BPFAttach(at, prog, unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI); err != nil {
-		return fail(err)
+	return string(access)
+}
+
+// guard puts the step's rules in force.
+func (s Step) guard() error {
+	put := s.listDevices
+	if s.V2 {
+		put = s.attachProgram
 	}
-	for _, id := range old {
-		if err := detach(at, id); err != nil {
-			return fail(err)
+	err := put()
+	if s.Optional && fault.KindOf(err) == fault.Denied {
+		return nil
+	}
+	return err
+}
+
+// listDevices writes reduced rules to the files of version 1. In a group that
+// has an allow list already only the difference is written, new rules before
+// old ones go, so that nobody inside is ever denied what both lists allow.
+func (s Step) listDevices() error {
+	all, except := s.Rules[0], s.Rules[1:]
+	if !s.Fresh && !all.Allow {
+		text, err := sys.ReadKnob(s.Path+"/devices.list", maxFile)
+		if err != nil {
+			return denied("read", s.Path+"/devices.list", err)
+		}
+		if now, ok := parseDeviceList(text); ok {
+			if err := s.listed("devices.allow", without(except, now)); err != nil {
+				return err
+			}
+			return s.listed("devices.deny", without(now, except))
+		}
+	}
+	for _, part := range []struct {
+		allow bool
+		rules []DeviceRule
+	}{{all.Allow, s.Rules[:1]}, {!all.Allow, except}} {
+		file := "devices.deny"
+		if part.allow {
+			file = "devices.allow"
+		}
+		if err := s.listed(file, part.rules); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func detach(at int, id uint32) error {
-	fd, err := sys.BPFByID(id)
-	if err != nil {
-		return err
+func (s Step) listed(file string, rules []DeviceRule) error {
+	if len(rules) == 0 {
+		return nil
 	}
-	defer sys.Close(fd)
-	return sys.BPFDetach(at, fd, unix.BPF_CGROUP_DEVICE)
+	values := make([]string, len(rules))
+	for i, r := range rules {
+		values[i] = r.String()
+	}
+	done, err := sys.WriteKnobs(s.Path+"/"+file, values)
+	if err == nil {
+		return nil
+	}
+	e := denied("set devices to "+strconv.Quote(values[done])+" in", s.Path+"/"+file, err).(*fault.Error)
+	if fault.KindOf(err) == fault.Denied {
+		e.Hint = "the group above does not allow that, or this is no root on the host"
+	}
+	return e
+}
+
+// parseDeviceList reads the devices.list of version 1. It is not ok where all
+// devices are allowed: then the exceptions are not told.
+func parseDeviceList(text string) (rules []DeviceRule, ok bool) {
+	for line := range strings.Lines(text) {
+		r, err := ParseDeviceRule(line, true)
+		if err != nil || r.everything() {
+			return nil, false
+		}
+		rules = append(rules, r)
+	}
+	return rules, true
+}
+
+// without is what rules allow and those of other, of the same devices, do not.
+func without(rules, other []DeviceRule) []DeviceRule {
+	var left []DeviceRule
+	for _, r := range rules {
+		bits := bitsOf(r.Access)
+		for _, o := range other {
+			if o.covers(r) && r.covers(o) {
+				bits &^= bitsOf(o.Access)
+			}
+		}
+		if r.Access = accessOf(bits); bits != 0 {
+			left = append(left, r)
+		}
+	}
+	return left
 }

@@ -31,8 +31,8 @@ func ExampleCompile() {
 	}
 	// Output:
 	// v2
-	//   enable    /sys/fs/cgroup/cgroup.subtree_control "+memory"
 	//   mkdir     /sys/fs/cgroup/web
+	//   need      /sys/fs/cgroup/web/cgroup.controllers memory
 	//   write     /sys/fs/cgroup/web/memory.max "67108864"
 	//   write     /sys/fs/cgroup/web/memory.swap.max "33554432"
 	// v1

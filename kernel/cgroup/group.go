@@ -123,30 +123,33 @@ func (g *Group) Attach(pid int) error {
 
 // Procs are the processes in the group and below it.
 func (g *Group) Procs() ([]int, error) {
-	seen := map[int]bool{}
+	var pids []int
 	for _, d := range g.dirs {
-		err := walk(d.path, func(at string) error {
-			b, err := sys.ReadKnob(path.Join(at, "cgroup.procs"), 1<<20)
-			for _, n := range numbers(b) {
-				seen[n] = true
-			}
-			if errors.Is(err, syscall.EOPNOTSUPP) {
-				return nil // a threaded group: its processes are counted above
-			}
-			return err
-		})
+		more, err := procsBelow(d.path)
 		if err != nil {
 			return nil, &fault.Error{Op: "list processes of cgroup", On: g.Path, Err: err}
 		}
-	}
-	pids := make([]int, 0, len(seen))
-	for n := range seen {
-		if n > 0 { // 0: a process of another pid namespace
-			pids = append(pids, n)
-		}
+		pids = append(pids, more...)
 	}
 	slices.Sort(pids)
-	return pids, nil
+	return slices.Compact(pids), nil
+}
+
+// procsBelow are the processes in the group dir of one hierarchy and below it.
+func procsBelow(dir string) (pids []int, err error) {
+	err = walk(dir, func(at string) error {
+		b, err := sys.ReadKnob(path.Join(at, "cgroup.procs"), 1<<20)
+		for _, n := range numbers(b) {
+			if n > 0 { // 0: a process of another pid namespace
+				pids = append(pids, n)
+			}
+		}
+		if errors.Is(err, syscall.EOPNOTSUPP) {
+			return nil // a threaded group: its processes are counted above
+		}
+		return err
+	})
+	return pids, err
 }
 
 func numbers(text string) []int {
@@ -196,18 +199,15 @@ func gone(err error) error {
 // limit needs a hierarchy in which the group has no directory yet, it gets one
 // and its processes are moved.
 func (g *Group) Update(lim Limits) error {
-	now, _ := g.memoryLimit()
 	if err := g.checkUsage(lim.Memory); err != nil {
 		return err
 	}
-	steps, err := Compile(g.layout, g.Path, lim, Options{Exist: true, Memory: now})
+	steps, err := Compile(g.layout, g.Path, lim, Options{Exist: true, Now: g.Now()})
 	if err != nil {
 		return err
 	}
-	for _, s := range steps {
-		if err := s.Do(); err != nil {
-			return err
-		}
+	if err := doAll(steps); err != nil {
+		return err
 	}
 	later, err := Open(g.layout, g.Path)
 	if err != nil || len(later.dirs) == len(g.dirs) {
@@ -252,15 +252,21 @@ func (g *Group) checkUsage(m Memory) error {
 		Hint: "a limit below the usage would kill processes"}
 }
 
-func (g *Group) memoryLimit() (int64, error) {
-	d, ok := g.with("memory")
-	if !ok {
-		return -1, nil
+// Now are the limits of the group that decide how Compile changes others.
+func (g *Group) Now() Now {
+	var n Now
+	if d, ok := g.with("memory"); ok && d.h.V2 {
+		n.Memory, _ = readNumber(d.path, "memory.max")
+		n.Swap, _ = readNumber(d.path, "memory.swap.max")
+	} else if ok {
+		n.Memory, _ = readNumber(d.path, "memory.limit_in_bytes")
 	}
-	if d.h.V2 {
-		return readNumber(d.path, "memory.max")
+	if d, ok := g.with("cpu"); ok && d.h.V2 {
+		text, _ := sys.ReadKnob(d.path+"/cpu.max", 64)
+		quota, _, _ := strings.Cut(text, " ")
+		n.Quota, _ = parseNumberFile(quota)
 	}
-	return readNumber(d.path, "memory.limit_in_bytes")
+	return n
 }
 
 // Freeze stops all processes of the group and waits until they are, or until

@@ -367,6 +367,41 @@ func TestCreateOfExistingGroupIsRefused(t *testing.T) {
 	}
 }
 
+// A runtime takes a group that somebody made for the container, but not one
+// with processes, nor one in which they would never run.
+func TestCreateAdoptsAnIdleGroup(t *testing.T) {
+	g := create(t, Limits{Pids: 5})
+	again := func() error {
+		_, err := Create(g.layout, g.Path, Limits{Pids: 7}, Options{Adopt: true})
+		return err
+	}
+	if err := again(); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := g.Usage(); err != nil || u.Pids == nil || u.Pids.Limit != 7 {
+		t.Errorf("%+v, %v; want the new limit", u.Pids, err)
+	}
+	ctx, cancel := within(t, 5*time.Second)
+	defer cancel()
+	if err := g.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "frozen") {
+		t.Errorf("a frozen group: %v", err)
+	}
+	if err := g.Thaw(ctx); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g, "sleep 100")
+	settle(t, "the process is in", func() bool { return entered(g) })
+	if err := again(); !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("a group with a process: %v", err)
+	}
+	if _, err := Open(g.layout, g.Path); err != nil {
+		t.Errorf("the refused Create took the group away: %v", err)
+	}
+}
+
 // A group that may exist and does not: its memory limit goes before its swap
 // limit, as in every new one.
 func TestCreateOfGroupThatMayExist(t *testing.T) {
@@ -530,7 +565,7 @@ func deviceGroup(t *testing.T, how string, rules []DeviceRule) *Group {
 	}
 	// Twice: the second must replace the first.
 	for _, r := range [][]DeviceRule{{}, rules} {
-		if err := guard(g.Dir(), r); errors.Is(err, fault.Unsupported) {
+		if err := (Step{Op: Guard, Path: g.Dir(), Rules: r, V2: true}).Do(); errors.Is(err, fault.Unsupported) {
 			t.Skipf("NEEDS %v", err)
 		} else if err != nil {
 			t.Fatal(err)

@@ -21,14 +21,19 @@ type Op string
 const (
 	Mkdir   Op = "mkdir"   // make the directory Path; Value "shared": it may exist
 	Enable  Op = "enable"  // in Path, a cgroup.subtree_control, the controllers in Value
-	Inherit Op = "inherit" // if the file Path is empty, fill it from the parent's file
+	Need    Op = "need"    // the controllers Value in Path, a cgroup.controllers
+	Inherit Op = "inherit" // if the file Path, of a cpuset, is empty, fill it from the parent's file
 	Write   Op = "write"   // Value into the file Path
 	Attach  Op = "attach"  // the process Value into the cgroup of Path, a cgroup.procs
-	Guard   Op = "guard"   // put the device program of Rules before the cgroup Path
+	Guard   Op = "guard"   // let the processes of the cgroup Path use the devices of Rules
 )
 
-// shared marks a directory that other groups use too.
-const shared = "shared"
+// What a Mkdir finds may stay: shared is a directory that other groups use
+// too, adopt one that nobody is in.
+const (
+	shared = "shared"
+	adopt  = "adopt"
+)
 
 // A Step is one request to the kernel, as data. Do makes it, Undo takes back
 // what would otherwise stay. Values are safe to copy.
@@ -39,10 +44,16 @@ type Step struct {
 	For        string       // the OCI field it comes from, "linux.resources.memory.limit"; may be empty
 	Controller string       // of a Write: the controller whose file it is
 	Or         []File       // of a Write: what to do instead when Path is missing, in order
-	Optional   bool         // of a Write: no error when Path and all of Or are missing; of an Enable: no error
+	Optional   bool         // of a Write: no error when Path and all of Or are missing; of an Enable: no error; of a Guard: none when denied
+	Try        bool         // of a Write: a value that does not suit others in force is no error; a later step says it again
 	Rules      []DeviceRule // of a Guard
+	Fresh      bool         // of a Guard: the group has no rules yet
 	V2         bool         // in the unified hierarchy
 	Leaf       bool         // of a Mkdir: the group itself, not one above
+
+	// Above are steps for the groups above. They are done only if the step
+	// fails, which is then done again: nearly always all is there.
+	Above []Step
 }
 
 // A File is a file of the same directory, and what to write.
@@ -54,6 +65,8 @@ func (s Step) String() string {
 	switch s.Op {
 	case Mkdir, Inherit:
 		return line
+	case Need:
+		return line + " " + s.Value
 	case Guard:
 		return line + " " + strconv.Itoa(len(s.Rules)) + " device rules"
 	}
@@ -67,17 +80,48 @@ func (s Step) String() string {
 // Do makes the request. Errors name the file, and for a limit its field and
 // controller.
 func (s Step) Do() error {
+	err := s.do()
+	for tries := 1; err != nil && s.again(err, tries); tries++ {
+		if err = doAll(s.Above); err == nil && s.Op != Need {
+			err = s.do()
+		}
+	}
+	return err
+}
+
+// again reports whether the groups above may be why the step failed. A
+// directory above may vanish at any time, since Tidy of another process found
+// it empty.
+func (s Step) again(err error, tries int) bool {
+	if s.Op == Mkdir {
+		return len(s.Above) > 0 && errors.Is(err, fs.ErrNotExist) && tries < 6
+	}
+	return len(s.Above) > 0 && tries < 2
+}
+
+func doAll(steps []Step) error {
+	for _, s := range steps {
+		if err := s.Do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Step) do() error {
 	switch s.Op {
 	case Mkdir:
 		return s.mkdir()
 	case Enable:
 		return s.enable()
+	case Need:
+		return s.need()
 	case Inherit:
 		return s.inherit()
 	case Attach:
 		return s.attach()
 	case Guard:
-		return guard(s.Path, s.Rules)
+		return s.guard()
 	}
 	return s.write()
 }
@@ -95,6 +139,8 @@ func (s Step) mkdir() error {
 	switch {
 	case err == nil || s.Value == shared && errors.Is(err, fs.ErrExist):
 		return nil
+	case s.Value == adopt && errors.Is(err, fs.ErrExist):
+		return idle(s.Path, s.V2)
 	case errors.Is(err, fs.ErrExist):
 		return &fault.Error{Op: "create cgroup", On: s.Path, Kind: fault.Exists, Err: syscall.EEXIST,
 			Hint: `take another name, or remove that group: "kiste cgroup remove"`}
@@ -153,6 +199,8 @@ func (s Step) enable() error {
 		e.Kind = fault.Unsupported
 		e.Err = fault.Unsupported
 		e.Hint = "the group above did not hand these controllers on; see its cgroup.controllers"
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		e.Kind, e.Err, e.Hint = fault.Unsupported, errText("it is "+kindOf(path.Dir(s.Path))), threadedHint
 	case errors.Is(err, syscall.EBUSY):
 		e.Err = syscall.EBUSY
 		e.Hint = "a version 2 group with processes of its own cannot hand controllers on: move them into a group below first"
@@ -175,6 +223,24 @@ func hasWord(text, word string) bool {
 	return false
 }
 
+// need is an error where a controller is missing. Those that are only wished
+// for stay so: what is needed and missing is the error of an Enable, or of the
+// Write of its file.
+func (s Step) need() error {
+	have, err := sys.ReadKnob(s.Path, 4096)
+	if err != nil {
+		return denied("read", s.Path, err)
+	}
+	for c := range strings.FieldsSeq(s.Value) {
+		if !hasWord(have, c) {
+			return unsupported("cgroup "+path.Base(path.Dir(s.Path)), c, "the groups above do not hand it on")
+		}
+	}
+	return nil
+}
+
+// inherit goes upwards while it finds nothing: a new cpuset of version 1 has
+// neither CPUs nor memory, and nobody can enter it.
 func (s Step) inherit() error {
 	own, err := sys.ReadKnob(s.Path, 4096)
 	if err != nil || strings.TrimSpace(own) != "" {
@@ -182,6 +248,12 @@ func (s Step) inherit() error {
 	}
 	above := path.Join(path.Dir(path.Dir(s.Path)), path.Base(s.Path))
 	v, err := sys.ReadKnob(above, 4096)
+	if err == nil && strings.TrimSpace(v) == "" {
+		if err := (Step{Op: Inherit, Path: above}).inherit(); err != nil {
+			return err
+		}
+		v, err = sys.ReadKnob(above, 4096)
+	}
 	if err != nil {
 		return wrap("read", above, err)
 	}
@@ -205,8 +277,12 @@ func (s Step) write() error {
 		}
 	}
 	switch {
-	case err == nil || s.Optional && missingFile(err):
+	case err == nil || s.Optional && missingFile(err) || s.Try && errors.Is(err, syscall.EINVAL):
 		return nil
+	case missingFile(err) && s.V2 && kindOf(path.Dir(s.Path)) != "domain":
+		e := unsupported(s.For, s.Controller, "cgroup "+path.Base(path.Dir(s.Path))+" is "+kindOf(path.Dir(s.Path))).(*fault.Error)
+		e.Hint = threadedHint
+		return e
 	case missingFile(err):
 		return unsupported(s.For, s.Controller, "this kernel's has no file "+path.Base(s.Path))
 	}
@@ -225,7 +301,7 @@ func (s Step) explain(err error) error {
 	switch {
 	case e.Hint != "":
 	case errors.Is(err, syscall.EBUSY):
-		e.Hint = "the group uses more than that now, or groups below it do"
+		e.Hint = "the group uses more than that now, or groups below it do" + usedMemory(path.Dir(s.Path))
 	case errors.Is(err, syscall.EINVAL) && s.Controller == "memory":
 		e.Hint = "memory and swap together cannot be less than memory"
 	case errors.Is(err, syscall.EINVAL):
@@ -244,44 +320,27 @@ func (s Step) name() string {
 }
 
 func (s Step) attach() error {
+	dir := path.Dir(s.Path)
 	err := sys.WriteKnob(s.Path, s.Value)
-	e := &fault.Error{Op: "move process " + s.Value + " into", On: path.Dir(s.Path), Err: err}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.ESRCH):
-		e.Kind, e.Err, e.Hint = fault.NotFound, syscall.ESRCH, "the process has ended"
-	case errors.Is(err, syscall.EBUSY):
-		e.Err, e.Hint = syscall.EBUSY, "the group hands controllers on, so processes belong into the groups below it"
-	default:
-		return denied(e.Op, e.On, err)
+	if s.V2 && MakeThreaded(dir, err) {
+		err = sys.WriteKnob(s.Path, s.Value)
 	}
-	return e
+	if err == nil {
+		return nil
+	}
+	return refused("move process "+s.Value+" into", dir, err)
 }
 
 // Do carries out steps in order. When one fails those before it are undone in
-// reverse, and its error is returned. When a directory above vanished
-// meanwhile, since Tidy of another process found it empty, it starts again.
+// reverse, and its error is returned.
 func Do(steps []Step) error {
-	const tries = 5
-	var err error
-	for range tries {
-		var vanished bool
-		if vanished, err = doOnce(steps); !vanished {
-			break
-		}
-	}
-	return err
-}
-
-func doOnce(steps []Step) (vanished bool, err error) {
 	for i, s := range steps {
 		if err := s.Do(); err != nil {
 			Undo(steps[:i])
-			return i > 0 && (s.Op == Mkdir || s.Op == Enable) && errors.Is(err, fs.ErrNotExist), err
+			return err
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // Undo undoes steps in reverse.

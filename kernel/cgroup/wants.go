@@ -16,7 +16,8 @@ type want struct {
 	field  string // of OCI's spec
 	c1, c2 string // controllers; empty: that version cannot do it
 	v1, v2 []file
-	normal bool // it asks for what is so where nobody limits: no error where it cannot be written
+	normal bool   // it asks for what is so where nobody limits: no error where it cannot be written
+	bad1   string // what is wrong with it on version 1
 }
 
 func (w want) controller(v2 bool) string {
@@ -31,6 +32,7 @@ type file struct {
 	File
 	or       []File
 	optional bool
+	try      bool
 }
 
 func one(name, value string) []file { return []file{{File: File{name, value}}} }
@@ -76,16 +78,15 @@ func memoryWants(lim Limits, o Options) ([]want, error) {
 	if m.Limit != 0 {
 		add("limit", "memory.limit_in_bytes", "memory.max", most(m.Limit), m.Limit)
 	}
-	if m.Swap != 0 {
-		swap, err := swapOnly(m)
-		if err != nil {
-			return nil, err
-		}
-		add("swap", "memory.memsw.limit_in_bytes", "memory.swap.max", swap, m.Swap)
-		// Version 1 keeps memory <= memory+swap at every moment.
-		if m.Limit != 0 && o.Exist && (m.Swap < 0 || o.Memory > 0 && o.Memory < m.Swap) {
-			w[0], w[1] = w[1], w[0]
-		}
+	swap, err := swapWants(m, o)
+	if err != nil {
+		return nil, err
+	}
+	// Version 1 keeps memory <= memory+swap at every moment.
+	if o.Exist && (m.Swap < 0 || m.Limit < 0 || o.Now.Memory > 0 && o.Now.Memory < m.Swap) {
+		w = append(swap, w...)
+	} else {
+		w = append(w, swap...)
 	}
 	if m.Reservation != 0 {
 		add("reservation", "memory.soft_limit_in_bytes", "memory.low", most(m.Reservation), m.Reservation)
@@ -109,6 +110,38 @@ func memoryWants(lim Limits, o Options) ([]want, error) {
 	return w, nil
 }
 
+// swapWants is the limit of memory and swap together. On version 1 it stays
+// when memory alone is changed; on version 2, which counts swap alone, what
+// memory gets is taken from swap. Unlimited memory brings unlimited swap. A
+// host without swap has no files for it, and needs none to forbid it. As in
+// runc.
+func swapWants(m Memory, o Options) ([]want, error) {
+	const field = "linux.resources.memory.swap"
+	w := want{field: field, c1: "memory", c2: "memory"}
+	v1 := strconv.FormatInt(m.Swap, 10)
+	switch {
+	case m.Swap == 0 && m.Limit < 0:
+		v1, m.Swap = "-1", -1
+	case m.Swap == 0 && m.Limit > 0 && o.Exist && o.Now.Memory > 0 && o.Now.Swap >= 0:
+		v1, m.Swap = "", o.Now.Memory+o.Now.Swap
+	case m.Swap == 0:
+		return nil, nil
+	}
+	if m.Limit == 0 && o.Exist {
+		m.Limit = max(o.Now.Memory, 0)
+	}
+	swap, err := swapOnly(m)
+	if err != nil {
+		return nil, err
+	}
+	if v1 != "" {
+		w.v1 = one("memory.memsw.limit_in_bytes", v1)
+	}
+	w.v2 = []file{{File: File{"memory.swap.max", swap}, optional: swap == "max" || swap == "0"}}
+	w.normal = m.Swap < 0 || v1 == ""
+	return []want{w}, nil
+}
+
 // swapOnly is version 2's swap limit, which does not count memory: as in
 // runc's ConvertMemorySwapToCgroupV2Value.
 func swapOnly(m Memory) (string, error) {
@@ -116,7 +149,9 @@ func swapOnly(m Memory) (string, error) {
 	switch {
 	case m.Swap < 0:
 		return "max", nil
-	case m.Limit <= 0:
+	case m.Limit < 0:
+		return strconv.FormatInt(m.Swap, 10), nil
+	case m.Limit == 0:
 		return "", invalid(field, "it counts memory and swap together, so it needs a memory limit")
 	case m.Swap < m.Limit:
 		return "", invalid(field, "it counts memory and swap together, so it cannot be less than the memory limit")
@@ -153,34 +188,28 @@ func cpuWants(lim Limits, o Options) ([]want, error) {
 	add := func(name string, v1, v2 []file) {
 		w = append(w, want{field: field + name, c1: "cpu", c2: "cpu", v1: v1, v2: v2})
 	}
+	idle := func(v int64) { add("idle", one("cpu.idle", number(v)), one("cpu.idle", number(v))) }
+	// An idle group has no shares, and refuses them.
+	if c.Idle != nil && (*c.Idle == 0 || c.Shares != 0) && o.Exist {
+		idle(0)
+	}
 	if c.Shares != 0 {
 		add("shares", one("cpu.shares", number(c.Shares)), one("cpu.weight", number(cpuWeight(c.Shares))))
+		w[len(w)-1].bad1 = badShares(c.Shares)
 	}
-	if quota != 0 || period != 0 {
-		name := "quota"
-		var v1 []file
-		if period != 0 {
-			v1 = one("cpu.cfs_period_us", number(period))
-		}
-		if quota != 0 {
-			v1 = append(v1, one("cpu.cfs_quota_us", number(max(quota, -1)))...)
-		} else {
-			name = "period"
-		}
-		add(name, v1, one("cpu.max", cpuMax(quota, period)))
+	if c.Idle != nil && *c.Idle != 0 {
+		idle(*c.Idle)
 	}
-	if b := c.Burst; b != nil && (*b != 0 || o.Exist) {
-		add("burst", one("cpu.cfs_burst_us", number(*b)), one("cpu.max.burst", number(*b)))
-		w[len(w)-1].normal = *b == 0
-	}
-	if c.Idle != nil {
-		add("idle", one("cpu.idle", number(*c.Idle)), one("cpu.idle", number(*c.Idle)))
-	}
+	w = append(w, bandwidth(quota, period, c.Burst, o)...)
+	both := c.RealtimePeriod != 0 && c.RealtimeRuntime != 0
 	if c.RealtimePeriod != 0 {
-		add("realtimePeriod", one("cpu.rt_period_us", number(c.RealtimePeriod)), nil)
+		add("realtimePeriod", []file{{File: File{"cpu.rt_period_us", number(c.RealtimePeriod)}, try: both && o.Exist}}, nil)
 	}
 	if c.RealtimeRuntime != 0 {
 		add("realtimeRuntime", one("cpu.rt_runtime_us", number(c.RealtimeRuntime)), nil)
+	}
+	if both && o.Exist {
+		add("realtimePeriod", one("cpu.rt_period_us", number(c.RealtimePeriod)), nil)
 	}
 	for _, set := range []struct{ name, value string }{{"cpus", c.Cpus}, {"mems", c.Mems}} {
 		if set.value == "" {
@@ -192,6 +221,61 @@ func cpuWants(lim Limits, o Options) ([]want, error) {
 		w = append(w, want{field: field + set.name, c1: "cpuset", c2: "cpuset", v1: one("cpuset."+set.name, set.value), v2: one("cpuset."+set.name, set.value)})
 	}
 	return w, nil
+}
+
+// badShares says what is wrong with shares on version 1, which would take the
+// nearest ones without a word; version 2 has a weight for all.
+func badShares(shares uint64) string {
+	switch {
+	case shares < 2:
+		return "the minimum allowed cpu-shares is 2"
+	case shares > 262144:
+		return "the maximum allowed cpu-shares is 262144"
+	}
+	return ""
+}
+
+// bandwidth is quota, period and burst, which the kernel takes only as far as
+// they suit each other and the groups above: where others are in force, what
+// is refused before the quota is said again behind it.
+func bandwidth(quota int64, period uint64, burst *uint64, o Options) []want {
+	const field = "linux.resources.cpu."
+	var w []want
+	add := func(name string, v1, v2 []file) {
+		w = append(w, want{field: field + name, c1: "cpu", c2: "cpu", v1: v1, v2: v2})
+	}
+	again := quota != 0 && o.Exist
+	bursts := func(try bool) {
+		add("burst", []file{{File: File{"cpu.cfs_burst_us", number(*burst)}, try: try}}, []file{{File: File{"cpu.max.burst", number(*burst)}, try: try}})
+		w[len(w)-1].normal = *burst == 0
+	}
+	if burst != nil && again {
+		bursts(true)
+	}
+	w = append(w, quotaWants(quota, period, again, o.Now)...)
+	if burst != nil && (*burst != 0 || o.Exist) {
+		bursts(false)
+	}
+	return w
+}
+
+func quotaWants(quota int64, period uint64, again bool, now Now) []want {
+	w := want{field: "linux.resources.cpu.quota", c1: "cpu", c2: "cpu", v2: one("cpu.max", cpuMax(quota, period))}
+	if period != 0 {
+		w.v1 = []file{{File: File{"cpu.cfs_period_us", number(period)}, try: again}}
+	}
+	switch {
+	case quota == 0 && period == 0:
+		return nil
+	case quota == 0:
+		w.field, w.v2 = "linux.resources.cpu.period", one("cpu.max", cpuMax(now.Quota, period))
+		return []want{w}
+	}
+	w.v1 = append(w.v1, file{File: File{"cpu.cfs_quota_us", number(max(quota, -1))}})
+	if period != 0 && again {
+		w.v1 = append(w.v1, file{File: File{"cpu.cfs_period_us", number(period)}})
+	}
+	return []want{w}
 }
 
 // isList checks the characters of a cpuset's list; the kernel checks the rest.
@@ -355,7 +439,17 @@ func unifiedWants(lim Limits, _ Options) ([]want, error) {
 			return nil, &fault.Error{Op: "limit", On: "unified " + name, Kind: fault.Invalid, Err: errText("it is not a file with a limit, such as memory.high")}
 		}
 		// A v1 controller's file of the same name would mean something else.
-		w = append(w, want{field: field, c2: controller, v2: one(name, lim.Unified[name])})
+		w = append(w, want{field: field, c2: controller, v2: lines(name, lim.Unified[name])})
 	}
 	return w, nil
+}
+
+// lines writes a value of several lines, as of io.max, line by line, since the
+// kernel takes one at a time.
+func lines(name, value string) []file {
+	var files []file
+	for line := range strings.SplitSeq(strings.TrimRight(value, "\n"), "\n") {
+		files = append(files, file{File: File{name, line}})
+	}
+	return files
 }
