@@ -6,7 +6,7 @@
 export CGO_ENABLED = 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BUILD    = go build -trimpath -ldflags "-s -w -X kiste/cli.Version=$(VERSION)"
+BUILD    = go build -trimpath -ldflags "-s -w -X kiste/cli.Version=$(VERSION) -X kiste/cli/oci.Version=$(VERSION)"
 PREFIX  ?= /usr/local
 FUZZTIME ?= 5s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -55,14 +55,18 @@ bench: build
 man: build
 	mkdir -p bin/man
 	bin/kiste man bin/man
+	bin/kiste-runtime man bin/man
 
 install: build man
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/kiste bin/kisted
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/kiste bin/kisted bin/kiste-runtime
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 bin/man/*.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 bin/man/*.8
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	bin/kiste completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kiste
-	bin/kiste completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kiste
-	bin/kiste completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kiste.fish
+	for program in kiste kiste-runtime; do \
+		bin/$$program completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \
+		bin/$$program completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$program && \
+		bin/$$program completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$program.fish || exit 1; \
+	done
 
 clean:
 	rm -rf bin test/cache

@@ -51,6 +51,10 @@ type CreateOptions struct {
 
 	// Detach says that nobody holds the terminal of a Run.
 	Detach bool
+
+	// Edit may change the spec before anything but the container's directory,
+	// dir, is made. Nil: nobody does.
+	Edit func(dir string, s *specs.Spec) error
 }
 
 // Create makes a container that waits for Start. Errors leave nothing behind.
@@ -214,6 +218,11 @@ func (m *making) claim() error {
 
 // start makes the container and its process.
 func (m *making) start() (*process.Process, error) {
+	if m.o.Edit != nil {
+		if err := m.o.Edit(m.c.dir, m.spec); err != nil {
+			return nil, err
+		}
+	}
 	p, err := m.plan()
 	if err != nil {
 		return nil, err

@@ -67,6 +67,13 @@ func (c *Container) State() specs.State {
 // ID is the container's id.
 func (c *Container) ID() string { return c.doc.ID }
 
+// Dir is the container's directory below its Root's.
+func (c *Container) Dir() string { return c.dir }
+
+// Pidfd opens a pidfd of the container's process, which the caller closes. It
+// is fault.NotFound where that has ended.
+func (c *Container) Pidfd() (int, error) { return c.doc.process().Open() }
+
 // PID is the number of the container's process, or 0 where it never had one.
 func (c *Container) PID() int { return c.doc.PID }
 

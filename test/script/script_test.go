@@ -44,7 +44,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test", "-o", dir+"/", "./cmd/...")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test -X kiste/cli/oci.Version=test", "-o", dir+"/", "./cmd/...")
 	build.Dir = "../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
