@@ -55,7 +55,7 @@ type guest struct {
 var guests = []guest{
 	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "cli/heavy", "test/bench/oci"},
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
-	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "test/..."},
+	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "cli/oci", "test/..."},
 		"the words of the OCI runtime specification; a bundle is one"},
 	{"github.com/klauspost/compress", []string{"image/compression", "engine/fetch", "test/bench/pull"},
 		"zstd layers, and a gzip that is twice as fast as the standard library's"},

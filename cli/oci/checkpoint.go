@@ -9,13 +9,13 @@ import (
 
 // A checkpoint is what the options of checkpoint and restore ask of CRIU.
 type checkpoint struct {
-	images, work, parent                                          string
-	leaveRunning, tcp, tcpSkip, linkRemap, sockets, shellJob      bool
-	lazyPages, fileLocks, preDump, dedup                          bool
-	statusFD                                                      int64
-	pageServer, cgroups, lsmProfile, lsmMountContext, networkLock string
-	emptyNS                                                       []string
-	making                                                        making
+	images, work, parent                                     string
+	leaveRunning, tcp, tcpSkip, linkRemap, sockets, shellJob bool
+	lazyPages, fileLocks, preDump, dedup                     bool
+	statusFD                                                 int64
+	pageServer, cgroups, lsmProfile, lsmMountContext         string
+	emptyNS                                                  []string
+	making                                                   making
 }
 
 func (c *checkpoint) shared() []option.Row {

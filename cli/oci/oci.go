@@ -113,10 +113,9 @@ func (s *session) dispatch(args []string) error {
 
 // globals are the options before the verb that are not a session's field.
 type globals struct {
-	version         bool
-	log, format     string
-	criu, root      string
-	rootGiven, json bool
+	version     bool
+	log, format string
+	criu, root  string
 }
 
 func (g *globals) options(s *session) []option.Row {

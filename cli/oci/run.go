@@ -4,8 +4,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"kiste/cli/option"
 	"kiste/cli/terminal"
 	"kiste/container/process"
@@ -53,7 +51,7 @@ func (s *session) runDetached(m *making, n *notifier, id string) error {
 // runHere runs the container and stays until it has ended.
 func (s *session) runHere(m *making, n *notifier, id string) error {
 	if !m.noSubreaper {
-		if _, err := sys.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		if err := sys.Subreaper(); err != nil {
 			s.log.warn("cannot become the parent of orphans: " + err.Error())
 		}
 	}

@@ -69,6 +69,12 @@ func SendFDs(socket *os.File, data []byte, fds ...int) error {
 	return onPath("sendmsg", socket.Name(), err)
 }
 
+// Subreaper makes this process the parent of its descendants' orphans
+// (PR_SET_CHILD_SUBREAPER).
+func Subreaper() error {
+	return named("prctl PR_SET_CHILD_SUBREAPER", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
 // WaitAnyChild waits until a child of this process has ended and says which,
 // leaving it to be waited for: waitid(2) with WNOWAIT.
 func WaitAnyChild() (pid int, err error) {
