@@ -130,17 +130,18 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	pidfd := int32(-1)
+	// On the heap, as everything that a number points to: the stack may move.
+	list, pidfd := compile(calls), new(int32)
+	keep := []any{list, calls, pidfd}
 	args := cloneArgs{
 		Flags:      o.Flags | unix.CLONE_PIDFD,
-		Pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		Pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
 		ExitSignal: uint64(unix.SIGCHLD),
 		Cgroup:     uint64(o.CgroupFD),
 	}
 	if o.Sock != nil {
 		*o.Sock = int32(pair[1])
 	}
-	list := compile(calls)
 
 	syscall.ForkLock.Lock()
 	runtimeBeforeFork()
@@ -153,7 +154,7 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 		unix.Close(pair[0])
 		return nil, named("clone3", errno)
 	}
-	return &Child{PID: int(pid), PidFD: int(pidfd), sock: pair[0], keep: []any{list, calls}}, nil
+	return &Child{PID: int(pid), PidFD: int(*pidfd), sock: pair[0], keep: keep}, nil
 }
 
 // pairAbove makes the socket: the second end has at least the number above.

@@ -100,3 +100,32 @@ func BenchmarkChild(b *testing.B) {
 		c.Close()
 	}
 }
+
+// The kernel gives the pidfd to where it was told, however the stack of the
+// goroutine that forks grows and moves meanwhile.
+func TestChildHasItsPidfdWhereverTheStackIs(t *testing.T) {
+	calls := []sys.ChildCall{{Nr: unix.SYS_EXIT_GROUP}}
+	for depth := range 60 {
+		done := make(chan int)
+		go func() { done <- pidfdAt(depth, calls) }()
+		if fd := <-done; fd < 0 {
+			t.Fatalf("with %d frames above: pidfd %d", depth, fd)
+		}
+	}
+}
+
+// pidfdAt forks with so many frames of 128 bytes above.
+func pidfdAt(depth int, calls []sys.ChildCall) int {
+	var frame [128]byte
+	if depth > 0 {
+		frame[depth%128] = 1
+		return pidfdAt(depth-1, calls) * int(frame[depth%128])
+	}
+	c, err := sys.StartChild(calls, sys.ChildOptions{})
+	if err != nil {
+		return -2
+	}
+	defer c.Close()
+	c.Wait()
+	return c.PidFD
+}
