@@ -70,10 +70,14 @@ func Kill(pid int, signal int) error { return named("kill", unix.Kill(pid, unix.
 func Alive(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }
 
 // PollChange waits until the kernel announces a change of the file fd (POLLPRI,
-// as cgroup.events and /proc/self/mountinfo do), or until wait has passed.
+// as cgroup.events and /proc/self/mountinfo do), or until wait has passed; a
+// negative one never does.
 func PollChange(fd int, wait time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
-	ms := max(1, int(wait.Milliseconds()))
+	ms := -1
+	if wait >= 0 {
+		ms = max(1, int(wait.Milliseconds()))
+	}
 	_, err := retryFD(func() (int, error) { return unix.Poll(fds, ms) })
 	return named("poll", err)
 }

@@ -269,86 +269,6 @@ func (g *Group) Now() Now {
 	return n
 }
 
-// Freeze stops all processes of the group and waits until they are, or until
-// ctx ends. On version 2 the kernel announces it; on version 1 it does not and
-// the state is read again each millisecond.
-func (g *Group) Freeze(ctx context.Context) error { return g.freeze(ctx, true) }
-
-// Thaw lets the processes of the group go on.
-func (g *Group) Thaw(ctx context.Context) error { return g.freeze(ctx, false) }
-
-func (g *Group) freeze(ctx context.Context, on bool) error {
-	op, value, state := "thaw cgroup", "0", "THAWED"
-	if on {
-		op, value, state = "freeze cgroup", "1", "FROZEN"
-	}
-	err := unsupported("freeze", "freezer", "no hierarchy of this host has it")
-	if d, ok := g.unified(); ok {
-		err = sys.WriteKnob(d.path+"/cgroup.freeze", value)
-		if err == nil {
-			err = waitEvent(ctx, d.path, "frozen", value)
-		}
-	} else if d, ok := g.with("freezer"); ok {
-		err = freezeV1(ctx, d.path, state)
-	}
-	if err != nil {
-		return &fault.Error{Op: op, On: g.Path, Err: err}
-	}
-	return nil
-}
-
-// freezeV1 writes the state again each time: a process that forks may keep
-// the group FREEZING for ever otherwise, as runc found out.
-func freezeV1(ctx context.Context, dir, want string) error {
-	for {
-		if err := sys.WriteKnob(dir+"/freezer.state", want); err != nil {
-			return err
-		}
-		now, err := sys.ReadKnob(dir+"/freezer.state", 64)
-		if err != nil || strings.TrimSpace(now) == want {
-			return err
-		}
-		if err := pause(ctx, time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// waitEvent waits until cgroup.events of dir says "key value".
-func waitEvent(ctx context.Context, dir, key, value string) error {
-	f, err := os.Open(dir + "/cgroup.events")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	buf := make([]byte, 512)
-	for {
-		n, err := f.ReadAt(buf, 0)
-		if n == 0 && err != nil {
-			return err
-		}
-		if now, ok := fieldOf(string(buf[:n]), key); ok && now == value {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		// Half a second, to look at ctx now and then.
-		if err := sys.PollChange(int(f.Fd()), 500*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
 // Frozen reports whether the group is frozen.
 func (g *Group) Frozen() bool {
 	if d, ok := g.unified(); ok {
@@ -356,71 +276,23 @@ func (g *Group) Frozen() bool {
 		return strings.TrimSpace(v) == "1"
 	}
 	if d, ok := g.with("freezer"); ok {
-		v, _ := sys.ReadKnob(d.path+"/freezer.state", 64)
-		return strings.TrimSpace(v) != "THAWED"
+		// Not freezer.state, which tells of the groups above as well.
+		v, _ := sys.ReadKnob(d.path+"/freezer.self_freezing", 16)
+		return strings.TrimSpace(v) == "1"
 	}
 	return false
-}
-
-// Kill sends SIGKILL to every process in the group and below it, and returns
-// when they have got it; Wait waits for their end. Processes that fork
-// meanwhile do not get away.
-func (g *Group) Kill(ctx context.Context) error {
-	if d, ok := g.unified(); ok {
-		if err := sys.WriteKnob(d.path+"/cgroup.kill", "1"); !errors.Is(err, fs.ErrNotExist) {
-			return wrap("kill cgroup", g.Path, err)
-		}
-	}
-	return wrap("kill cgroup", g.Path, g.killAll(ctx))
-}
-
-// killAll is for kernels and hosts without cgroup.kill: freeze, signal all,
-// thaw, until nobody is left.
-func (g *Group) killAll(ctx context.Context) error {
-	for {
-		freezing, cancel := context.WithTimeout(ctx, time.Second)
-		g.Freeze(freezing) // best effort: the loop copes with forks
-		cancel()
-		pids, err := g.Procs()
-		for _, pid := range pids {
-			sys.Kill(pid, int(syscall.SIGKILL))
-		}
-		g.Thaw(ctx)
-		if err != nil || len(pids) == 0 {
-			return err
-		}
-		if err := pause(ctx, time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-// Wait waits until no process is left in the group and below it.
-func (g *Group) Wait(ctx context.Context) error {
-	if d, ok := g.unified(); ok {
-		return wrap("wait for cgroup", g.Path, gone(waitEvent(ctx, d.path, "populated", "0")))
-	}
-	for {
-		pids, err := g.Procs()
-		if err != nil || len(pids) == 0 {
-			return wrap("wait for cgroup", g.Path, err)
-		}
-		if err := pause(ctx, time.Millisecond); err != nil {
-			return err
-		}
-	}
 }
 
 // Remove removes the group and those below it once they are empty, for which
 // it waits until ctx ends. What still holds processes then is fault.Conflict;
 // it kills nobody.
 func (g *Group) Remove(ctx context.Context) error {
-	for {
+	for tries := 0; ; tries++ {
 		err := g.rmdir()
 		if !errors.Is(err, syscall.EBUSY) {
 			return wrap("remove cgroup", g.Path, err)
 		}
-		if g.Wait(ctx) != nil || pause(ctx, 200*time.Microsecond) != nil {
+		if g.Wait(ctx) != nil || tries > 0 && pause(ctx, 200*time.Microsecond) != nil {
 			return g.busy(err)
 		}
 	}
@@ -454,7 +326,11 @@ func (g *Group) rmdir() error {
 		return syscall.EBUSY
 	}
 	for _, d := range slices.Backward(g.dirs) {
-		if err := walk(d.path, sys.Rmdir); err != nil {
+		err := gone(sys.Rmdir(d.path))
+		if errors.Is(err, syscall.EBUSY) {
+			err = walk(d.path, sys.Rmdir) // groups below it
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -18,6 +20,10 @@ type Hierarchy struct {
 	Root        string   // the cgroup that is seen there, "/" unless a part is mounted
 	Controllers []string // in the kernel's order; "name=systemd" for a named one
 	V2          bool
+
+	// Below is the cgroup below which groups are made, empty for the root:
+	// see For.
+	Below string
 }
 
 // Dir is the directory of the cgroup with the given path ("/kiste/web").
@@ -27,7 +33,7 @@ func (h Hierarchy) Dir(group string) string {
 			group = rest
 		}
 	}
-	return path.Join(h.Mount, group)
+	return path.Join(h.Mount, h.Below, group)
 }
 
 // Has reports whether h has the controller.
@@ -95,15 +101,20 @@ func (l Layout) Base() (Hierarchy, bool) {
 // hundred kilobytes of mounts.
 const maxTable = 16 << 20
 
-// Detect reads which hierarchies this process sees, from /proc/self/mountinfo
-// and the unified root's cgroup.controllers. It costs two short reads. A host
-// without cgroups is an empty Layout and no error.
+// Detect finds which hierarchies this process sees. Where they are mounted as
+// systemd does, whole and below /sys/fs/cgroup, that costs a few calls however
+// much is mounted; else /proc/self/mountinfo is read, which the kernel needs
+// long to write on a busy host. A host without cgroups is an empty Layout and
+// no error.
 func Detect() (Layout, error) {
-	table, err := sys.ReadKnob("/proc/self/mountinfo", maxTable)
-	if err != nil {
-		return Layout{}, &fault.Error{Op: "detect cgroups", Err: err}
+	l, ok := usual()
+	if !ok {
+		table, err := sys.ReadKnob("/proc/self/mountinfo", maxTable)
+		if err != nil {
+			return Layout{}, &fault.Error{Op: "detect cgroups", Err: err}
+		}
+		l = parseMounts(table)
 	}
-	l := parseMounts(table)
 	if l.Unified.Mount != "" {
 		c, err := sys.ReadKnob(l.Unified.Mount+"/cgroup.controllers", 4096)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -112,6 +123,51 @@ func Detect() (Layout, error) {
 		l.Unified.Controllers = strings.Fields(c)
 	}
 	return l, nil
+}
+
+// usualMount is where systemd mounts the unified hierarchy, or a tmpfs with
+// all of them.
+const usualMount = "/sys/fs/cgroup"
+
+// usual is the layout without the unified one's controllers. It is not ok where
+// anything is unusual.
+func usual() (Layout, bool) {
+	var l Layout
+	top, err := sys.Statfs(usualMount)
+	if err == nil && top.Type == unix.CGROUP2_SUPER_MAGIC {
+		l.Unified = Hierarchy{Mount: usualMount, Root: "/", V2: true}
+		return l, whole(usualMount)
+	}
+	table, err := sys.ReadKnob("/proc/self/cgroup", 1<<20)
+	if err != nil {
+		return l, false
+	}
+	// The kernel has the newest hierarchy first.
+	for _, line := range slices.Backward(strings.Split(strings.TrimSpace(table), "\n")) {
+		f := strings.SplitN(line, ":", 3)
+		if len(f) != 3 {
+			return l, false
+		}
+		if f[0] == "0" {
+			if at := usualMount + "/unified"; whole(at) {
+				l.Unified = Hierarchy{Mount: at, Root: "/", V2: true}
+			}
+			continue
+		}
+		at := usualMount + "/" + strings.TrimPrefix(f[1], "name=")
+		if strings.Contains(at, "..") || !whole(at) {
+			return l, false
+		}
+		l.V1 = append(l.V1, Hierarchy{Mount: at, Root: "/", Controllers: strings.Split(f[1], ",")})
+	}
+	return l, len(l.V1) > 0
+}
+
+// whole reports whether the root of a hierarchy is mounted at dir: its inode
+// is the first. No directory that could be there without a mount has that.
+func whole(dir string) bool {
+	_, inode, err := sys.InodeOf(dir)
+	return err == nil && inode == 1
 }
 
 // v1Controllers are the words of a version 1 mount's options that name

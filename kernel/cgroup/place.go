@@ -19,6 +19,50 @@ const Parent = "/kiste"
 // processes, so that further groups fit beside it.
 const leaf = "main"
 
+// For is where a runtime makes the group that a spec's cgroupsPath asks for, and
+// the layout to use with it: a path with a slash before it begins at the root,
+// another one, and name where there is none, at the cgroup that the caller is
+// in, so that what limits the caller limits the group. On version 2 that is the
+// one above, since a group with processes cannot hand controllers on. As in
+// runc.
+func For(l Layout, cgroupsPath, name string) (Layout, string, error) {
+	group := cgroupsPath
+	if group == "" {
+		group = name
+	}
+	clean, err := CheckPath(path.Clean("/" + group))
+	if err != nil || strings.HasPrefix(group, "/") {
+		return l, clean, err
+	}
+	const self = "/proc/self/cgroup"
+	table, err := sys.ReadKnob(self, 1<<20)
+	if err != nil {
+		return l, "", &fault.Error{Op: "read", On: self, Err: err}
+	}
+	if l.Kind() == "v2" {
+		own, ok := parseMembership(table, l.Unified)
+		if !ok || strings.HasPrefix(own, "/..") {
+			return l, "", &fault.Error{Op: "find cgroup of this process", Kind: fault.Unsupported, Hint: "give an absolute cgroupsPath"}
+		}
+		return l, path.Join(path.Dir(own), clean), nil
+	}
+	l.V1 = slices.Clone(l.V1)
+	for _, h := range append([]*Hierarchy{&l.Unified}, pointers(l.V1)...) {
+		if own, ok := parseMembership(table, *h); ok && !strings.HasPrefix(own, "/..") && h.Mount != "" {
+			h.Below = strings.TrimPrefix(h.Dir(own), h.Mount)
+		}
+	}
+	return l, clean, nil
+}
+
+func pointers[T any](list []T) []*T {
+	out := make([]*T, len(list))
+	for i := range list {
+		out[i] = &list[i]
+	}
+	return out
+}
+
 // Place is the path below which the caller may make groups: Parent for who may
 // write the root, else one below the cgroup that was delegated to the caller.
 // Who stands in a group of Kiste's already gets that one, so that limits nest.
@@ -107,7 +151,11 @@ func Delegated(l Layout) (string, error) {
 // and move processes there, in all hierarchies.
 func writable(l Layout, group string) bool {
 	const w = 2 // W_OK
-	for _, h := range l.All() {
+	hierarchies := l.All()
+	if os.Geteuid() == 0 {
+		hierarchies = hierarchies[:min(1, len(hierarchies))] // they are all root's, or all read-only
+	}
+	for _, h := range hierarchies {
 		dir := h.Dir(group)
 		if _, err := os.Stat(dir); err != nil && !h.V2 {
 			continue // made when a limit needs it
