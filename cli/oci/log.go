@@ -75,12 +75,8 @@ func (l *log) warn(text string) {
 	fmt.Fprintf(l.to, "%s: note: %s\n", program, text)
 }
 
-// step is told with --debug alone.
-func (l *log) step(text string) {
-	if l.debug {
-		l.line(l.program(), "debug", text)
-	}
-}
+// step is what --debug asks for.
+func (l *log) step(text string) { l.line(l.program(), "debug", text) }
 
 func (l *log) program() *os.File {
 	if l.file != nil {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/container/lifecycle"
+	"kiste/container/plan"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
@@ -45,7 +47,7 @@ func (s *session) prepare(m *making) (*notifier, error) {
 		return nil, err
 	}
 	m.o.PreserveFDs += sockets
-	m.o.Detach = m.detach
+	m.o.Detach, m.o.Trace = m.detach, s.trace()
 	n := &notifier{host: os.Getenv("NOTIFY_SOCKET")}
 	m.o.Edit = func(dir string, spec *specs.Spec) error {
 		if !m.detach {
@@ -57,6 +59,16 @@ func (s *session) prepare(m *making) (*notifier, error) {
 		return n.offer(dir, spec)
 	}
 	return n, nil
+}
+
+// trace tells the log of steps, with --debug.
+func (s *session) trace() func(plan.Step, time.Duration) {
+	if !s.log.debug {
+		return nil
+	}
+	return func(step plan.Step, took time.Duration) {
+		s.log.step(string(step.Side) + ": " + step.Text + " (" + took.Round(time.Microsecond).String() + ")")
+	}
 }
 
 // sizeTerminal gives a terminal that has no size of its own the user's.

@@ -295,7 +295,7 @@ func noOption(options []Row, name string) error {
 func set(o *Row, name, value string, has bool, args []string) ([]string, error) {
 	if !has {
 		if len(args) == 0 {
-			return nil, Bad(name, fmt.Errorf("it needs a value: %s", o.Value))
+			return nil, Bad(name, fmt.Errorf("it requires an argument: %s", o.Value))
 		}
 		value, args = args[0], args[1:]
 	}

@@ -124,7 +124,7 @@ func TestParseRefusesWithAReason(t *testing.T) {
 		{"--memroy 1", `take option "--memroy": there is no such option`, "did you mean --memory?"},
 		{"-x", `take option "-x": there is no such option`, ""},
 		{"-tx", `take option "-x": there is no such option`, ""},
-		{"--name", `take option "--name": it needs a value: NAME`, ""},
+		{"--name", `take option "--name": it requires an argument: NAME`, ""},
 		{"-m lots", `take option "-m": "lots": want a size such as 64M or 1.5g`, ""},
 		{"--tty=maybe", `take option "--tty": "maybe": want true or false`, ""},
 		{"--pids many", `take option "--pids": "many": want a whole number`, ""},

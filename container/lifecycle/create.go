@@ -52,6 +52,9 @@ type CreateOptions struct {
 	// Detach says that nobody holds the terminal of a Run.
 	Detach bool
 
+	// Trace hears how long each step took. Nil: nobody does.
+	Trace func(step plan.Step, took time.Duration)
+
 	// Edit may change the spec before anything but the container's directory,
 	// dir, is made. Nil: nobody does.
 	Edit func(dir string, s *specs.Spec) error
@@ -231,7 +234,7 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := process.Start(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born})
+	proc, err := process.Start(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Trace: m.o.Trace})
 	if err != nil {
 		return nil, m.explain(err)
 	}

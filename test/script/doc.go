@@ -20,6 +20,15 @@
 //	pty PROGRAM ARG...          run under a pseudo terminal
 //	kill9 TIME PROGRAM ARG...   run, and kill with signal 9 after TIME
 //	diskfull SIZE DIR           mount a file system of SIZE at DIR
+//	to FILE PROGRAM ARG...      run, with the output in FILE: for what leaves processes behind
+//	eventually PROGRAM ARG...   run again until it succeeds, for ten seconds at most
+//	mkbundle DIR [FIELD=JSON...] write an OCI bundle with busybox; "rootless" first: of the ordinary user
+//	runtime ARG...              run kiste-runtime, with state of the script's own, $WORK/rt
+//	receiver SOCKET FILE        take one descriptor from SOCKET and write what it gives to FILE
+//	manager SOCKET FILE         write the notifications that come to SOCKET to FILE, as systemd takes them
+//
+// Containers of scripts of the runtime have names that begin with kiste-, so that what
+// they leave behind is known as ours.
 //
 // After each script the host must be as it was: mounts, links, cgroups and
 // processes.

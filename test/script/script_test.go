@@ -130,6 +130,13 @@ func engine(t *testing.T) *script.Engine {
 		"pty":      ptyCmd(),
 		"kill9":    kill9Cmd(),
 		"diskfull": diskfullCmd(t),
+
+		"runtime":    runtimeCmd(),
+		"mkbundle":   mkbundleCmd(),
+		"to":         toCmd(),
+		"eventually": eventuallyCmd(),
+		"receiver":   receiverCmd(t),
+		"manager":    managerCmd(t),
 	} {
 		e.Cmds[name] = cmd
 	}
@@ -148,8 +155,32 @@ func command(summary, args string, least int, run func(s *script.State, args []s
 	})
 }
 
+// plain is args with the line of the OCI runtime in the place of its word.
+func plain(s *script.State, args []string) []string {
+	if args[0] == "runtime" {
+		return runtimeLine(s, args[1:])
+	}
+	return args
+}
+
+// programTo is program with its output in a file, which is begun anew.
+func programTo(s *script.State, file string, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder, error) {
+	cmd, out, errs, err := program(s, args)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	f, err := os.Create(s.Path(file))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	// The runtime's finalizer closes it, after the program has it.
+	cmd.Stdout, cmd.Stderr = f, f
+	return cmd, out, errs, nil
+}
+
 // program prepares a program with the script's directory and environment. The
-// words asuser and pty may stand before it, as in "code 126 asuser kiste …".
+// words asuser, pty and to FILE may stand before it, as in
+// "code 126 asuser kiste …", and the word runtime is the OCI runtime.
 func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *strings.Builder, error) {
 	switch {
 	case args[0] == "asuser" && len(args) > 1:
@@ -160,8 +191,11 @@ func program(s *script.State, args []string) (*exec.Cmd, *strings.Builder, *stri
 		}
 		args = line
 	case args[0] == "pty" && len(args) > 1:
-		args = underPty(args[1:])
+		args = underPty(plain(s, args[1:]))
+	case args[0] == "to" && len(args) > 2:
+		return programTo(s, args[1], args[2:])
 	}
+	args = plain(s, args)
 	path := args[0]
 	if !strings.Contains(path, "/") {
 		list, _ := s.LookupEnv("PATH")

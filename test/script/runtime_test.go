@@ -1,0 +1,165 @@
+package script
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"rsc.io/script"
+)
+
+// runtimeLine is the line of the OCI runtime under test, with a root of the
+// script's own. KISTE_SCRIPT_RUNTIME names another one, to compare with.
+func runtimeLine(s *script.State, args []string) []string {
+	name := "kiste-runtime"
+	if other := os.Getenv("KISTE_SCRIPT_RUNTIME"); other != "" {
+		name = other
+	}
+	work, _ := s.LookupEnv("WORK")
+	return append([]string{name, "--root", filepath.Join(work, "rt")}, args...)
+}
+
+func runtimeCmd() script.Cmd {
+	return command("run the OCI runtime, with state of the script's own", "args...", 0, func(s *script.State, args []string) (string, string, error) {
+		return runProgram(s, append([]string{"runtime"}, args...))
+	})
+}
+
+func toCmd() script.Cmd {
+	return command("run a program whose output goes to a file, which others may have open when it ends", "file program args...", 2,
+		func(s *script.State, args []string) (string, string, error) {
+			return runProgram(s, append([]string{"to"}, args...))
+		})
+}
+
+func eventuallyCmd() script.Cmd {
+	return command("run a program again until it succeeds, for ten seconds at most", "program args...", 1, func(s *script.State, args []string) (out, errs string, err error) {
+		for range 200 {
+			if out, errs, err = runProgram(s, args); err == nil {
+				return out, errs, nil
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return out, errs, err
+	})
+}
+
+func mkbundleCmd() script.Cmd {
+	return command("write a bundle with busybox, whose config.json is \"kiste-runtime spec\" without a terminal", "dir [field=JSON...]", 1,
+		func(s *script.State, args []string) (string, string, error) {
+			return "", "", writeBundle(s, s.Path(args[0]), args[1:])
+		})
+}
+
+// writeBundle sets fields by their paths: process.args=["sh"], hostname="box";
+// with + before the equal sign it adds to a list; without a value it removes.
+// The word rootless among them makes the spec an ordinary user's.
+func writeBundle(s *script.State, dir string, fields []string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := busyboxRoot(filepath.Join(dir, "rootfs")); err != nil {
+		return err
+	}
+	config := filepath.Join(dir, "config.json")
+	os.Remove(config)
+	line := []string{"kiste-runtime", "spec", "--bundle", dir}
+	if len(fields) > 0 && fields[0] == "rootless" {
+		line, fields = append([]string{"asuser"}, append(line, "--rootless")...), fields[1:]
+		if err := os.Chmod(dir, 0o777); err != nil {
+			return err
+		}
+	}
+	if _, errs, err := runProgram(s, line); err != nil {
+		return fmt.Errorf("%w: %s", err, errs)
+	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return err
+	}
+	for _, f := range append([]string{"process.terminal=false"}, fields...) {
+		if err := setField(doc, f); err != nil {
+			return err
+		}
+	}
+	text, err = json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(config, text, 0o644)
+}
+
+func setField(doc map[string]any, assignment string) error {
+	path, text, given := strings.Cut(assignment, "=")
+	path, add := strings.CutSuffix(path, "+")
+	words := strings.Split(path, ".")
+	for _, w := range words[:len(words)-1] {
+		next, ok := doc[w].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			doc[w] = next
+		}
+		doc = next
+	}
+	last := words[len(words)-1]
+	if !given {
+		delete(doc, last)
+		return nil
+	}
+	var value any
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		return fmt.Errorf("%s: %w", assignment, err)
+	}
+	if add {
+		list, _ := doc[last].([]any)
+		value = append(list, value)
+	}
+	doc[last] = value
+	return nil
+}
+
+// busyboxRoot unpacks what the images of scripts have.
+func busyboxRoot(dir string) error {
+	text, err := layerTar(nil)
+	if err != nil {
+		return err
+	}
+	for r := tar.NewReader(bytes.NewReader(text)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, h.Name)
+		mode := os.FileMode(h.Mode & 0o777)
+		switch h.Typeflag {
+		case tar.TypeDir:
+			if err = os.MkdirAll(path, mode); err == nil && h.Mode&0o1000 != 0 {
+				err = os.Chmod(path, mode|os.ModeSticky)
+			}
+		case tar.TypeSymlink:
+			err = os.Symlink(h.Linkname, path)
+		case tar.TypeReg:
+			var data []byte
+			if data, err = io.ReadAll(r); err == nil {
+				err = os.WriteFile(path, data, mode)
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+}
