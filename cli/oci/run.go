@@ -7,7 +7,6 @@ import (
 	"kiste/cli/option"
 	"kiste/cli/terminal"
 	"kiste/container/process"
-	"kiste/fault"
 	"kiste/internal/sys"
 )
 
@@ -147,9 +146,7 @@ func (a *attachment) carry(p *process.Process) error {
 	noKeys := []byte{}
 	c := terminal.NewConsole(a.user, p.Console, true, noKeys)
 	c.Until(p.PidFD())
-	if err := c.PlainLines(); err != nil {
-		return &fault.Error{Op: "prepare the container's terminal", Err: err}
-	}
+	c.PlainLines()
 	_, err := c.Run()
 	return err
 }

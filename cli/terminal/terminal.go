@@ -61,12 +61,9 @@ func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
 // copied, but others that have the terminal are not waited for.
 func (c *Console) Until(pidfd int) { c.ended = pidfd }
 
-// PlainLines makes the container's lines end with a line feed alone, as they do
+// PlainLines: the container's lines end with a line feed alone, as they do
 // without a terminal; the user's terminal adds the carriage return.
-func (c *Console) PlainLines() error {
-	c.plain = true
-	return sys.PlainLines(c.master)
-}
+func (c *Console) PlainLines() { c.plain = true }
 
 // Terminal is the user's terminal, or nil.
 func (u User) Terminal() *os.File {

@@ -268,15 +268,12 @@ func TestConsoleUntilAProcessEnds(t *testing.T) {
 	out := &screen{}
 	c := NewConsole(User{Out: out}, master, false, []byte{})
 	c.Until(pidfd)
-	if err := c.PlainLines(); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := c.Run(); err != nil {
 		t.Error(err)
 	}
 	cmd.Wait()
-	pid, err := strconv.Atoi(strings.Split(out.String(), "\n")[0])
-	if err != nil || !strings.HasSuffix(out.String(), "\nlast\n") {
+	pid, err := strconv.Atoi(strings.Split(out.String(), "\r\n")[0])
+	if err != nil || !strings.HasSuffix(out.String(), "\r\nlast\r\n") {
 		t.Errorf("the screen shows %q", out)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

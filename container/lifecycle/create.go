@@ -314,7 +314,7 @@ func (m *making) plan() (*plan.Plan, error) {
 		return nil, err
 	}
 	root := chroot.Mount{Type: "bind", Source: m.c.doc.Rootfs, Target: "/", Options: []string{"rbind", "rprivate"}}
-	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs}
+	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, PlainLines: !m.o.Detach}
 	if !m.o.NoNewKeyring {
 		o.Keyring = "_ses." + m.c.doc.ID
 	}

@@ -65,6 +65,10 @@ type Options struct {
 	// on. The parent has them open.
 	Keep int
 
+	// PlainLines makes the container's terminal end lines with a line feed
+	// alone, for a user's terminal that adds the carriage return.
+	PlainLines bool
+
 	// Keyring is the name of a new session keyring; empty: none.
 	Keyring string
 

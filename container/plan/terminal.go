@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,33 @@ func (c *compiler) openTerminal() {
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)))
+	c.plainLines()
 	c.terminalSize()
+}
+
+// plainLines are set before the program starts, which may write at once.
+func (c *compiler) plainLines() {
+	if !c.o.PlainLines {
+		return
+	}
+	c.child("leave line feeds of the terminal as they are", "",
+		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TCSETS, "TCSETS"), buf(plainTermios(), "{a new terminal's, without ONLCR}")))
+}
+
+// plainTermios is the struct termios of a new pseudo-terminal (tty_std_termios of
+// drivers/tty/tty_io.c, changed by pty.c), but for ONLCR.
+func plainTermios() []byte {
+	var b []byte
+	for _, flags := range []uint32{
+		unix.ICRNL | unix.IXON,
+		unix.OPOST,
+		unix.B38400 | unix.CS8 | unix.CREAD,
+		unix.ISIG | unix.ICANON | unix.ECHO | unix.ECHOE | unix.ECHOK | unix.ECHOCTL | unix.ECHOKE | unix.IEXTEN,
+	} {
+		b = binary.NativeEndian.AppendUint32(b, flags)
+	}
+	const line, control = "\x00", "\003\034\177\025\004\000\001\000\021\023\032\000\022\017\027\026\000\000\000"
+	return append(b, line+control...)
 }
 
 // terminalSize is set before the program starts, which may ask for it at once.

@@ -54,19 +54,6 @@ func MakeRaw(f *os.File, output bool) (restore func() error, err error) {
 	}, nil
 }
 
-// PlainLines makes the terminal f write a line feed as it is, without a
-// carriage return before it.
-func PlainLines(f *os.File) error {
-	return onPath("tcsetattr", f.Name(), onFile(f, func(fd int) error {
-		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-		if err != nil {
-			return err
-		}
-		t.Oflag &^= unix.ONLCR
-		return unix.IoctlSetTermios(fd, unix.TCSETS, t)
-	}))
-}
-
 // WindowSize is the terminal f's size in characters, by TIOCGWINSZ of
 // ioctl_tty(2).
 func WindowSize(f *os.File) (rows, columns uint16, err error) {

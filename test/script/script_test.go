@@ -137,6 +137,7 @@ func engine(t *testing.T) *script.Engine {
 		"eventually": eventuallyCmd(),
 		"receiver":   receiverCmd(t),
 		"manager":    managerCmd(t),
+		"notify":     notifyCmd(),
 	} {
 		e.Cmds[name] = cmd
 	}

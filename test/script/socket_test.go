@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"rsc.io/script"
 )
@@ -106,6 +107,26 @@ func managerCmd(t *testing.T) script.Cmd {
 			}
 		}()
 		return "", "", nil
+	})
+}
+
+func notifyCmd() script.Cmd {
+	return command("send a notification to a socket, which may be a while coming", "socket text", 2, func(s *script.State, args []string) (string, string, error) {
+		var conn *net.UnixConn
+		var err error
+		for range 200 {
+			conn, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.Path(args[0]), Net: "unixgram"})
+			if err == nil {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
+			return "", "", err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte(strings.ReplaceAll(args[1], ";", "\n")))
+		return "", "", err
 	})
 }
 
