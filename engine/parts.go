@@ -59,8 +59,7 @@ func (p *Prepared) oomKilled() bool {
 	if err != nil {
 		return false
 	}
-	u, err := g.Usage()
-	return err == nil && u.Memory != nil && u.Memory.OOMKill > 0
+	return g.OOMKills() > 0
 }
 
 // volumes finds the directories behind volumes and images, and makes what has

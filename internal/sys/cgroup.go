@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -72,14 +74,52 @@ func Alive(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }
 // PollChange waits until the kernel announces a change of the file fd (POLLPRI,
 // as cgroup.events and /proc/self/mountinfo do), or until wait has passed; a
 // negative one never does.
-func PollChange(fd int, wait time.Duration) error {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+func PollChange(fd int, wait time.Duration) error { return PollChanges([]int{fd}, nil, wait) }
+
+// PollChanges is PollChange for several files, and for descriptors that can be
+// read.
+func PollChanges(changes, reads []int, wait time.Duration) error {
+	var fds []unix.PollFd
+	for _, fd := range changes {
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLPRI})
+	}
+	for _, fd := range reads {
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
 	ms := -1
 	if wait >= 0 {
 		ms = max(1, int(wait.Milliseconds()))
 	}
 	_, err := retryFD(func() (int, error) { return unix.Poll(fds, ms) })
 	return named("poll", err)
+}
+
+// CgroupEvent makes an eventfd(2) that the version 1 group dir counts up when
+// what file is about happens, and when the group is removed. The descriptor is
+// the caller's to close. Source: cgroup-v1/memcg_test.rst, cgroup.event_control.
+func CgroupEvent(dir string, file *os.File, argument string) (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, named("eventfd", err)
+	}
+	err = onFile(file, func(of int) error {
+		return WriteKnob(dir+"/cgroup.event_control", strings.TrimSpace(strconv.Itoa(fd)+" "+strconv.Itoa(of)+" "+argument))
+	})
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// DrainEvent takes what an eventfd(2) that does not block has counted.
+func DrainEvent(fd int) error {
+	var b [8]byte
+	_, err := retryFD(func() (int, error) { return unix.Read(fd, b[:]) })
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	return named("read eventfd", err)
 }
 
 // DeviceNumber is the major and minor number of the device at path, and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -87,11 +88,31 @@ func create(t testing.TB, lim Limits) *Group {
 	return g
 }
 
+// inGroup is a shell that enters g and runs script.
+func inGroup(g *Group, script string) *exec.Cmd {
+	enter := `for d in "$@"; do echo $$ > "$d/cgroup.procs" || exit 99; done; `
+	return exec.Command("sh", append([]string{"-c", enter + script, "sh"}, g.Dirs()...)...)
+}
+
+// startFed runs script in g and gives its standard input.
+func startFed(t testing.TB, g *Group, script string) io.WriteCloser {
+	t.Helper()
+	c := inGroup(g, script)
+	feed, err := c.StdinPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return feed
+}
+
 // start runs script in g.
 func start(t testing.TB, g *Group, script string) *exec.Cmd {
 	t.Helper()
-	enter := `for d in "$@"; do echo $$ > "$d/cgroup.procs" || exit 99; done; `
-	c := exec.Command("sh", append([]string{"-c", enter + script, "sh"}, g.Dirs()...)...)
+	c := inGroup(g, script)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
