@@ -39,12 +39,16 @@ func table() []row {
 		{"run", runVerb},
 		{"kill", killVerb},
 		{"delete", deleteVerb},
+		{"pause", pauseVerb},
+		{"resume", resumeVerb},
+		{"update", updateVerb},
 		{"checkpoint", checkpointVerb},
 		{"restore", restoreVerb},
 
 		{"What they are and do", nil},
 		{"list", listVerb},
 		{"state", stateVerb},
+		{"ps", psVerb},
 
 		{"This program", nil},
 		{"spec", specVerb},

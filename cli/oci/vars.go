@@ -71,3 +71,14 @@ func absolute(p string) (string, error) {
 	}
 	return abs, nil
 }
+
+// pointer takes a value that read understands, and tells it apart from none.
+func pointer[T any](p **T, read func(string) (T, error)) option.Var {
+	return func(s string) error {
+		v, err := read(s)
+		if err == nil {
+			*p = &v
+		}
+		return err
+	}
+}

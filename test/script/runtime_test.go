@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,6 +25,13 @@ func runtimeLine(s *script.State, args []string) []string {
 	}
 	work, _ := s.LookupEnv("WORK")
 	return append([]string{name, "--root", filepath.Join(work, "rt")}, args...)
+}
+
+// removeContainers ends what a script that failed has left running.
+func removeContainers(work string) {
+	for _, root := range []string{work + "/rt", work + "/user/rt"} {
+		exec.Command(filepath.Join(bin, "kiste-runtime"), "--root", root, "delete", "--force", "--regex", "").Run()
+	}
 }
 
 func runtimeCmd() script.Cmd {

@@ -101,6 +101,9 @@ func runScript(t *testing.T, file string) {
 		if t.Failed() || testing.Verbose() {
 			t.Log("\n" + log.String())
 		}
+		if t.Failed() {
+			removeContainers(work)
+		}
 	}()
 	if err := engine(t).Execute(state, file, bufio.NewReader(strings.NewReader(string(archive.Comment))), &log); err != nil {
 		t.Error(err)
