@@ -260,6 +260,10 @@ func (g *Group) Now() Now {
 		n.Swap, _ = readNumber(d.path, "memory.swap.max")
 	} else if ok {
 		n.Memory, _ = readNumber(d.path, "memory.limit_in_bytes")
+		n.Swap = -1
+		if both, err := readNumber(d.path, "memory.memsw.limit_in_bytes"); err == nil && both >= n.Memory && n.Memory > 0 {
+			n.Swap = both - n.Memory
+		}
 	}
 	if d, ok := g.with("cpu"); ok && d.h.V2 {
 		text, _ := sys.ReadKnob(d.path+"/cpu.max", 64)
