@@ -89,11 +89,9 @@ type making struct {
 	c       *Container
 	spec    *specs.Spec
 	config  []byte // the text of spec
-	limits  cgroup.Limits
 	lock    *store.Lock
 	fifos   [2]*os.File
-	console *os.File
-	pidfd   *os.File
+	hearers hearers
 }
 
 func (m *making) make(id string) (*process.Process, error) {
@@ -103,10 +101,12 @@ func (m *making) make(id string) (*process.Process, error) {
 	if err := m.read(id); err != nil {
 		return nil, err
 	}
-	if err := m.connect(); err != nil {
+	var err error
+	if m.hearers, err = dialAll(m.o.ConsoleSocket, m.o.PidfdSocket); err != nil {
 		m.close()
 		return nil, err
 	}
+	m.hearers.pidFile = m.o.PidFile
 	if err := m.claim(); err != nil {
 		m.close()
 		return nil, err
@@ -145,6 +145,9 @@ func (m *making) read(id string) error {
 		Schema: Schema, OCIVersion: m.spec.Version, ID: id, Bundle: bundle, Rootfs: rootfs, Created: time.Now().UTC(), Owner: uint32(os.Geteuid()),
 		Program: m.spec.Process.Args[0], Annotations: m.spec.Annotations,
 	}}
+	if !m.o.NoNewKeyring {
+		m.c.doc.Keyring = "_ses." + id
+	}
 	return nil
 }
 
@@ -160,12 +163,8 @@ func (m *making) checkSpec() error {
 		return bad("process.args", "process.args must not be empty")
 	case s.Linux == nil:
 		return bad("linux", "it is missing")
-	case s.Process.Terminal && m.o.Detach && m.o.ConsoleSocket == "":
-		return bad("process.terminal", "cannot allocate tty if runc will detach without setting console socket")
-	case m.o.ConsoleSocket != "" && !(s.Process.Terminal && m.o.Detach):
-		return bad("process.terminal", "cannot use console socket if runc will not detach or allocate tty")
 	}
-	return nil
+	return checkTerminal(s.Process, m.o.Detach, m.o.ConsoleSocket)
 }
 
 // absoluteSources resolves the sources of binds as the specification says:
@@ -178,22 +177,9 @@ func absoluteSources(s *specs.Spec, bundle string) {
 	}
 }
 
-// connect opens what the caller wants to hear of the process by, before
-// anything is made that a failure would have to remove.
-func (m *making) connect() (err error) {
-	if path := m.o.ConsoleSocket; path != "" {
-		if m.console, err = dial(path); err != nil {
-			return err
-		}
-	}
-	if path := m.o.PidfdSocket; path != "" {
-		m.pidfd, err = dial(path)
-	}
-	return err
-}
-
 func (m *making) close() {
-	for _, f := range []*os.File{m.console, m.pidfd, m.fifos[0], m.fifos[1]} {
+	m.hearers.close()
+	for _, f := range m.fifos {
 		if f != nil {
 			f.Close()
 		}
@@ -236,12 +222,10 @@ func (m *making) start() (*process.Process, error) {
 	sys.RestoreFileLimit()
 	proc, err := process.Start(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Trace: m.o.Trace})
 	if err != nil {
-		return nil, m.explain(err)
+		return nil, explain(m.c.doc.Program, err)
 	}
-	if err := m.tell(proc); err != nil {
-		_ = proc.Signal(unix.SIGKILL)
-		_, _ = proc.Wait()
-		proc.Remove()
+	if err := m.hearers.tell(proc); err != nil {
+		end(proc)
 		return nil, err
 	}
 	return proc, nil
@@ -282,23 +266,6 @@ func (m *making) born(pid int) error {
 	return m.c.write()
 }
 
-// tell sends out what the caller wants to hear of the process.
-func (m *making) tell(p *process.Process) error {
-	if m.console != nil {
-		if err := send(m.console, "/dev/ptmx", int(p.Console.Fd())); err != nil {
-			return err
-		}
-		p.Console.Close()
-		p.Console = nil
-	}
-	if m.pidfd != nil {
-		if err := send(m.pidfd, "pidfd", p.PidFD()); err != nil {
-			return err
-		}
-	}
-	return writePID(m.o.PidFile, p.PID)
-}
-
 // plan compiles the spec.
 func (m *making) plan() (*plan.Plan, error) {
 	layout, err := cgroup.Detect()
@@ -314,10 +281,7 @@ func (m *making) plan() (*plan.Plan, error) {
 		return nil, err
 	}
 	root := chroot.Mount{Type: "bind", Source: m.c.doc.Rootfs, Target: "/", Options: []string{"rbind", "rprivate"}}
-	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, PlainLines: !m.o.Detach}
-	if !m.o.NoNewKeyring {
-		o.Keyring = "_ses." + m.c.doc.ID
-	}
+	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach}
 	return plan.Compile(m.spec, []chroot.Mount{root}, o,
 		plan.Facts{Host: os.Geteuid() == 0, Cgroup: layout, Groups: groups, LastCap: privilege.LastCap(), Kind: kindOnHost})
 }

@@ -37,6 +37,7 @@ type document struct {
 	Birth       uint64            `json:"birth"` // start time of the process, in clock ticks since the boot
 	Cgroup      string            `json:"cgroup,omitempty"`
 	Program     string            `json:"program"` // what the process is to execute
+	Keyring     string            `json:"keyring,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 

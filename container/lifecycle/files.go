@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -59,6 +62,65 @@ func writePID(path string, pid int) error {
 	}()
 	if err != nil {
 		return &fault.Error{Op: "write pid file", On: path, Err: err}
+	}
+	return nil
+}
+
+// hearers are who wants to hear of a new process.
+type hearers struct {
+	console, pidfd *os.File // sockets, or nil
+	pidFile        string   // empty: none
+}
+
+// dialAll connects to those who listen at paths, before anything is made that a
+// failure would have to remove. An empty path is nobody.
+func dialAll(console, pidfd string) (h hearers, err error) {
+	if console != "" {
+		if h.console, err = dial(console); err != nil {
+			return h, err
+		}
+	}
+	if pidfd != "" {
+		h.pidfd, err = dial(pidfd)
+	}
+	return h, err
+}
+
+func (h hearers) close() {
+	for _, f := range []*os.File{h.console, h.pidfd} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// tell sends out what is wanted.
+func (h hearers) tell(p *process.Process) error {
+	if h.console != nil {
+		if err := send(h.console, "/dev/ptmx", int(p.Console.Fd())); err != nil {
+			return err
+		}
+		p.Console.Close()
+		p.Console = nil
+	}
+	if h.pidfd != nil {
+		if err := send(h.pidfd, "pidfd", p.PidFD()); err != nil {
+			return err
+		}
+	}
+	return writePID(h.pidFile, p.PID)
+}
+
+// checkTerminal refuses a terminal that nobody would hold.
+func checkTerminal(p *specs.Process, detach bool, socket string) error {
+	bad := func(why string) error {
+		return &fault.Error{Op: "open terminal", Kind: fault.Invalid, Err: errors.New(why)}
+	}
+	switch {
+	case p.Terminal && detach && socket == "":
+		return bad("cannot allocate tty if runc will detach without setting console socket")
+	case socket != "" && !(p.Terminal && detach):
+		return bad("cannot use console socket if runc will not detach or allocate tty")
 	}
 	return nil
 }

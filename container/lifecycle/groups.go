@@ -3,8 +3,10 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"kiste/fault"
@@ -72,6 +74,70 @@ func usable(l cgroup.Layout, group string) (exists bool, err error) {
 		return false, &fault.Error{Op: "use cgroup", On: group, Kind: fault.Conflict, Err: errors.New("container's cgroup unexpectedly frozen")}
 	}
 	return true, nil
+}
+
+// execGroups are where one more process enters the container's cgroup: the
+// directory of version 2, and the files of version 1.
+func (c *Container) execGroups(sub map[string]string) (unified string, tasks []string, err error) {
+	if c.doc.Cgroup == "" {
+		return "", nil, nil
+	}
+	l, err := cgroup.Detect()
+	if err != nil {
+		return "", nil, err
+	}
+	for _, h := range l.All() {
+		wish := subOf(sub, h)
+		group, err := below(c.doc.Cgroup, wish)
+		if err != nil {
+			return "", nil, err
+		}
+		dir := h.Dir(group)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && wish == "" {
+			continue // the container has none there
+		} else if err != nil {
+			return "", nil, &fault.Error{Op: "use cgroup", On: group, Err: err}
+		}
+		if h.V2 {
+			unified = c.leaf(l, h, dir, sub)
+		} else {
+			tasks = append(tasks, path.Join(dir, "tasks"))
+		}
+	}
+	return unified, tasks, nil
+}
+
+// leaf is where a process may enter the group dir of version 2: one that hands
+// controllers on has its processes in groups below, and then the container's
+// own process is in a good one. Whoever has asked for a path gets that.
+func (c *Container) leaf(l cgroup.Layout, h cgroup.Hierarchy, dir string, sub map[string]string) string {
+	if _, asked := sub[""]; asked || !cgroup.HandsOn(dir) {
+		return dir
+	}
+	own, err := cgroup.Of(l, c.doc.PID)
+	if err != nil || !strings.HasPrefix(own, c.doc.Cgroup+"/") {
+		return dir
+	}
+	return h.Dir(own)
+}
+
+// subOf is the path that is wished for in h.
+func subOf(sub map[string]string, h cgroup.Hierarchy) string {
+	for _, controller := range h.Controllers {
+		if p, ok := sub[controller]; ok && !h.V2 {
+			return p
+		}
+	}
+	return sub[""]
+}
+
+// below refuses a path that leads out of the group.
+func below(group, sub string) (string, error) {
+	at := path.Join(group, sub)
+	if at != group && !strings.HasPrefix(at, group+"/") {
+		return "", &fault.Error{Op: "use cgroup", On: sub, Kind: fault.Invalid, Err: errors.New("bad sub cgroup path: it leads out of the container's")}
+	}
+	return at, nil
 }
 
 // group is the container's cgroup. It is fault.NotFound where there is none.

@@ -125,15 +125,15 @@ func (e *ExecError) Error() string {
 func (e *ExecError) Unwrap() error { return e.Errno }
 
 // explain says why a start failed.
-func (m *making) explain(err error) error {
+func explain(program string, err error) error {
 	var step *process.StepError
 	var errno syscall.Errno
 	if errors.As(err, &step) && step.Call != nil && errors.As(step.Err, &errno) {
 		switch step.Call.Name {
 		case "":
-			return &ExecError{Program: m.c.doc.Program, Errno: errno}
+			return &ExecError{Program: program, Errno: errno}
 		case "execve", "execveat":
-			return &ExecError{Program: m.c.doc.Program, Errno: errno, Late: true}
+			return &ExecError{Program: program, Errno: errno, Late: true}
 		}
 	}
 	return &fault.Error{Op: "start container process", Err: err}

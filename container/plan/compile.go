@@ -132,17 +132,14 @@ type compiler struct {
 // check refuses what later steps would trip over.
 func (c *compiler) check() error {
 	s := c.spec
+	if err := c.checkProcess(); err != nil {
+		return err
+	}
 	switch {
-	case s.Process == nil || len(s.Process.Args) == 0:
-		return unsupported("process.args", fault.Invalid, "there is no program to run")
 	case s.Linux == nil:
 		return unsupported("linux", fault.Invalid, "it is missing")
 	case s.Linux.IntelRdt != nil:
 		return unsupported("linux.intelRdt", fault.Unsupported, "")
-	case s.Process.SelinuxLabel != "":
-		return unsupported("process.selinuxLabel", fault.Unsupported, "this host has no SELinux")
-	case s.Process.ApparmorProfile != "" && s.Process.ApparmorProfile != "unconfined":
-		return unsupported("process.apparmorProfile", fault.Unsupported, "this host has no AppArmor")
 	case s.Hooks != nil:
 		return unsupported("hooks", fault.Unsupported, "")
 	}

@@ -121,13 +121,7 @@ func mapText(ms []IDMap) string {
 
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
-	// As long as it is the host's root, and with one thread, which is a
-	// hundred times cheaper than to be moved by pid.
-	for _, file := range cgroup.Tasks(c.f.Groups) {
-		fd := c.slot(file)
-		c.child("enter the cgroup of "+file, "linux.cgroupsPath",
-			open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, "0"))
-	}
+	c.enterCgroups(cgroup.Tasks(c.f.Groups))
 	c.child("wait for the parent", "", Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox})
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
@@ -144,10 +138,7 @@ func (c *compiler) settle() {
 		c.forkAgain()
 	}
 	if c.fresh["user"] || c.joined["user"] {
-		c.child("be root of the user namespace", "linux.namespaces.user",
-			call("setresgid", unix.SYS_SETRESGID, num(0), num(0), num(0)),
-			call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
-			call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
+		c.beRoot()
 	}
 	if c.fresh["cgroup"] {
 		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
@@ -161,6 +152,17 @@ func (c *compiler) settle() {
 		}
 		c.child("keep mounts from the host", "linux.rootfsPropagation",
 			call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
+	}
+}
+
+// enterCgroups writes 0 into files of version 1 as long as the child is the
+// host's root, and with one thread, which is a hundred times cheaper than to be
+// moved by pid.
+func (c *compiler) enterCgroups(files []string) {
+	for _, file := range files {
+		fd := c.slot(file)
+		c.child("enter the cgroup of "+file, "linux.cgroupsPath",
+			open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, "0"))
 	}
 }
 

@@ -86,6 +86,10 @@ func (c *compiler) names() {
 			c.child("set the "+n.field+" to "+n.value, n.field, call(n.call, n.nr, str(n.value), num(uint64(len(n.value)))))
 		}
 	}
+	c.keyring()
+}
+
+func (c *compiler) keyring() {
 	if c.o.Keyring != "" {
 		c.child("begin a session keyring", "", call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).mayFail())
 	}

@@ -102,13 +102,15 @@ type Plan struct {
 // A Slot is where a call's result waits for a later call; 0 is none.
 type Slot int
 
-// The slots of descriptors that the child inherits: its end of the socket, and
-// the FIFOs of a plan that waits. The stub reads a byte from Start before it
-// becomes the program, and writes to Report why it could not.
+// The slots of descriptors that the child inherits: its end of the socket; the
+// FIFOs of a plan that waits, whose stub reads a byte from Start before it
+// becomes the program, and writes to Report why it could not; and the pidfd of
+// the container that is to be joined.
 const (
-	Sock   Slot = -1
-	Start  Slot = -2
-	Report Slot = -3
+	Sock      Slot = -1
+	Start     Slot = -2
+	Report    Slot = -3
+	Container Slot = -4
 )
 
 // A Call is one system call of the child.
@@ -261,6 +263,8 @@ func (p *Plan) slotName(s Slot) string {
 		return "<start>"
 	case Report:
 		return "<report>"
+	case Container:
+		return "<container>"
 	}
 	return "<" + p.Slots[s] + ">"
 }

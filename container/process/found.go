@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
+	"strings"
 	"syscall"
 
+	"kiste/container/plan"
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/kernel/namespace"
 )
 
 // An Identity is which process a number means: the kernel gives numbers again.
@@ -50,6 +54,57 @@ func (id Identity) Open() (int, error) {
 	return fd, nil
 }
 
+// Elsewhere are the kinds of namespaces in which the process pid is in another
+// one than this thread: "mnt", "pid". Source: namespaces(7).
+func Elsewhere(pid int) ([]string, error) {
+	var kinds []string
+	for _, k := range namespace.Kinds() {
+		_, own, err := sys.InodeOf("/proc/thread-self/ns/" + k.File)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a kernel without this kind
+		}
+		_, its, failed := sys.InodeOf(fmt.Sprintf("/proc/%d/ns/%s", pid, k.File))
+		if err = errors.Join(err, failed); err != nil {
+			return nil, &fault.Error{Op: "look at the namespaces of process", On: strconv.Itoa(pid), Err: err}
+		}
+		if own != its {
+			kinds = append(kinds, k.File)
+		}
+	}
+	return kinds, nil
+}
+
+// IDMaps are the maps of the user namespace of the process pid, as seen from
+// this process's.
+func IDMaps(pid int) (uids, gids []plan.IDMap, err error) {
+	uids, err = readMap(pid, "uid_map")
+	if err != nil {
+		return nil, nil, err
+	}
+	gids, err = readMap(pid, "gid_map")
+	return uids, gids, err
+}
+
+// maxMap is more than the 340 lines that a map has at most.
+const maxMap = 64 << 10
+
+func readMap(pid int, name string) ([]plan.IDMap, error) {
+	file := fmt.Sprintf("/proc/%d/%s", pid, name)
+	text, err := sys.ReadKnob(file, maxMap)
+	if err != nil {
+		return nil, &fault.Error{Op: "read", On: file, Err: err}
+	}
+	var maps []plan.IDMap
+	for line := range strings.Lines(text) {
+		var m plan.IDMap
+		if _, err := fmt.Sscan(line, &m.Inside, &m.Outside, &m.Size); err != nil {
+			return nil, &fault.Error{Op: "read", On: file, Kind: fault.Invalid, Err: err}
+		}
+		maps = append(maps, m)
+	}
+	return maps, nil
+}
+
 // stat is what counts here of proc_pid_stat(5).
 type stat struct {
 	state byte
@@ -76,7 +131,7 @@ func statOf(pid int) (stat, error) {
 // parseStat reads PID (NAME) STATE and so on. A name may hold anything.
 func parseStat(text []byte) (stat, error) {
 	bad := &fault.Error{Op: "read", On: "/proc/PID/stat", Kind: fault.Invalid, Err: errors.New("it is not as proc_pid_stat(5) says")}
-	const state, start = 3 - 3, 22 - 3 // the fields' numbers, less those up to the name
+	const state, start = 0, 19 // fields 3 and 22: the name is the second
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(f) <= start || len(f[state]) != 1 {
 		return stat{}, bad

@@ -44,6 +44,10 @@ type Options struct {
 	// and writing. They stay the caller's.
 	Start, Report *os.File
 
+	// Container is a pidfd of the container that a plan of CompileExec joins.
+	// It stays the caller's.
+	Container *os.File
+
 	// Born hears of the process as soon as it is there, while it waits: when
 	// this process ends before Born has, so does that one. An error undoes
 	// the start. Nil: nobody listens.
@@ -85,9 +89,9 @@ func (e *StepError) Unwrap() error { return e.Err }
 // the plan ends the child with its parent, until the process has ended.
 func Start(p *plan.Plan, o Options) (*Process, error) {
 	r := &run{plan: p, o: o, slots: make([]int32, len(p.Slots))}
-	for i, f := range []*os.File{o.Start, o.Report} {
+	for i, f := range []*os.File{o.Start, o.Report, o.Container} {
 		if f != nil {
-			r.fifos[i] = int32(f.Fd())
+			r.given[i] = int32(f.Fd())
 		}
 	}
 	if err := r.parent(); err != nil {
@@ -107,7 +111,7 @@ type run struct {
 	plan    *plan.Plan
 	o       Options
 	slots   []int32
-	fifos   [2]int32 // Start and Report
+	given   [3]int32 // Start, Report, Container
 	inbox   *sys.Inbox
 	outbox  *sys.Outbox
 	sock    int32
@@ -375,9 +379,11 @@ func (r *run) at(s plan.Slot) *int32 {
 	case s == plan.Sock:
 		return &r.sock
 	case s == plan.Start:
-		return &r.fifos[0]
+		return &r.given[0]
 	case s == plan.Report:
-		return &r.fifos[1]
+		return &r.given[1]
+	case s == plan.Container:
+		return &r.given[2]
 	case s == 0:
 		return nil
 	case int(s) <= r.plan.Inbox: // the parent's descriptors have the first slots

@@ -111,6 +111,13 @@ func (g *Group) with(controller string) (dir, bool) {
 	return dir{}, false
 }
 
+// HandsOn reports whether the group at dir, of version 2, hands controllers on
+// to groups below it, so that no process can enter it.
+func HandsOn(dir string) bool {
+	text, err := sys.ReadKnob(dir+"/cgroup.subtree_control", 4096)
+	return err == nil && strings.TrimSpace(text) != ""
+}
+
 // Attach moves the process pid, zero for the caller, into the group.
 func (g *Group) Attach(pid int) error {
 	for _, d := range g.dirs {

@@ -1,0 +1,197 @@
+package lifecycle
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/privilege"
+)
+
+// ExecOptions say what to run in a container that is there.
+type ExecOptions struct {
+	// Process is what to run: what Container.Process or ReadProcess give,
+	// changed as one likes.
+	Process *specs.Process
+
+	// Streams, and who wants to hear of the process: as in CreateOptions.
+	Files         [3]*os.File
+	ConsoleSocket string
+	PidfdSocket   string
+	PidFile       string
+	PreserveFDs   int
+
+	// Detach says that nobody holds the terminal, which needs a socket then.
+	Detach bool
+
+	// IgnorePaused lets the process begin in a paused container, where it
+	// waits.
+	IgnorePaused bool
+
+	// Cgroups are paths below the container's cgroup in which the process is
+	// to be, by controller of version 1; "" stands for all others, and for
+	// version 2. Those without one get the container's.
+	Cgroups map[string]string
+}
+
+// Process is a copy of what the container's spec says of its process.
+func (c *Container) Process() (*specs.Process, error) {
+	s, err := c.spec()
+	if err != nil {
+		return nil, err
+	}
+	return s.Process, nil
+}
+
+// spec reads the spec as it was at the creation.
+func (c *Container) spec() (*specs.Spec, error) {
+	s := &specs.Spec{}
+	if _, err := readJSON(c.file(configFile), s); err != nil {
+		return nil, err
+	}
+	if s.Process == nil || s.Linux == nil {
+		return nil, &fault.Error{Op: "read", On: c.file(configFile), Kind: fault.Invalid, Err: errors.New("it is damaged")}
+	}
+	return s, nil
+}
+
+// ReadProcess reads a process.json: the specification's process object, at most
+// 16 MiB of it.
+func ReadProcess(path string) (*specs.Process, error) {
+	p := &specs.Process{}
+	_, err := readJSON(path, p)
+	return p, err
+}
+
+// ParseUser reads UID or UID:GID, decimal numbers and nothing else. Without a
+// group gid is what it was.
+func ParseUser(s string, gid uint32) (uint32, uint32, error) {
+	user, group, has := strings.Cut(s, ":")
+	uid, err := parseID(user)
+	if err == nil && has {
+		gid, err = parseID(group)
+	}
+	if err != nil {
+		return 0, 0, &fault.Error{Op: "take user", On: s, Kind: fault.Invalid, Err: err, Hint: "want UID or UID:GID in numbers"}
+	}
+	return uid, gid, nil
+}
+
+func parseID(s string) (uint32, error) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, errors.New("parsing " + strconv.Quote(s) + " as a number failed")
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err == nil && n == 1<<32-1 {
+		err = errors.New("4294967295 is nobody's number")
+	}
+	return uint32(n), err
+}
+
+// Exec runs one more process in the container, and returns when its program has
+// begun. It is a child of this process: see Run. A program that cannot be
+// executed is an *ExecError; a stopped container, or a paused one, is
+// fault.Conflict.
+func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
+	if err := checkTerminal(o.Process, o.Detach, o.ConsoleSocket); err != nil {
+		return nil, err
+	}
+	pidfd, err := c.enterable(o.IgnorePaused)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	h, err := dialAll(o.ConsoleSocket, o.PidfdSocket)
+	defer h.close()
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.execPlan(o)
+	if err != nil {
+		return nil, err
+	}
+	sys.RestoreFileLimit()
+	proc, err := process.Start(p, process.Options{Files: o.Files, Container: pidfd})
+	if err != nil {
+		return nil, explain(o.Process.Args[0], err)
+	}
+	h.pidFile = o.PidFile
+	if err := h.tell(proc); err != nil {
+		end(proc)
+		return nil, err
+	}
+	return proc, nil
+}
+
+// enterable opens a pidfd of the container's process.
+func (c *Container) enterable(ignorePaused bool) (*os.File, error) {
+	no := func(why string) error {
+		return &fault.Error{Op: "exec in container", On: c.doc.ID, Kind: fault.Conflict, Err: errors.New(why)}
+	}
+	fd, err := c.doc.process().Open()
+	if errors.Is(err, fault.NotFound) {
+		return nil, no("cannot exec in a stopped container")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !ignorePaused && c.frozen() {
+		sys.Close(fd)
+		return nil, no("cannot exec in a paused container (use --ignore-paused to override)")
+	}
+	return os.NewFile(uintptr(fd), "container"), nil
+}
+
+func (c *Container) execPlan(o ExecOptions) (*plan.Plan, error) {
+	t, err := c.target(o.Cgroups)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := c.filter()
+	if err != nil {
+		return nil, err
+	}
+	po := plan.Options{Search: searchPath(o.Process.Env), Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
+	return plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap()})
+}
+
+// target is the container as the process sees it that joins.
+func (c *Container) target(sub map[string]string) (plan.Target, error) {
+	var t plan.Target
+	var err error
+	if t.Namespaces, err = process.Elsewhere(c.doc.PID); err != nil {
+		return t, err
+	}
+	if slices.Contains(t.Namespaces, "user") {
+		if t.UIDs, t.GIDs, err = process.IDMaps(c.doc.PID); err != nil {
+			return t, err
+		}
+	}
+	t.Cgroup, t.Tasks, err = c.execGroups(sub)
+	return t, err
+}
+
+// filter is the compiled filter of system calls, from the creation.
+func (c *Container) filter() (privilege.Filter, error) {
+	s, err := c.spec()
+	if err != nil {
+		return privilege.Filter{}, err
+	}
+	return filterOf(s)
+}
+
+// end kills a process that nobody has heard of yet.
+func end(p *process.Process) {
+	_ = p.Signal(unix.SIGKILL)
+	_, _ = p.Wait()
+	p.Remove()
+}

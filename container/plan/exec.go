@@ -1,0 +1,134 @@
+package plan
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+	"kiste/kernel/namespace"
+	"kiste/kernel/privilege"
+)
+
+// A Target is a container that is there, as one more process sees it that is
+// to join it.
+type Target struct {
+	// Namespaces are the kinds in which it is elsewhere than the parent, as
+	// in /proc/PID/ns: "mnt", "pid", "user".
+	Namespaces []string
+
+	// UIDs and GIDs are the maps of its user namespace, where that is
+	// another one.
+	UIDs, GIDs []IDMap
+
+	// Tasks are the files of version 1 through which the process enters its
+	// cgroups; Cgroup is the directory of version 2 to be born in.
+	Tasks  []string
+	Cgroup string
+}
+
+// CompileExec makes the plan of one more process in the container t. It joins
+// by the pidfd in the slot Container. It is pure; of o, Search, Filter,
+// Keyring, Keep and DieWithParent count, of f Host and LastCap.
+func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) {
+	o.NoLandlock, o.Wait = true, false
+	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
+	c := &compiler{spec: spec, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	if err := c.checkProcess(); err != nil {
+		return nil, err
+	}
+	for _, kind := range t.Namespaces {
+		c.joined[kind] = true
+	}
+	c.step(Parent, "fork", "").Act = &Act{Kind: ActFork}
+	c.enterCgroups(t.Tasks)
+	if err := c.ownLimits(); err != nil {
+		return nil, err
+	}
+	c.join()
+	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	c.keyring()
+	c.joinTerminal()
+	c.cwd = c.slot("working directory")
+	return c.p, c.become()
+}
+
+// checkProcess refuses what the host cannot do for a process.
+func (c *compiler) checkProcess() error {
+	p := c.spec.Process
+	switch {
+	case p == nil || len(p.Args) == 0 || p.Args[0] == "":
+		return unsupported("process.args", fault.Invalid, "there is no program to run")
+	case p.SelinuxLabel != "":
+		return unsupported("process.selinuxLabel", fault.Unsupported, "this host has no SELinux")
+	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined":
+		return unsupported("process.apparmorProfile", fault.Unsupported, "this host has no AppArmor")
+	}
+	return nil
+}
+
+// ownLimits are set by the child itself while it still has the host's powers.
+func (c *compiler) ownLimits() error {
+	for _, r := range c.spec.Process.Rlimits {
+		name := strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))
+		resource, err := privilege.RlimitNumber(name)
+		if err != nil {
+			return unsupported("process.rlimits", fault.Invalid, r.Type+" is not a limit that this kernel knows")
+		}
+		l := privilege.Rlimit{Name: name, Soft: r.Soft, Hard: r.Hard}
+		c.child("limit "+l.String(), "process.rlimits", call("prlimit64", unix.SYS_PRLIMIT64, num(0), named(uint64(resource), r.Type),
+			buf(words(r.Soft, r.Hard), "{"+strconv.FormatUint(r.Soft, 10)+", "+strconv.FormatUint(r.Hard, 10)+"}"), named(0, "NULL")))
+	}
+	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
+		fd, value := c.slot("oom_score_adj"), strconv.Itoa(*adj)
+		c.child("write "+value+" to oom_score_adj", "process.oomScoreAdj",
+			open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, value))
+	}
+	return nil
+}
+
+// join enters all namespaces of the container at once. Nobody in them may look
+// into this process, which has the parent's memory and descriptors
+// (CVE-2016-9962).
+func (c *compiler) join() {
+	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+	var flags uint64
+	var names, kinds []string
+	for _, k := range namespace.Kinds() {
+		if c.joined[k.File] {
+			flags, names, kinds = flags|uint64(k.Flag), append(names, "CLONE_NEW"+strings.ToUpper(k.File)), append(kinds, k.Name)
+		}
+	}
+	if flags != 0 {
+		c.child("join the namespaces "+strings.Join(kinds, " "), "linux.namespaces", call("setns", unix.SYS_SETNS, from(Container), named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))))
+	}
+	if c.joined["pid"] {
+		c.forkAgain()
+	}
+	if c.joined["user"] {
+		c.beRoot()
+	}
+}
+
+// beRoot makes the process the root of the user namespace that it is in.
+func (c *compiler) beRoot() {
+	c.child("be root of the user namespace", "linux.namespaces.user",
+		call("setresgid", unix.SYS_SETRESGID, num(0), num(0), num(0)),
+		call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
+		call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
+}
+
+// joinTerminal opens a terminal in the container's devpts. What lies there is
+// the container's: no link is followed, and only the master of a terminal
+// answers TIOCGPTPEER.
+func (c *compiler) joinTerminal() {
+	if !c.spec.Process.Terminal {
+		return
+	}
+	c.pts = c.slot("devpts")
+	c.child("find the container's terminals", "process.terminal",
+		openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY", unix.RESOLVE_NO_SYMLINKS, "|RESOLVE_NO_SYMLINKS").to(c.pts))
+	c.openTerminal()
+}
