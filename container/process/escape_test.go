@@ -1,11 +1,19 @@
 package process_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kiste/host"
 	"kiste/internal/need"
@@ -40,18 +48,29 @@ func TestLinksOfTheImageDoNotLeadOutside(t *testing.T) {
 		{"shm", "dev/shm", "OUT", nil},
 		{"a volume below a link upwards", "data", "../../../../../../../..OUT", []string{"-v", "SHARE:/data/in"}},
 		{"a volume below the first process's root", "data", "/proc/1/rootOUT", []string{"-v", "SHARE:/data/in"}},
+		{"a volume below a process's root", "data", fmt.Sprintf("/proc/%d/rootOUT", os.Getpid()), []string{"-v", "SHARE:/data/in"}},
 		{"a volume below our own root", "data", "/proc/self/rootOUT", []string{"-v", "SHARE:/data/in"}},
 		{"a volume below a descriptor", "data", "/proc/self/fd/7", []string{"-v", "SHARE:/data/in/deep"}},
 		{"a tmpfs on a link", "data", "OUT", []string{"--tmpfs", "/data"}},
 		{"the working directory", "there", "/proc/1/rootOUT", []string{"-w", "/there/made"}},
+		{"a null device that is a file of the host's", "dev/null", "/data/file", []string{"-v", "SHARE:/data"}},
+		{"a console that is a file of the host's", "dev/console", "/data/file", []string{"-v", "SHARE:/data"}},
+		{"a volume over the procfs", "data", "/proc", []string{"-v", "SHARE:/data", "--sysctl", "net.ipv4.ip_forward=1"}},
+		{"a volume over what sysctls are written to", "data", "/proc", []string{"-v", "SHARE/sys:/data/sys", "--sysctl", "net.ipv4.ip_forward=1"}},
+		{"a volume over what labels are written to", "data", "/proc", []string{"-v", "SHARE/attr:/data/self/attr", "-v", "SHARE/attr:/data/thread-self/attr"}},
 		{"a device", "place", "/proc/1/rootOUT", []string{"--device", "/dev/null:/place/null"}},
 	} {
 		for _, way := range ways {
 			t.Run(tt.name+" "+strings.Join(way, " "), func(t *testing.T) {
 				out, share := newStorage(t).dir, newStorage(t).dir
 				file := filepath.Join(out, "file")
-				if err := os.WriteFile(file, []byte("host"), 0o640); err != nil {
-					t.Fatal(err)
+				for _, name := range []string{file, share + "/file", share + "/sys/net/ipv4/ip_forward", share + "/attr/exec", share + "/attr/current", share + "/kcore"} {
+					if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(name, []byte("host"), 0o640); err != nil {
+						t.Fatal(err)
+					}
 				}
 				s, root := newStorage(t), busybox(t)
 				fill := strings.NewReplacer("OUT", out, "FILE", file, "SHARE", share).Replace
@@ -63,7 +82,7 @@ func TestLinksOfTheImageDoNotLeadOutside(t *testing.T) {
 				if err := os.Symlink(fill(tt.to), link); err != nil {
 					t.Fatal(err)
 				}
-				before := listing(t, out)
+				before := listing(t, out) + listing(t, share)
 				args := append([]string{"run", "--rm"}, way...)
 				for _, o := range tt.options {
 					args = append(args, fill(o))
@@ -75,8 +94,8 @@ func TestLinksOfTheImageDoNotLeadOutside(t *testing.T) {
 				if strings.Contains(r.out, "SEEN") {
 					t.Errorf("the container has read the host's file: %s", r.out)
 				}
-				if after := listing(t, out); after != before {
-					t.Errorf("the host's directory was\n%sand is\n%s", before, after)
+				if after := listing(t, out) + listing(t, share); after != before {
+					t.Errorf("the host's directories were\n%sand are\n%s", before, after)
 				}
 			})
 		}
@@ -109,8 +128,11 @@ func TestNoDescriptorIsAWorkingDirectory(t *testing.T) {
 	need.Power(t, host.Root)
 	need.Clean(t)
 	root, s := busybox(t), newStorage(t)
+	if err := os.Symlink("/proc/self/fd", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
 	for fd := 3; fd <= 30; fd++ {
-		for _, dir := range []string{"/proc/self/fd/%d", "/proc/1/fd/%d", "/proc/thread-self/fd/%d/../.."} {
+		for _, dir := range []string{"/proc/self/fd/%d", "/proc/1/fd/%d", "/proc/thread-self/fd/%d/../..", "/link/%d"} {
 			r := s.run(t, "run", "--rm", "-w", fmt.Sprintf(dir, fd), "rootfs:"+root, "/bin/pwd")
 			if r.code != 125 && !(r.code == 0 && strings.HasPrefix(r.out, "/") && !strings.Contains(r.out, "unreachable")) {
 				t.Errorf(dir+": code %d, %q, %q", fd, r.code, r.out, r.err)
@@ -157,6 +179,154 @@ func TestADefaultContainerMayNot(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := s.sh(t, root, tt.script, tt.options...); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// What the kernel tells is not covered by anything else: CVE-2019-16884.
+func TestNothingIsMountedOnProc(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root, s, share := busybox(t), newStorage(t), newStorage(t).dir
+	for _, dir := range []string{"/proc", "/proc/self", "/proc/self/attr", "/proc/self/attr/exec", "/proc/1/attr", "/proc/sys", "/proc/sys/kernel", "/proc/../proc/self/attr", "/tmp/../proc/thread-self"} {
+		for _, options := range [][]string{
+			{"-v", share + ":" + dir}, {"--tmpfs", dir}, {"-v", "named:" + dir}, {"-v", dir},
+			{"--mount", "type=bind,source=" + share + ",target=" + dir}, {"--mount", "type=tmpfs,target=" + dir},
+		} {
+			if r := s.run(t, append(append([]string{"run", "--rm"}, options...), "rootfs:"+root, "/bin/true")...); r.code != 125 || !strings.Contains(r.err, "/proc") {
+				t.Errorf("%v: code %d, %q; want it refused", options, r.code, r.err)
+			}
+		}
+	}
+}
+
+// What an image says about its users is read within bounds: CVE-2026-47262.
+func TestHugeAccountsAreRefused(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, file := range []string{"etc/passwd", "etc/group"} {
+		t.Run(file, func(t *testing.T) {
+			root, s := busybox(t), newStorage(t)
+			path := filepath.Join(root, file)
+			if err := errors.Join(os.WriteFile(path, []byte("ann:x:7:8::/:/bin/sh\n"), 0o644), os.Truncate(path, 1<<30)); err != nil {
+				t.Fatal(err)
+			}
+			cmd := s.command("run", "--rm", "-u", "ann:ann", "rootfs:"+root, "/bin/true")
+			began := time.Now()
+			r := finish(t, cmd)
+			used := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss // in KiB
+			if r.code != 125 || !strings.Contains(r.err, "more than 8388608 bytes") || used > 64<<10 {
+				t.Errorf("code %d, %q, with %d KiB in %v; want it refused", r.code, r.err, used, time.Since(began))
+			}
+		})
+	}
+}
+
+// A release agent would be run by the host's root: CVE-2022-0492. Not even a
+// process with a user namespace of its own, which Docker's filter and Landlock
+// keep it from, writes one.
+func TestNobodyWritesAReleaseAgent(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root := busybox(t)
+	addProbe(t, root)
+	for _, l := range []level{
+		{"default", nil, hostRoot},
+		{"no filter", []string{"--security-opt", "seccomp=unconfined"}, hostRoot},
+		{"no filter, no Landlock", []string{"--security-opt", "seccomp=unconfined", "--security-opt", "landlock=off"}, hostRoot},
+		{"may mount", []string{"--cap-add", "SYS_ADMIN"}, hostRoot},
+		{"no user namespace", []string{"--userns", "host", "--security-opt", "seccomp=unconfined", "--security-opt", "landlock=off"}, hostRoot},
+		{"user, privileged", []string{"--privileged"}, ordinary},
+		{"host's cgroups", []string{"--cgroupns", "host", "--cap-add", "SYS_ADMIN"}, hostRoot},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			s := newStorage(t)
+			r := finish(t, l.command(t, s, append(append([]string{"run", "--rm", "--tmpfs", "/tmp", "-e", probing("release agent")}, l.options...), "rootfs:"+root, "/bin/probe")...))
+			if r.code != 0 || strings.Contains(r.out, "written") {
+				t.Errorf("code %d\n%s\n%s", r.code, r.out, r.err)
+			}
+		})
+	}
+}
+
+// writeReleaseAgent makes namespaces of its own, mounts every kind of cgroup,
+// and writes wherever it can.
+func writeReleaseAgent() {
+	for _, flags := range []int{unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP, unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP, unix.CLONE_NEWNS, 0} {
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			runtime.LockOSThread()
+			// Who is not alone cannot make a user namespace: a process can.
+			if flags&unix.CLONE_NEWUSER != 0 {
+				again := exec.Command("/proc/self/exe")
+				again.Env, again.Stdout, again.Stderr = []string{probing("release agent, mount")}, os.Stdout, os.Stdout
+				again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: uintptr(flags)}
+				fmt.Println("namespaces:", again.Run())
+				return
+			}
+			fmt.Println("namespaces:", unix.Unshare(flags|unix.CLONE_FS))
+			mountAndWrite()
+		}()
+		<-done
+	}
+}
+
+func mountAndWrite() {
+	places := []string{"/sys/fs/cgroup"}
+	for i, what := range []string{"rdma", "memory", "pids", "cpu", "devices", "freezer", "none,name=kiste"} {
+		at := fmt.Sprintf("/tmp/%d", i)
+		os.Mkdir(at, 0o755)
+		err := unix.Mount("cgroup", at, "cgroup", 0, what)
+		fmt.Printf("cgroup %s: %v\n", what, err)
+		if err == nil {
+			defer unix.Unmount(at, unix.MNT_DETACH)
+			places = append(places, at)
+		}
+	}
+	for _, place := range places {
+		filepath.WalkDir(place, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && filepath.Base(path) == "release_agent" {
+				f, err := os.OpenFile(path, os.O_WRONLY, 0)
+				if err == nil {
+					_, err = f.WriteString("/owned")
+					f.Close()
+				}
+				if err == nil {
+					fmt.Println("written", path)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// The host's groups can be seen where they are asked for, and not be changed:
+// CVE-2023-25809.
+func TestTheHostsGroupsAreReadOnly(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	root := busybox(t)
+	for _, l := range []level{
+		{"root", []string{"--cgroupns", "host"}, hostRoot},
+		{"root without a user namespace", []string{"--cgroupns", "host", "--userns", "host"}, hostRoot},
+		{"user", []string{"--cgroupns", "host"}, ordinary},
+		{"user alone", []string{"--cgroupns", "host"}, alone},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			s := newStorage(t)
+			script := `mount -o remount,rw /sys/fs/cgroup 2>/dev/null && echo REMOUNTED
+				for d in $(busybox find /sys/fs/cgroup -maxdepth 2 -type d); do mkdir $d/kiste-owned 2>/dev/null && echo MADE $d; { echo 0 >$d/cgroup.procs; } 2>/dev/null && echo WROTE $d; done
+				grep ' /sys/fs/cgroup' /proc/self/mountinfo`
+			r := finish(t, l.command(t, s, append(append([]string{"run", "--rm"}, l.options...), "rootfs:"+root, "/bin/sh", "-c", script)...))
+			for line := range strings.Lines(r.out) {
+				if f := strings.Fields(line); len(f) < 6 || !hasOption(f[5], "ro") {
+					t.Errorf("%s", line)
+				}
+			}
+			if r.code != 0 || r.out == "" {
+				t.Errorf("code %d\n%s\n%s", r.code, r.out, r.err)
 			}
 		})
 	}

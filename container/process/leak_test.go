@@ -58,7 +58,7 @@ func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
 		t.Fatal(err)
 	}
 	r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"/bin/sleep", "100"}}, w,
-		bundle.Facts{ID: s.id, Root: true, UserNS: true, IDMapped: true, UIDs: maps, GIDs: maps, Capabilities: held.Names()})
+		bundle.Facts{ID: s.id, Root: true, UserNS: true, IDMapped: true, UIDs: maps, GIDs: maps, Capabilities: held.Names(), Device: nullDevice})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +68,10 @@ func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
 		if err := os.WriteFile(m.Source, f.Data, 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, v := range r.Volumes {
+		m := &r.Spec.Mounts[v.Index]
+		m.Type, m.Options = "bind", append(m.Options, "subpath="+v.Mount.Subpath)
 	}
 	for _, j := range r.Joins {
 		ns := &r.Spec.Linux.Namespaces[j.Index]
@@ -98,8 +102,18 @@ func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
 	return p
 }
 
+// nullDevice is what the host says of /dev/null, whatever it is asked for.
+func nullDevice(path string) ([]specs.LinuxDevice, error) {
+	return []specs.LinuxDevice{{Path: path, Type: "c", Major: 1, Minor: 3}}, nil
+}
+
 // tryStart starts p and, should that go well, ends it.
 func tryStart(p *plan.Plan, o process.Options) error {
+	return startAndLook(p, o, func(int) {})
+}
+
+// startAndLook starts p, lets look see the process, and ends it.
+func startAndLook(p *plan.Plan, o process.Options, look func(pid int)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -113,6 +127,7 @@ func tryStart(p *plan.Plan, o process.Options) error {
 		return err
 	}
 	defer proc.Remove()
+	look(proc.PID)
 	if err := proc.Signal(9); err != nil {
 		return err
 	}

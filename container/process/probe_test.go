@@ -22,7 +22,10 @@ import (
 const probeEnv = "KISTE_PROBE"
 
 // probes are what it can do.
-var probes = map[string]func(){"posture": tellPosture, "overwrite": overwrite}
+var probes = map[string]func(){
+	"posture": tellPosture, "overwrite": overwrite, "type": typeOn,
+	"release agent": writeReleaseAgent, "release agent, mount": mountAndWrite,
+}
 
 // probing is the option with which a container runs name.
 func probing(name string) string { return probeEnv + "=" + name }
