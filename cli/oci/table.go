@@ -49,6 +49,7 @@ func table() []row {
 		{"list", listVerb},
 		{"state", stateVerb},
 		{"ps", psVerb},
+		{"events", eventsVerb},
 
 		{"This program", nil},
 		{"spec", specVerb},

@@ -79,3 +79,27 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	}
 	return nil
 }
+
+// Stats is what the container uses now. It is fault.NotFound where its cgroup
+// is gone.
+func (c *Container) Stats() (cgroup.Stats, error) {
+	g, err := c.group()
+	if err != nil {
+		return cgroup.Stats{}, err
+	}
+	s, err := g.Stats()
+	if err != nil {
+		return s, &fault.Error{Op: "read what container uses", On: c.doc.ID, Err: err}
+	}
+	return s, nil
+}
+
+// OnOOM calls f when the kernel has killed processes of the container for want
+// of memory, until it has ended.
+func (c *Container) OnOOM(f func()) error {
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	return g.OnOOM(context.Background(), f)
+}
