@@ -40,7 +40,7 @@ type Options struct {
 // 0 is not known.
 type Now struct {
 	Memory int64 // bytes
-	Swap   int64 // bytes of swap alone; version 2
+	Swap   int64 // bytes of swap alone; version 2, elsewhere -1
 	Quota  int64 // microseconds of CPU time in each period
 }
 
