@@ -37,6 +37,7 @@ func table() []row {
 		{"create", createVerb},
 		{"start", startVerb},
 		{"run", runVerb},
+		{"exec", execVerb},
 		{"kill", killVerb},
 		{"delete", deleteVerb},
 		{"pause", pauseVerb},
