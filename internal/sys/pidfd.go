@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,18 +34,13 @@ func TryReap(pid int) (status syscall.WaitStatus, ok bool) {
 }
 
 // Tee is tee(2): up to n bytes of a pipe are copied into another, and stay in
-// the first. Nothing there, or no room, is 0.
+// the first. Nothing there is syscall.EAGAIN, and 0 without a writer.
 func Tee(from, to, n int) (int, error) {
-	for {
-		got, err := unix.Tee(from, to, n, unix.SPLICE_F_NONBLOCK)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
-			return 0, nil
-		default:
-			return int(got), named("tee", err)
-		}
-	}
+	got, err := retryFD(func() (int, error) {
+		n, err := unix.Tee(from, to, n, unix.SPLICE_F_NONBLOCK)
+		return int(n), err
+	})
+	return max(got, 0), named("tee", err)
 }
 
 // MakeFIFO is mkfifo(3).
@@ -55,3 +51,28 @@ func MakeFIFO(path string, mode uint32) error {
 // SetPipeSize asks for a pipe of so many bytes; where that is more than the
 // kernel gives this user, the pipe stays as it is.
 func SetPipeSize(fd, bytes int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, bytes) }
+
+// WatchPid gives a pidfd of a process that WaitPidfd can wait for without a
+// thread.
+func WatchPid(pid int) (*os.File, error) {
+	fd, err := PidfdOpen(pid)
+	if err != nil {
+		return nil, err
+	}
+	return Watched(fd, "pidfd")
+}
+
+// WaitPidfd waits until the process of a pidfd of WatchPid has ended.
+func WaitPidfd(pidfd *os.File) error {
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		ready, err := Poll(false, int(fd))
+		failed = err
+		return err != nil || ready[0]
+	})
+	return errors.Join(err, failed)
+}

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,7 +50,7 @@ func TestTeeLeavesWhatItCopies(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	if n, err := Tee(int(f.Fd()), int(w.Fd()), 100); n != 0 || err != nil {
+	if n, err := Tee(int(f.Fd()), int(w.Fd()), 100); n != 0 || !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("of nothing: %d, %v", n, err)
 	}
 	f.WriteString("hello")

@@ -89,3 +89,66 @@ func Reap(pid int) error {
 	_, err := retryFD(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 	return onPath("wait4", strconv.Itoa(pid), err)
 }
+
+// ListenUnix listens for streams at path, which must not be there. Accept takes
+// them.
+func ListenUnix(path string, mode os.FileMode) (*os.File, error) {
+	l, err := unixSocket("bind", path, false, func(fd int, a unix.Sockaddr) error {
+		if err := unix.Bind(fd, a); err != nil {
+			return err
+		}
+		if err := unix.Fchmodat(unix.AT_FDCWD, a.(*unix.SockaddrUnix).Name, uint32(mode.Perm()), 0); err != nil {
+			return err
+		}
+		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+			return err
+		}
+		return unix.SetNonblock(fd, true)
+	})
+	return l, err
+}
+
+// Accept waits for the next stream of a listener of ListenUnix. Its peer runs
+// as user uid, says the kernel. Closing the listener ends the waiting:
+// os.ErrClosed.
+func Accept(listener *os.File) (stream *os.File, uid uint32, err error) {
+	conn, err := listener.SyscallConn()
+	if err != nil {
+		return nil, 0, err
+	}
+	fd := -1
+	var failed error
+	err = conn.Read(func(l uintptr) bool {
+		fd, failed = retryFD(func() (int, error) {
+			n, _, err := unix.Accept4(int(l), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			return n, err
+		})
+		return failed != unix.EAGAIN
+	})
+	if err != nil {
+		return nil, 0, os.ErrClosed // no deadline is ever set, so it is that
+	}
+	if failed != nil {
+		return nil, 0, named("accept4", failed)
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		unix.Close(fd)
+		return nil, 0, named("getsockopt", err)
+	}
+	return os.NewFile(uintptr(fd), listener.Name()), peer.Uid, nil
+}
+
+// CloseWrite ends what this side sends: shutdown(2).
+func CloseWrite(stream *os.File) error {
+	return onPath("shutdown", stream.Name(), onFile(stream, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }))
+}
+
+// Watched makes a file of fd that the runtime's poller watches: a goroutine
+// that waits for it costs no thread. It sets O_NONBLOCK.
+func Watched(fd int, name string) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, onPath("fcntl", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

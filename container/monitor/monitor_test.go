@@ -1,0 +1,301 @@
+package monitor
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"kiste/container/logfile"
+	"kiste/container/process"
+	"kiste/internal/sys"
+)
+
+// memory is a log.
+type memory struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (m *memory) Write(entries ...logfile.Entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range entries {
+		m.text.Write(e.Line)
+		if !e.Partial {
+			m.text.WriteByte('\n')
+		}
+	}
+	return nil
+}
+
+func (m *memory) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.text.String()
+}
+
+// start starts a shell script with the ends of a container.
+func start(t *testing.T, e Ends, script string) process.Identity {
+	t.Helper()
+	files, err := Open(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", script)
+	var master *os.File
+	if e.Terminal {
+		if master, err = sys.OpenPTY("/dev/ptmx"); err != nil {
+			t.Fatal(err)
+		}
+		peer, err := sys.PTYPeer(master)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = [3]*os.File{peer, peer, peer}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}
+	if err := e.Hold(master); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Release)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	CloseFiles(files)
+	if master != nil {
+		master.Close()
+	}
+	id, err := process.Identify(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(cmd.Process.Pid, syscall.SIGKILL) })
+	return id
+}
+
+func keep(t *testing.T, e Ends, id process.Identity, log Log) *Keeper {
+	t.Helper()
+	k, err := Keep(Options{Ends: e, Process: id, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func ends(t *testing.T) Ends {
+	return Ends{Dir: t.TempDir(), UID: os.Geteuid(), GID: os.Getegid()}
+}
+
+func wantEnd(t *testing.T, k *Keeper, code int) {
+	t.Helper()
+	select {
+	case <-k.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
+	}
+	if e := k.Wait(); !e.Known || e.Status.ExitStatus() != code {
+		t.Errorf("it ended with %v, known: %v; want %d", e.Status.ExitStatus(), e.Known, code)
+	}
+}
+
+func TestOutputAndEnd(t *testing.T) {
+	var log memory
+	e := ends(t)
+	id := start(t, e, "echo out; echo err >&2; sleep 0.05; printf rest; exit 7")
+	wantEnd(t, keep(t, e, id, &log), 7)
+	got := log.String()
+	for _, want := range []string{"out\n", "err\n", "rest\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the log %q lacks %q", got, want)
+		}
+	}
+}
+
+func TestNobodyKeepsAndNothingIsLost(t *testing.T) {
+	e := ends(t)
+	id := start(t, e, "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; done; exec >/dev/null; sleep 0.1; exit 3")
+	time.Sleep(50 * time.Millisecond)
+	var log memory
+	wantEnd(t, keep(t, e, id, &log), 3)
+	if log.String() != "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n" {
+		t.Errorf("%q", log.String())
+	}
+}
+
+func TestMuchOutputIsComplete(t *testing.T) {
+	e := ends(t)
+	id := start(t, e, "seq 1 300000; seq 1 300000 >&2")
+	var log memory
+	wantEnd(t, keep(t, e, id, &log), 0)
+	want := 2 * 1988895
+	if n := len(log.String()); n != want {
+		t.Errorf("%d bytes, want %d", n, want)
+	}
+}
+
+func TestInput(t *testing.T) {
+	e := ends(t)
+	e.Input = true
+	id := start(t, e, "cat; echo end")
+	var log memory
+	k := keep(t, e, id, &log)
+	a, err := Attach(e.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(a, "one\n")
+	fmt.Fprint(a, "two\n")
+	a.EndInput()
+	var out bytes.Buffer
+	if err := a.Copy(&out, io.Discard); err != nil {
+		t.Error(err)
+	}
+	wantEnd(t, k, 0)
+	if out.String() != "one\ntwo\nend\n" || log.String() != out.String() {
+		t.Errorf("%q, log %q", out.String(), log.String())
+	}
+	if err := k.Type([]byte("x")); err == nil {
+		t.Error("what has ended takes input")
+	}
+}
+
+// A keeper that is killed leaves the input open and the terminal up: here it
+// just goes away, with all its descriptors.
+func TestTheNextKeeper(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		t.Run(fmt.Sprint("terminal ", terminal), func(t *testing.T) {
+			e := ends(t)
+			e.Input, e.Terminal = !terminal, terminal
+			id := start(t, e, "trap 'exit 99' HUP; while read line; do echo got $line; case $line in end) exit 5;; esac; done; exit 98")
+			var log memory
+			first, err := Keep(Options{Ends: e, Process: id, Log: &log})
+			if err != nil {
+				t.Fatal(err)
+			}
+			first.Type([]byte("one\n"))
+			waitFor(t, &log, "got one")
+			first.abandon()
+			second := keep(t, e, id, &log)
+			second.Type([]byte("two\n"))
+			waitFor(t, &log, "got two")
+			second.Type([]byte("end\n"))
+			wantEnd(t, second, 5)
+		})
+	}
+}
+
+func waitFor(t *testing.T, log *memory, text string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %q in %q", text, log.String())
+		}
+	}
+}
+
+// abandon closes what the keeper has, as its death does.
+func (k *Keeper) abandon() {
+	for _, f := range append(k.flows, k.socket, k.stdin) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	k.pumps.Wait()
+}
+
+func TestATerminalAndItsSize(t *testing.T) {
+	e := ends(t)
+	e.Terminal = true
+	id := start(t, e, "read x; stty size; exit 0")
+	var log memory
+	k := keep(t, e, id, &log)
+	a, err := Attach(e.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Resize(33, 77); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(a, "go\n")
+	var out bytes.Buffer
+	a.Copy(&out, io.Discard)
+	wantEnd(t, k, 0)
+	if !strings.Contains(out.String(), "33 77\r\n") {
+		t.Errorf("%q", out.String())
+	}
+}
+
+func TestManyAttach(t *testing.T) {
+	e := ends(t)
+	e.Input = true
+	id := start(t, e, "read go; seq 1 100000; echo bad >&2")
+	k := keep(t, e, id, nil)
+	var all sync.WaitGroup
+	attached := make([]*Attachment, 5)
+	for i := range attached {
+		a, err := Attach(e.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attached[i] = a
+		all.Go(func() {
+			if i == 0 {
+				a.Close() // it leaves, and the others stay
+				return
+			}
+			var out, bad bytes.Buffer
+			if err := a.Copy(&out, &bad); err != nil {
+				t.Error(err)
+			}
+			if out.Len() != 588895 || bad.String() != "bad\n" {
+				t.Errorf("%d bytes, and %q", out.Len(), bad.String())
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	k.Type([]byte("go\n"))
+	all.Wait()
+	wantEnd(t, k, 0)
+	if _, err := Attach(e.Dir); err == nil {
+		t.Error("one can attach to what has ended")
+	}
+}
+
+func TestWhoSendsNonsenseIsLetGo(t *testing.T) {
+	e := ends(t)
+	e.Input = true
+	id := start(t, e, "read go; exit 4")
+	k := keep(t, e, id, nil)
+	for _, bad := range []string{"\xff\xff\xff\xff\xff\xff\xff\xff", "\x09\x00\x00\x00\x00\x00\x00\x00", "\x04\x00\x00\x00\x00\x00\x00\x01x", "\x00"} {
+		a, err := Attach(e.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.stream.WriteString(bad)
+		sys.CloseWrite(a.stream)
+		io.Copy(io.Discard, a.stream)
+		a.Close()
+	}
+	k.Type([]byte("go\n"))
+	wantEnd(t, k, 4)
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add(appendFrame(nil, frameInput, []byte("hello")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, buffer := bytes.NewReader(b), make([]byte, 100)
+		for {
+			if _, got, err := readFrame(r, buffer); err != nil || len(got) > len(buffer) {
+				return
+			}
+		}
+	})
+}
