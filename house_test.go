@@ -34,7 +34,7 @@ var floors = [][]string{
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/network", "kernel/privilege"},
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
-	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/lifecycle"},
+	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/lifecycle", "container/monitor"},
 	{"engine/inspect", "engine", "engine/fetch"},
 	{"cli/option", "cli/terminal", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},
