@@ -64,6 +64,8 @@ type Prepared struct {
 	o    RunOptions
 	work string // what exists only while it runs
 
+	uids, gids namespace.IDMaps // of its user namespace, made or joined
+
 	adding *store.Lock // on the store, shared
 }
 
@@ -418,22 +420,6 @@ func (p *Prepared) user(lower []string) error {
 	return nil
 }
 
-// joins fills in the namespaces of other containers.
-func (p *Prepared) joins([]string) error {
-	for _, j := range p.Result.Joins {
-		other, err := p.e.Find(j.Container)
-		if err != nil {
-			return err
-		}
-		if other.State.Status != "running" {
-			return &fault.Error{Op: "join container", On: j.Container, Kind: fault.Conflict, Err: errors.New("it is not running")}
-		}
-		ns := &p.Result.Spec.Linux.Namespaces[j.Index]
-		ns.Path = fmt.Sprintf("/proc/%d/ns/%s", other.State.PID, nsFile(ns.Type))
-	}
-	return nil
-}
-
 func nsFile(t specs.LinuxNamespaceType) string {
 	switch t {
 	case specs.NetworkNamespace:
@@ -463,22 +449,22 @@ func (p *Prepared) files([]string) error {
 		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
 			return err
 		}
-		if uid, gid, ok := p.rootOutside(); ok && os.Geteuid() == 0 {
-			if err := os.Chown(path, uid, gid); err != nil {
-				return err
-			}
+		if err := p.giveToRoot(path); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// rootOutside is the container's root on the host.
-func (p *Prepared) rootOutside() (uid, gid int, ok bool) {
-	l := p.Result.Spec.Linux
-	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
-		return 0, 0, false
+// giveToRoot makes the container's root the owner of a file of the host.
+func (p *Prepared) giveToRoot(path string) error {
+	uid, hasUID := p.uids.ToOutside(0)
+	gid, hasGID := p.gids.ToOutside(0)
+	own := slices.ContainsFunc(p.Result.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+	if os.Geteuid() != 0 || !own || !hasUID || !hasGID {
+		return nil
 	}
-	return int(l.UIDMappings[0].HostID), int(l.GIDMappings[0].HostID), true
+	return os.Chown(path, int(uid), int(gid))
 }
 
 // filter compiles the system call filter.
@@ -543,15 +529,12 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 		f.UserNS = false
 	}
 	f.IDMapped = root && f.UserNS
-	if from := p.Wishes.UserFrom(root); from != "" {
-		other, err := p.e.Find(from)
-		if err != nil {
-			return f, err
-		}
-		f.UIDs, f.GIDs = other.Result.Spec.Linux.UIDMappings, other.Result.Spec.Linux.GIDMappings
-		return f, nil
+	joined, err := p.joinUser(&f)
+	if err == nil && !joined {
+		err = p.idRange(&f)
 	}
-	return f, p.idRange(&f)
+	p.uids, p.gids = idMaps(f.UIDs), idMaps(f.GIDs)
+	return f, err
 }
 
 func hostName() string { name, _ := os.Hostname(); return name }
@@ -605,32 +588,49 @@ func (p *Prepared) idRange(f *bundle.Facts) error {
 		if p.o.DryRun {
 			return nil
 		}
-		err := os.Symlink(p.ID, claim)
-		if errors.Is(err, fs.ErrExist) && p.e.stale(claim) {
-			os.Remove(claim)
-			err = os.Symlink(p.ID, claim)
-		}
-		if err == nil {
+		free, err := p.e.claimIDs(claim, p.ID)
+		if free {
 			p.IDs = claim
-			return nil
 		}
-		if !errors.Is(err, fs.ErrExist) {
+		if free || err != nil {
 			return err
 		}
 	}
 	return &fault.Error{Op: "find a range of ids", Kind: fault.Unavailable, Err: errors.New("all are taken")}
 }
 
+// claimIDs makes a range of ids id's, unless another container has it.
+func (e *Engine) claimIDs(claim, id string) (bool, error) {
+	err := os.Symlink(id, claim)
+	if errors.Is(err, fs.ErrExist) && e.stale(claim) {
+		os.Remove(claim)
+		err = os.Symlink(id, claim)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !e.stale(claim + sharers):
+		// Whoever had it is gone, but not all who joined him.
+		return false, os.Remove(claim)
+	}
+	return true, nil
+}
+
 // claims is the directory of claims on ranges of ids.
 func (e *Engine) claims() string { return filepath.Join(e.Store.Run, "ids") }
 
-// stale reports whether a claim's container is gone.
+// stale reports whether a claim's container is gone, or those of a directory of
+// claims, which then is gone too.
 func (e *Engine) stale(claim string) bool {
 	id, err := os.Readlink(claim)
-	if err != nil {
-		return false
+	if errors.Is(err, syscall.EINVAL) {
+		removeEach(claim, e.stale)
+		err = os.Remove(claim)
+		return err == nil || errors.Is(err, fs.ErrNotExist)
 	}
-	return e.gone(id)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && e.gone(id)
 }
 
 // ownRange maps an ordinary user to root, and its subordinate ids above.

@@ -71,7 +71,9 @@ func TestSweepTakesWhatNobodyKeeps(t *testing.T) {
 	unborn := strings.Repeat("6", 64)
 	for _, err := range []error{os.Mkdir(e.Store.Container(unborn), 0o700), os.Mkdir(e.Store.Running(strings.Repeat("7", 64)), 0o700),
 		os.Symlink(strings.Repeat("7", 64), e.nameFile("nobody")), os.Symlink(strings.Repeat("7", 64), filepath.Join(e.claims(), "9")),
-		os.Symlink(held, filepath.Join(e.claims(), "8"))} {
+		os.Symlink(held, filepath.Join(e.claims(), "8")),
+		os.Mkdir(filepath.Join(e.claims(), "5"+sharers), 0o700), os.Symlink(unborn+"0", filepath.Join(e.claims(), "5"+sharers, unborn)),
+		os.Mkdir(filepath.Join(e.claims(), "6"+sharers), 0o700), os.Symlink(held, filepath.Join(e.claims(), "6"+sharers, held))} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +91,14 @@ func TestSweepTakesWhatNobodyKeeps(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(e.claims(), "8")); err != nil {
 		t.Errorf("the claim of one that runs: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(e.claims(), "5"+sharers)); err == nil {
+		t.Error("claims of those who are gone are still there")
+	}
+	for name, want := range map[string]bool{"4": true, "5": true, "6": false, "8": false, "9": true} {
+		if free, err := e.claimIDs(filepath.Join(e.claims(), name), ended); free != want || err != nil {
+			t.Errorf("the range %s is free: %v, %v; want %v", name, free, err, want)
+		}
 	}
 	if again, err := e.Sweep(); err != nil || len(again.Containers)+again.Settled != 0 {
 		t.Errorf("a second sweep: %+v, %v", again, err)

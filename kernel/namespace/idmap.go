@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +63,53 @@ func (ms IDMaps) ToOutside(inside uint32) (uint32, bool) {
 		}
 	}
 	return 0, false
+}
+
+// UserMaps are the maps of the user namespace that file is, as they are seen
+// from this process's own: which own reports whether it is. A process that is
+// in it has to tell; where none is, or none may be looked at, the error is
+// fault.Unsupported. It takes as long as there are processes, unless file is
+// below /proc.
+func UserMaps(file string) (uids, gids IDMaps, own bool, err error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, nil, false, &fault.Error{Op: "read id maps of", On: file, Err: err}
+	}
+	for _, dir := range append([]string{strings.TrimSuffix(file, "/ns/user")}, processes()...) {
+		// Read before the process is known to be in it still.
+		u, err1 := readMaps(dir + "/uid_map")
+		g, err2 := readMaps(dir + "/gid_map")
+		if err1 == nil && err2 == nil && sameFile(info, dir+"/ns/user") {
+			return u, g, sameFile(info, "/proc/self/ns/user"), nil
+		}
+	}
+	return nil, nil, false, &fault.Error{Op: "read id maps of", On: file, Kind: fault.Unsupported, Err: errors.New("no process in it can be asked")}
+}
+
+func sameFile(info os.FileInfo, path string) bool {
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(info, other)
+}
+
+func processes() []string {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	return dirs
+}
+
+func readMaps(file string) (IDMaps, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var ms IDMaps
+	for line := range strings.Lines(string(b)) {
+		m, err := ParseIDMap(strings.Join(strings.Fields(line), ":"))
+		if err != nil {
+			return nil, err
+		}
+		ms = append(ms, m)
+	}
+	return ms, nil
 }
 
 // ParseIDMap reads "INSIDE:OUTSIDE:SIZE"; ":SIZE" may be left out and is 1.

@@ -471,3 +471,40 @@ func TestAFileThatIsNoNamespaceIsRefused(t *testing.T) {
 		t.Errorf("Targets = %v; want it refused", err)
 	}
 }
+
+// The maps of a user namespace are those of a process in it, however it is
+// named.
+func TestUserMaps(t *testing.T) {
+	need.Power(t, host.Root, host.Userns)
+	need.Program(t, "sleep")
+	need.Clean(t)
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 70000, Size: 10}, {ContainerID: 10, HostID: 5, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 80000, Size: 10}}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	file := fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
+	open, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, name := range []string{file, fmt.Sprintf("/proc/self/fd/%d", open.Fd())} {
+		uids, gids, own, err := namespace.UserMaps(name)
+		if uids.String() != "0:70000:10,10:5:1" || gids.String() != "0:80000:10" || own || err != nil {
+			t.Errorf("UserMaps(%s) = %v, %v, %v, %v", name, uids, gids, own, err)
+		}
+	}
+	if _, _, own, err := namespace.UserMaps("/proc/self/ns/user"); !own || err != nil {
+		t.Errorf("UserMaps of our own: %v, %v", own, err)
+	}
+	if _, _, _, err := namespace.UserMaps("/proc/self/ns/net"); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("UserMaps of a network namespace: %v", err)
+	}
+	if _, _, _, err := namespace.UserMaps("/no/such"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("UserMaps of nothing: %v", err)
+	}
+}
