@@ -43,6 +43,7 @@ func table() []row {
 		{"pause", pauseVerb},
 		{"resume", resumeVerb},
 		{"update", updateVerb},
+		{"mounts", mountsVerb},
 		{"checkpoint", checkpointVerb},
 		{"restore", restoreVerb},
 
