@@ -711,8 +711,11 @@ func (p *Prepared) Finish(proc *process.Process, code int) error {
 	if p.Cgroup != "" {
 		removeGroup(p.Cgroup)
 	}
-	p.lock.Unlock()
-	p.lock = nil
+	// Whoever waits for the end finds the document as it stays.
+	defer func() {
+		p.lock.Unlock()
+		p.lock = nil
+	}()
 	if p.Wishes.Remove {
 		p.Cgroup = ""
 		return p.e.removeFiles(p.ID, p.Container, true)
