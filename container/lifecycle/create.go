@@ -196,6 +196,7 @@ func (m *making) claim() error {
 	if errors.Is(err, fs.ErrExist) {
 		return &fault.Error{Op: "create container", On: m.c.doc.ID, Kind: fault.Exists, Err: errors.New("container with given ID already exists")}
 	}
+	m.root.reached("directory")
 	if err == nil {
 		m.lock, err = store.LockDir(m.c.dir, true)
 	}
@@ -220,14 +221,19 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := process.Start(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Trace: m.o.Trace})
+	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Trace: m.o.Trace})
 	if err != nil {
+		// Start has taken back what it made. The cgroup that is there still
+		// was there before.
+		m.c.doc.Cgroup = ""
 		return nil, explain(m.c.doc.Program, err)
 	}
+	m.root.reached("process")
 	if err := m.hearers.tell(proc); err != nil {
 		end(proc)
 		return nil, err
 	}
+	m.root.reached("told")
 	return proc, nil
 }
 
@@ -236,9 +242,11 @@ func (m *making) writeDown() error {
 	if err := m.c.write(); err != nil {
 		return err
 	}
+	m.root.reached("document")
 	if err := os.WriteFile(m.c.file(configFile), m.config, 0o600); err != nil {
 		return err
 	}
+	m.root.reached("config")
 	if !m.wait {
 		return nil
 	}
@@ -251,6 +259,7 @@ func (m *making) writeDown() error {
 			return err
 		}
 		m.fifos[i] = os.NewFile(uintptr(fd), name)
+		m.root.reached(name)
 	}
 	return nil
 }
@@ -262,6 +271,7 @@ func (m *making) born(pid int) error {
 	if err != nil {
 		return err
 	}
+	m.root.reached("born")
 	m.c.doc.PID, m.c.doc.Birth = who.PID, who.Start
 	return m.c.write()
 }
@@ -272,7 +282,7 @@ func (m *making) plan() (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := m.groups(layout)
+	layout, groups, err := m.groups(layout)
 	if err != nil {
 		return nil, err
 	}

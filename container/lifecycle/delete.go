@@ -75,8 +75,14 @@ func (c *Container) end() error {
 	if err := c.thaw(); err != nil {
 		return err
 	}
-	_, err = sys.Poll(true, fd)
-	return err
+	ended, err := sys.PollFor(patience, fd)
+	if err == nil && !ended[0] {
+		err = fmt.Errorf("its process %d has not ended in %v", c.doc.PID, patience)
+	}
+	if err != nil {
+		return &fault.Error{Op: "kill container", On: c.doc.ID, Kind: fault.Conflict, Err: err, Hint: "what runs in it, or was run in it by others who have not waited for its end, keeps it"}
+	}
+	return nil
 }
 
 // remove removes all that is left of the container, the document last, so
@@ -85,13 +91,16 @@ func (c *Container) remove() error {
 	if err := c.end(); err != nil {
 		return err
 	}
+	c.root.reached("ended")
 	if err := c.removeGroup(); err != nil {
 		return err
 	}
+	c.root.reached("removed cgroup")
 	for _, name := range []string{startFIFO, reportFIFO, configFile, stateFile} {
 		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 		}
+		c.root.reached("removed " + name)
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
 		return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}

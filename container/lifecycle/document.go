@@ -8,6 +8,7 @@ import (
 
 	"kiste/container/process"
 	"kiste/fault"
+	"kiste/kernel/cgroup"
 	"kiste/store"
 )
 
@@ -36,7 +37,8 @@ type document struct {
 	PID         int               `json:"pid"`   // 0: there is no process yet
 	Birth       uint64            `json:"birth"` // start time of the process, in clock ticks since the boot
 	Cgroup      string            `json:"cgroup,omitempty"`
-	Program     string            `json:"program"` // what the process is to execute
+	Hierarchies cgroup.Layout     `json:"hierarchies"` // in which it is
+	Program     string            `json:"program"`     // what the process is to execute
 	Keyring     string            `json:"keyring,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 }

@@ -120,7 +120,7 @@ func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
 		return nil, err
 	}
 	sys.RestoreFileLimit()
-	proc, err := process.Start(p, process.Options{Files: o.Files, Container: pidfd})
+	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd})
 	if err != nil {
 		return nil, explain(o.Process.Args[0], err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,67 +14,48 @@ import (
 	"kiste/kernel/cgroup"
 )
 
-// groups are the steps that make the container's cgroup.
-func (m *making) groups(l cgroup.Layout) ([]cgroup.Step, error) {
+// groups are the steps that make the container's cgroup. From here on the
+// document names it, so what others use must not get so far.
+func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
 	limits, err := cgroup.FromSpec(m.spec.Linux.Resources)
 	if err != nil {
-		return nil, err
+		return l, nil, err
 	}
-	if os.Geteuid() == 0 {
-		limits.Devices = append(limits.Devices, cgroup.DefaultDevices()...)
-	}
-	group, err := groupPath(l, m.spec.Linux.CgroupsPath, m.c.doc.ID)
+	limits.Devices = append(limits.Devices, cgroup.DefaultDevices()...)
+	l, group, err := cgroup.For(l, m.spec.Linux.CgroupsPath, m.c.doc.ID)
 	if err != nil {
-		return nil, err
+		return l, nil, err
 	}
-	exists, err := usable(l, group)
+	steps, err := cgroup.Compile(l, group, limits, cgroup.Options{Adopt: true, Account: true, Join: []string{"name=systemd"}, Rootless: os.Geteuid() != 0})
 	if err != nil {
-		return nil, err
+		return l, nil, err
 	}
-	m.c.doc.Cgroup = group
-	return cgroup.Compile(l, group, limits, cgroup.Options{Exist: exists, Account: true})
+	if err := unused(l, group); err != nil {
+		return l, nil, err
+	}
+	m.c.doc.Cgroup, m.c.doc.Hierarchies = group, l
+	return l, steps, nil
 }
 
-// groupPath is where runc puts the cgroup: a path that begins with a slash is
-// below the roots of the hierarchies; another one is below this process's
-// cgroup, and on version 2 beside it, where a cgroup with processes can have
-// none below; no path at all is one of the container's id below the roots.
-func groupPath(l cgroup.Layout, wish, id string) (string, error) {
-	switch {
-	case wish == "":
-		return "/" + id, nil
-	case path.IsAbs(wish):
-		return path.Clean(wish), nil
-	}
-	own, err := cgroup.Of(l, 0)
-	if err != nil {
-		return "", err
-	}
-	if l.Kind() == "v2" {
-		own = path.Dir(own)
-	}
-	return path.Join(own, path.Join("/", wish)), nil
-}
-
-// usable refuses a cgroup that others use, and reports whether it is there.
-func usable(l cgroup.Layout, group string) (exists bool, err error) {
+// unused refuses a cgroup that others use.
+func unused(l cgroup.Layout, group string) error {
 	g, err := cgroup.Open(l, group)
 	if errors.Is(err, fault.NotFound) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	pids, err := g.Procs()
 	switch {
 	case err != nil:
-		return false, err
+		return err
 	case len(pids) > 0:
-		return false, &fault.Error{Op: "use cgroup", On: group, Kind: fault.Conflict, Err: errors.New("container's cgroup is not empty")}
+		return &fault.Error{Op: "use cgroup", On: group, Kind: fault.Conflict, Err: errors.New("container's cgroup is not empty: " + strconv.Itoa(len(pids)) + " process(es) found")}
 	case g.Frozen():
-		return false, &fault.Error{Op: "use cgroup", On: group, Kind: fault.Conflict, Err: errors.New("container's cgroup unexpectedly frozen")}
+		return &fault.Error{Op: "use cgroup", On: group, Kind: fault.Conflict, Err: errors.New("container's cgroup unexpectedly frozen")}
 	}
-	return true, nil
+	return nil
 }
 
 // execGroups are where one more process enters the container's cgroup: the
@@ -82,10 +64,7 @@ func (c *Container) execGroups(sub map[string]string) (unified string, tasks []s
 	if c.doc.Cgroup == "" {
 		return "", nil, nil
 	}
-	l, err := cgroup.Detect()
-	if err != nil {
-		return "", nil, err
-	}
+	l := c.doc.Hierarchies
 	for _, h := range l.All() {
 		wish := subOf(sub, h)
 		group, err := below(c.doc.Cgroup, wish)
@@ -145,11 +124,7 @@ func (c *Container) group() (*cgroup.Group, error) {
 	if c.doc.Cgroup == "" {
 		return nil, &fault.Error{Op: "find cgroup of container", On: c.doc.ID, Kind: fault.NotFound}
 	}
-	l, err := cgroup.Detect()
-	if err != nil {
-		return nil, err
-	}
-	return cgroup.Open(l, c.doc.Cgroup)
+	return cgroup.Open(c.doc.Hierarchies, c.doc.Cgroup)
 }
 
 // patience is how long the end of processes that are killed is waited for:

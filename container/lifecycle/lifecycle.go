@@ -35,6 +35,8 @@ import (
 	"slices"
 	"strings"
 
+	"kiste/container/plan"
+	"kiste/container/process"
 	"kiste/fault"
 	"kiste/store"
 )
@@ -42,6 +44,25 @@ import (
 // A Root is where the state of containers is kept.
 type Root struct {
 	Dir string
+
+	// Reached hears of each point of the work at which something is done, and
+	// Prepare of each plan before it is carried out. Tests stop the work
+	// there. Nil: nobody hears.
+	Reached func(point string)
+	Prepare func(*plan.Plan, *process.Options)
+}
+
+func (r Root) reached(point string) {
+	if r.Reached != nil {
+		r.Reached(point)
+	}
+}
+
+func (r Root) carryOut(p *plan.Plan, o process.Options) (*process.Process, error) {
+	if r.Prepare != nil {
+		r.Prepare(p, &o)
+	}
+	return process.Start(p, o)
 }
 
 // maxID is the longest id, as in runc.

@@ -37,12 +37,17 @@ func (c *Container) Start() error {
 		return c.cannotStart("stopped")
 	}
 	defer sys.Close(pidfd)
+	c.root.reached("opened")
 	if _, err := sys.Write(start, []byte{1}); err != nil {
 		return &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
 	}
+	c.root.reached("written")
 	err = c.hear(report, pidfd)
-	os.Remove(c.file(startFIFO))
-	os.Remove(c.file(reportFIFO))
+	c.root.reached("heard")
+	for _, name := range []string{startFIFO, reportFIFO} {
+		os.Remove(c.file(name))
+		c.root.reached("removed " + name)
+	}
 	return err
 }
 

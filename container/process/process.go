@@ -64,6 +64,11 @@ type Options struct {
 	// FailAt makes the parent's step with this number fail, counted from 1,
 	// for the test of undoing. 0: none.
 	FailAt int
+
+	// DieAt makes this process kill itself after the parent's step with this
+	// number, and DieCall the child kill it before the call with this number:
+	// for the test of what stays then. 0: nobody does.
+	DieAt, DieCall int
 }
 
 // A Process is a container's first one.
@@ -138,6 +143,9 @@ func (r *run) parent() error {
 		}
 		began := time.Now()
 		err := r.act(s.Act)
+		if r.o.DieAt == i+1 {
+			die()
+		}
 		if err == nil && r.o.FailAt == i+1 {
 			err = errors.New("made to fail")
 		}
@@ -334,6 +342,11 @@ func (r *run) fork() error {
 			if n++; n == r.o.FailCall {
 				compiled.Nr = noCall
 			}
+			if n == r.o.DieCall {
+				if err := r.addKill(); err != nil {
+					return err
+				}
+			}
 			r.add(i, j, compiled)
 		}
 		if r.clock != nil && len(s.Calls) > 0 {
@@ -371,6 +384,30 @@ const noCall = 1 << 20
 
 func (r *run) add(step, index int, c sys.ChildCall) {
 	r.calls, r.origin, r.index = append(r.calls, c), append(r.origin, step), append(r.index, index)
+}
+
+// addKill is the child's call that kills this process. Whoever passes over
+// calls passes over this one too.
+func (r *run) addKill() error {
+	fd, err := sys.PidfdOpen(os.Getpid())
+	if err != nil {
+		return err
+	}
+	r.fds = append(r.fds, fd)
+	for i := range r.calls {
+		if c := &r.calls[i]; i+int(c.Skip) >= len(r.calls) {
+			c.Skip++
+		}
+	}
+	r.add(-1, 0, sys.ChildCall{Nr: unix.SYS_PIDFD_SEND_SIGNAL, Args: [6]sys.ChildArg{sys.Number(fd), sys.Number(int(unix.SIGKILL))}, OnErr: sys.Ignore})
+	return nil
+}
+
+// die does not return.
+func die() {
+	for {
+		_ = sys.Kill(os.Getpid(), int(unix.SIGKILL))
+	}
 }
 
 // at is where a slot's value lies.
