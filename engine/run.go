@@ -298,7 +298,8 @@ func (p *Prepared) compile(lower []string) error {
 func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privilege.Filter) error {
 	spec := p.Result.Spec
 	layout, _ := cgroup.Detect()
-	f := plan.Facts{Host: facts.Root, Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Kind: kindOnHost}
+	f := process.Facts(layout)
+	f.Host = facts.Root
 	groups, err := p.groups(layout)
 	if err != nil {
 		return err
@@ -316,22 +317,11 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	return err
 }
 
-func kindOnHost(path string) string {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return ""
-	case info.IsDir():
-		return "dir"
-	}
-	return "file"
-}
-
 // root is the mount of the root file system.
 func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 	dir := p.e.Store.Container(p.ID)
 	if p.Wishes.RootFS {
-		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate"}}}, nil
+		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate", "idmap"}}}, nil
 	}
 	if !p.o.DryRun {
 		points, err := p.e.pointsLayer()
@@ -341,6 +331,7 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 		lower = append([]string{points}, lower...)
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	m.Options = []string{"idmap"}
 	if os.Geteuid() != 0 {
 		m.Options = []string{"userxattr"}
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -17,7 +16,6 @@ import (
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
-	"kiste/kernel/chroot"
 	"kiste/kernel/privilege"
 	"kiste/store"
 )
@@ -290,10 +288,17 @@ func (m *making) plan() (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := chroot.Mount{Type: "bind", Source: m.c.doc.Rootfs, Target: "/", Options: []string{"rbind", "rprivate"}}
-	o := plan.Options{Search: searchPath(m.spec.Process.Env), Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach}
-	return plan.Compile(m.spec, []chroot.Mount{root}, o,
-		plan.Facts{Host: os.Geteuid() == 0, Cgroup: layout, Groups: groups, LastCap: privilege.LastCap(), Kind: kindOnHost})
+	o := plan.Options{Bundle: m.c.doc.Bundle, Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach, Streams: process.Streams(m.o.Files)}
+	for _, n := range m.spec.Linux.Namespaces {
+		if n.Type == specs.UserNamespace && n.Path != "" {
+			if o.UIDs, o.GIDs, err = process.JoinedMaps(n.Path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	f := process.Facts(layout)
+	f.Groups = groups
+	return plan.Compile(m.spec, nil, o, f)
 }
 
 // filterOf compiles the profile of system calls, if there is one.
@@ -302,25 +307,4 @@ func filterOf(s *specs.Spec) (privilege.Filter, error) {
 		return privilege.Filter{}, nil
 	}
 	return privilege.Compile(s.Linux.Seccomp, runtime.GOARCH)
-}
-
-// searchPath is the program's PATH, or where execvp(3) looks without one.
-func searchPath(env []string) string {
-	for _, v := range env {
-		if path, ok := strings.CutPrefix(v, "PATH="); ok {
-			return path
-		}
-	}
-	return "/bin:/usr/bin"
-}
-
-func kindOnHost(path string) string {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return ""
-	case info.IsDir():
-		return "dir"
-	}
-	return "file"
 }

@@ -160,7 +160,7 @@ func (c *Container) execPlan(o ExecOptions) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	po := plan.Options{Search: searchPath(o.Process.Env), Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
+	po := plan.Options{Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
 	return plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap()})
 }
 

@@ -22,10 +22,12 @@ func (c *compiler) become() error {
 	if err := c.trampoline(); err != nil {
 		return err
 	}
+	c.landlock()
+	c.enterWorkdir()
+	c.rlimits()
 	if !p.NoNewPrivileges {
 		c.filter()
 	}
-	c.landlock()
 	c.identity()
 	if c.o.DieWithParent {
 		// A parent that is gone by now has closed its end of the socket.
@@ -102,9 +104,9 @@ func (c *compiler) landlock() {
 func (c *compiler) exec() {
 	p := c.spec.Process
 	paths := []string{p.Args[0]}
-	if c.o.Search != "" && !strings.Contains(p.Args[0], "/") {
+	if search := c.search(); !strings.Contains(p.Args[0], "/") {
 		paths = nil
-		for _, dir := range strings.Split(c.o.Search, ":") {
+		for _, dir := range strings.Split(search, ":") {
 			paths = append(paths, path.Join("/", dir, p.Args[0]))
 		}
 	}
@@ -113,6 +115,19 @@ func (c *compiler) exec() {
 		calls = append(calls, c.attempt(file)...)
 	}
 	c.child("become "+strings.Join(p.Args, " "), "process.args", append(calls, Call{OnErr: FailNoted})...)
+}
+
+// search is where programs are.
+func (c *compiler) search() string {
+	if c.o.Search != "" {
+		return c.o.Search
+	}
+	for _, e := range slices.Backward(c.spec.Process.Env) {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			return v
+		}
+	}
+	return "/bin:/usr/bin" // where execvp(3) looks
 }
 
 // attempt tries one file.

@@ -121,8 +121,14 @@ func touch(dir Arg, name string) Call {
 	return call("mknodat", unix.SYS_MKNODAT, dir, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0))
 }
 
-func symlink(target, path string) Call {
-	return call("symlinkat", unix.SYS_SYMLINKAT, str(target), cwd(), str(path))
+func symlink(target, path string) Call { return symlinkIn(target, cwd(), path) }
+
+func symlinkIn(target string, dir Arg, name string) Call {
+	return call("symlinkat", unix.SYS_SYMLINKAT, str(target), dir, str(name))
+}
+
+func unlinkIn(dir Arg, name string) Call {
+	return call("unlinkat", unix.SYS_UNLINKAT, dir, str(name), num(0))
 }
 
 func write(fd Slot, text string) Call {

@@ -14,33 +14,112 @@ import (
 
 func (c *compiler) cgroups() error {
 	for _, g := range c.f.Groups {
-		c.step(Parent, g.String(), g.For).Act = &Act{Kind: ActCgroup, Cgroup: g}
+		c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
 	}
 	c.p.Cgroup = cgroup.UnifiedDir(c.f.Groups)
 	return nil
 }
 
-// hierarchies mounts those of version 1 in which the container has a group of
-// its own, below its cgroup namespace.
-func (c *compiler) hierarchies(m specs.Mount) {
-	a, _ := chroot.ParseOptions(m.Options)
-	ro := a.Set
+// A cgroupMount is a mount of type "cgroup" that is no single file system.
+type cgroupMount struct {
+	whole bool   // a bind of what the host has there
+	binds []Slot // of version 1: the container's group in each hierarchy; empty: they are mounted anew
+}
+
+// own reports whether the container sees its own group as the root of all.
+func (c *compiler) ownGroups() bool { return c.hasNamespace(specs.CgroupNamespace) }
+
+// collectGroups lets the parent take the groups where they cannot be mounted
+// anew: without a cgroup namespace of the container's that would show all.
+func (c *compiler) collectGroups(m *mount) {
+	switch {
+	case c.ownGroups():
+	case c.f.Cgroup.Kind() == "v2":
+		if c.mapped() || c.f.Inner {
+			m.group.whole = true
+			m.detached = c.bring("mount "+m.Destination, "take "+c.f.Cgroup.Unified.Mount+" for "+m.Destination+optionText(m.Options), m.field,
+				Act{Kind: ActBind, Mount: chroot.Mount{Type: "bind", Source: c.f.Cgroup.Unified.Mount, Target: m.Destination, Options: c.groupOptions(m, "rbind")}})
+		}
+	default:
+		for _, h := range c.hierarchies() {
+			m.group.binds = append(m.group.binds, c.bring("group "+h.name, "take "+h.dir+" for "+m.Destination+"/"+h.name, m.field,
+				Act{Kind: ActBind, Mount: chroot.Mount{Type: "bind", Source: h.dir, Target: m.Destination + "/" + h.name, Options: c.groupOptions(m, "bind")}}))
+		}
+	}
+}
+
+// groupOptions are those of a bind in place of a cgroup mount.
+func (c *compiler) groupOptions(m *mount, first string) []string {
+	options := []string{first}
+	for _, o := range m.Options {
+		if a, _ := chroot.ParseOptions([]string{o}); len(a.Data) == 0 {
+			options = append(options, o)
+		}
+	}
+	return options
+}
+
+// A hierarchy is one in which the container has a group.
+type hierarchy struct {
+	cgroup.Hierarchy
+	name string // below /sys/fs/cgroup
+	dir  string // the group on the host
+}
+
+func (c *compiler) hierarchies() []hierarchy {
+	var list []hierarchy
 	dirs := cgroup.Dirs(c.f.Groups)
 	for _, h := range c.f.Cgroup.All() {
-		if !slices.ContainsFunc(dirs, func(d string) bool { return strings.HasPrefix(d, h.Mount+"/") }) {
+		if i := slices.IndexFunc(dirs, func(d string) bool { return strings.HasPrefix(d, h.Mount+"/") }); i >= 0 {
+			list = append(list, hierarchy{h, path.Base(h.Mount), dirs[i]})
+		}
+	}
+	return list
+}
+
+// groups makes the mount of version 2, or the directory for those of version 1.
+func (c *compiler) groups(m *mount) {
+	if c.f.Cgroup.Kind() == "v2" && !c.ownGroups() && c.mapped() {
+		// It is the host's, and never writable (CVE-2023-25809).
+		at := c.f.Cgroup.Unified.Mount
+		m.detached, m.group.whole = c.slot("mount "+m.Destination), true
+		a := m.Parsed
+		a.RecSet |= unix.MOUNT_ATTR_RDONLY
+		c.child("take "+at+" for "+m.Destination, m.field, append([]Call{openTree(at, true).to(m.detached)}, attributes(m.detached, a)...)...)
+		return
+	}
+	if c.f.Cgroup.Kind() == "v2" {
+		c.fileSystem(m, "cgroup2")
+		return
+	}
+	top := mount{Mount: m.Mount, field: m.field, Parsed: chroot.Parsed{Data: []string{"mode=755", "size=64k"}, Set: m.Set &^ unix.MOUNT_ATTR_RDONLY, Propagation: m.Propagation}}
+	c.fileSystem(&top, "tmpfs")
+	m.detached = top.detached
+}
+
+// attachGroups mounts the hierarchies of version 1 in which the container has
+// a group of its own.
+func (c *compiler) attachGroups(m *mount) {
+	if c.f.Cgroup.Kind() == "v2" {
+		return
+	}
+	for i, h := range c.hierarchies() {
+		at := m.at + "/" + h.name
+		calls := []Call{mkdir(at, 0o755)}
+		for word := range strings.SplitSeq(h.name, ",") {
+			if word != h.name {
+				calls = append(calls, symlink(h.name, m.at+"/"+word))
+			}
+		}
+		if len(m.group.binds) > 0 {
+			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], at))...)
 			continue
 		}
-		name := path.Base(h.Mount)
-		at := specs.Mount{Destination: m.Destination + "/" + name, Source: "cgroup", Options: m.Options}
 		fstype, data := "cgroup", h.Controllers
 		if h.V2 {
 			fstype, data = "cgroup2", nil
 		}
-		mount := c.fileSystem(at, fstype, chroot.Parsed{Data: data, Set: ro})
-		c.child("attach "+at.Destination, "mounts."+m.Destination, mkdir(at.Destination, 0o755), moveTo(mount, at.Destination))
-	}
-	top := c.slotOf("mount " + m.Destination)
-	if ro&unix.MOUNT_ATTR_RDONLY != 0 {
-		c.child("make "+m.Destination+" read-only", "mounts."+m.Destination, setattr(top, 0, ro, 0, 0))
+		fs := c.make(fstype, "cgroup", at, m.field, chroot.Parsed{Data: data, Set: m.Set | m.RecSet&unix.MOUNT_ATTR_RDONLY}, m.Options)
+		c.child("attach "+at, m.field, append(calls, moveTo(fs, at))...)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -14,11 +13,16 @@ import (
 	"kiste/kernel/privilege"
 )
 
-// Facts are what Compile must know of the host.
+// Facts are what Compile must know of the host. Package process finds them out
+// (process.Facts), but for Groups.
 type Facts struct {
-	// Host: the parent has the host's powers, so it makes the root and the
-	// binds, and id-maps them. Else the child does it in its user namespace.
+	// Host: the parent may mount in its mount namespace, so it makes the root
+	// and the binds. Else the child does it in its user namespace.
 	Host bool
+
+	// Inner: the parent is in a user namespace that is not the first one. It
+	// makes no device nodes and id-maps nothing.
+	Inner bool
 
 	// Cgroup is what the host mounts; its zero value makes no cgroup.
 	Cgroup cgroup.Layout
@@ -32,11 +36,18 @@ type Facts struct {
 	// LastCap is the number of the kernel's last capability.
 	LastCap int
 
+	// AppArmor and SELinux: the kernel has them, switched on.
+	AppArmor, SELinux bool
+
 	// Kind tells of a path of the host: "dir", "file", or "" if it is not
 	// there. Compile asks for masked and read-only paths of /proc and /sys,
 	// which are the kernel's and the same in the container, and for sources
 	// of binds.
 	Kind func(path string) string
+
+	// Own tells whether the namespace at a path is the one that the parent is
+	// in. Nil: none is.
+	Own func(path string) bool
 }
 
 // Options are what the spec does not say.
@@ -44,8 +55,11 @@ type Options struct {
 	// Origin tells where a field of the spec comes from; see bundle.Result.
 	Origin map[string]string
 
-	// Search is the PATH in which the program is looked up in the
-	// container; empty: it has a slash.
+	// Bundle is the directory at which relative paths of the spec begin.
+	Bundle string
+
+	// Search is the PATH in which the program is looked up in the container.
+	// Empty: that of process.env.
 	Search string
 
 	// Filter is the compiled seccomp filter; none has no instructions.
@@ -69,11 +83,16 @@ type Options struct {
 	// alone, for a user's terminal that adds the carriage return.
 	PlainLines bool
 
+	// Streams are those of 0, 1 and 2 that are to belong to the program's
+	// user, so that it can open them again as /dev/stdout: pipes and
+	// sockets, never devices of the host. See process.Streams.
+	Streams [3]bool
+
 	// Keyring is the name of a new session keyring; empty: none.
 	Keyring string
 
 	// UIDs and GIDs are the maps of the user namespace that the spec joins
-	// by a path; it has them nowhere.
+	// by a path; it has them nowhere. See process.JoinedMaps.
 	UIDs, GIDs []specs.LinuxIDMapping
 
 	// Target is an empty directory on which a root is mounted by its path
@@ -81,28 +100,36 @@ type Options struct {
 	Target string
 }
 
-// Compile makes the plan. It is pure, but for what Facts.Kind looks up. A
-// field that this version cannot carry out is fault.Unsupported and named.
+// Compile makes the plan. The root is made of the given mounts; without any it
+// is the directory spec.Root.Path. Compile is pure, but for what the functions
+// of Facts look up. A field that cannot be carried out is named by the error:
+// fault.Invalid, or fault.Unsupported where it is this host that cannot. What
+// is passed over, as runc does, is among the plan's Warnings.
 func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, error) {
-	c := &compiler{spec: spec, o: o, f: f, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}}
-	if err := c.check(); err != nil {
-		return nil, err
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	if c.linux == nil {
+		c.linux = &specs.Linux{}
 	}
-	for _, part := range []func() error{c.cgroups, c.namespaces, c.limits} {
+	for _, part := range []func() error{c.check, c.cgroups, c.namespaces, c.limits} {
 		if err := part(); err != nil {
 			return nil, err
 		}
 	}
 	c.bringRoot(root)
 	c.collect()
-	c.step(Parent, "let the child go on", "").Act = &Act{Kind: ActRelease}
+	c.release()
 	c.settle()
 	c.fileSystems()
+	c.takeDevices()
 	c.attachRoot(root)
 	c.attach()
 	c.devices()
+	c.terminal()
+	c.hooks()
 	c.workdir()
+	c.sysctls()
 	c.paths()
+	c.propagate()
 	c.names()
 	if err := c.become(); err != nil {
 		return nil, err
@@ -113,55 +140,56 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 
 type compiler struct {
 	spec   *specs.Spec
+	linux  *specs.Linux // never nil
 	o      Options
 	f      Facts
 	p      *Plan
+	phase  int             // of the steps to come
 	joined map[string]bool // kinds of namespaces that exist already
 	fresh  map[string]bool
-	parsed []chroot.Parsed
-	binds  []Slot // by index of spec.Mounts: the detached mount
+	mounts []mount
 	root   Slot
-	proc   Slot
+	rootAt string // where on the host the root is attached before it becomes the root; empty: nowhere
+	above  Slot   // the host's root, while the child is in the container's; 0: it has pivoted
+	procs  Slot   // a procfs that nobody else can reach
 	pts    Slot
 	tty    Slot // the terminal's slave
-	cwd    Slot
-	stub   Slot // the trampoline; 0: none is needed
-	mapped bool // the root is brought id-mapped by the parent
+	nodes  []device
+	nulls  []Slot // the host's null device for each masked path; empty: the container's is good
+	empty  Slot   // an empty directory that is mounted somewhere
+	dev    Slot   // the container's /dev
+	cwd    Slot   // the working directory; 0: it is /
+	stub   Slot   // the trampoline; 0: none is needed
+	late   []readOnly
+
+	limited     bool // the limits are set already
+	unknownCaps []string
 }
 
-// check refuses what later steps would trip over.
-func (c *compiler) check() error {
-	s := c.spec
-	if err := c.checkProcess(); err != nil {
-		return err
-	}
-	switch {
-	case s.Linux == nil:
-		return unsupported("linux", fault.Invalid, "it is missing")
-	case s.Linux.IntelRdt != nil:
-		return unsupported("linux.intelRdt", fault.Unsupported, "")
-	case s.Hooks != nil:
-		return unsupported("hooks", fault.Unsupported, "")
-	}
-	for _, m := range s.Mounts {
-		if path.Clean(m.Destination) == "/proc" && m.Type != "proc" && (m.Type != "bind" || path.Clean(m.Source) != "/proc") {
-			return unsupported("mounts./proc", fault.Invalid, "only the kernel's own can be there")
-		}
-		a, err := chroot.ParseOptions(m.Options)
-		if err != nil {
-			return unsupported("mounts."+m.Destination, fault.Invalid, err.Error())
-		}
-		c.parsed = append(c.parsed, a)
-	}
-	return nil
+// A readOnly is a mount that becomes so when everything is in it.
+type readOnly struct {
+	mount Slot
+	at    string
+	field string
 }
 
-func unsupported(field string, kind fault.Kind, why string) error {
-	e := &fault.Error{Op: "carry out", On: field, Kind: kind}
-	if why != "" {
-		e.Err = fmt.Errorf("%s", why)
+func (c *compiler) warn(format string, args ...any) {
+	c.p.Warnings = append(c.p.Warnings, fmt.Sprintf(format, args...))
+}
+
+func refused(field string, kind fault.Kind, format string, args ...any) error {
+	return &fault.Error{Op: "carry out", On: field, Kind: kind, Err: fmt.Errorf(format, args...)}
+}
+
+// mapped reports whether the container has a user namespace of its own.
+func (c *compiler) mapped() bool { return c.fresh["user"] || c.joined["user"] }
+
+// abs is a path of the spec on the host.
+func (c *compiler) abs(p string) string {
+	if !path.IsAbs(p) {
+		p = path.Join(c.o.Bundle, p)
 	}
-	return e
+	return p
 }
 
 // step adds one; its pointer is good until the next.
@@ -169,62 +197,43 @@ func (c *compiler) step(side Side, text, field string) *Step {
 	if from := c.o.Origin[field]; field != "" && from != "" {
 		field += ": " + from
 	}
-	c.p.Steps = append(c.p.Steps, Step{Side: side, Text: text, Field: field})
+	c.p.Steps = append(c.p.Steps, Step{Side: side, Text: text, Field: field, phase: c.phase})
 	return &c.p.Steps[len(c.p.Steps)-1]
 }
 
 // child adds a step of the child with its calls.
 func (c *compiler) child(text, field string, calls ...Call) { c.step(Child, text, field).Calls = calls }
 
+// act adds a step of the parent.
+func (c *compiler) act(text, field string, a Act) { c.step(Parent, text, field).Act = &a }
+
 func (c *compiler) slot(name string) Slot {
 	c.p.Slots = append(c.p.Slots, name)
 	return Slot(len(c.p.Slots) - 1)
 }
 
-// bring adds a late act of the parent whose descriptor the child gets.
+// bring adds an act of the parent whose descriptor the child gets.
 func (c *compiler) bring(name, text, field string, a Act) Slot {
 	a.FD = c.slot(name)
 	c.p.Inbox++
-	s := c.step(Parent, text, field)
-	s.Act, s.Late = &a, true
+	c.act(text, field, a)
 	return a.FD
 }
 
-func (c *compiler) late(text, field string, a Act) {
-	s := c.step(Parent, text, field)
-	s.Act, s.Late = &a, true
+// release ends what the parent does while the child waits.
+func (c *compiler) release() { c.act("let the child go on", "", Act{Kind: ActRelease}) }
+
+// kind is that of a path on the host.
+func (c *compiler) kind(p string) string {
+	if c.f.Kind == nil {
+		return ""
+	}
+	return c.f.Kind(p)
 }
 
-func (c *compiler) limits() error {
-	for _, r := range c.spec.Process.Rlimits {
-		name := strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))
-		if _, err := privilege.RlimitNumber(name); err != nil {
-			return unsupported("process.rlimits", fault.Invalid, r.Type+" is not a limit that this kernel knows")
-		}
-		l := privilege.Rlimit{Name: name, Soft: r.Soft, Hard: r.Hard}
-		c.late("limit "+l.String(), "process.rlimits", Act{Kind: ActRlimit, Rlimit: l})
-	}
-	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
-		c.late(fmt.Sprintf("write %d to oom_score_adj", *adj), "process.oomScoreAdj", Act{Kind: ActOOM, Value: fmt.Sprint(*adj)})
-	}
-	return nil
-}
-
-// sort puts the parent's steps that happen while the child waits before the
-// child's, which is the order in which they happen.
+// sort puts the parent's steps before the child's of the same phase, which is
+// the order in which they happen.
 func (c *compiler) sort() {
-	rank := func(s Step) int {
-		switch {
-		case s.Side == Child:
-			return 3
-		case s.Act.Kind == ActRelease:
-			return 2
-		case s.Late:
-			return 1
-		}
-		return 0
-	}
+	rank := func(s Step) int { return 2*s.phase + boolInt(s.Side == Child) }
 	slices.SortStableFunc(c.p.Steps, func(a, b Step) int { return rank(a) - rank(b) })
 }
-
-func (c *compiler) slotOf(name string) Slot { return Slot(slices.Index(c.p.Slots, name)) }

@@ -2,8 +2,9 @@ package plan
 
 import (
 	"fmt"
+	"io/fs"
+	"path"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -13,21 +14,68 @@ import (
 
 // standardDevices are those that every container has (runtime-spec,
 // config-linux.md, default devices).
-var standardDevices = []string{"null", "zero", "full", "random", "urandom", "tty"}
+var standardDevices = []struct {
+	name         string
+	major, minor uint32
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
 
-func (c *compiler) hasDev() bool {
-	return slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev" && m.Type == "tmpfs" })
+// furnished reports whether /dev is to be filled: not where it is the host's.
+func (c *compiler) furnished() bool {
+	return !slices.ContainsFunc(c.mounts, func(m mount) bool { return m.at == "/dev" && m.bind })
 }
 
-func (c *compiler) extraDevices() []specs.LinuxDevice {
-	var extra []specs.LinuxDevice
-	for _, d := range c.spec.Linux.Devices {
-		name, inDev := strings.CutPrefix(d.Path, "/dev/")
-		if !inDev || !slices.Contains(standardDevices, name) && name != "ptmx" && name != "console" {
-			extra = append(extra, d)
+// freshDev reports whether /dev is empty.
+func (c *compiler) freshDev() bool {
+	return slices.ContainsFunc(c.mounts, func(m mount) bool { return m.at == "/dev" && m.Type == "tmpfs" && !m.copyUp })
+}
+
+// A device is a node to make.
+type device struct {
+	specs.LinuxDevice
+	at       string
+	standard bool // and nobody says how it should be
+	mount    Slot // where it is not made but mounted
+}
+
+// deviceList are the standard devices that the spec does not describe itself,
+// and those of the spec. The terminal's are made otherwise.
+func (c *compiler) deviceList() []device {
+	var list []device
+	mode := fs.FileMode(0o666)
+	for _, s := range standardDevices {
+		at := "/dev/" + s.name
+		if !slices.ContainsFunc(c.linux.Devices, func(d specs.LinuxDevice) bool { return path.Clean(d.Path) == at }) {
+			list = append(list, device{LinuxDevice: specs.LinuxDevice{Path: at, Type: "c", Major: int64(s.major), Minor: int64(s.minor), FileMode: &mode}, at: at, standard: true})
 		}
 	}
-	return extra
+	for _, d := range c.linux.Devices {
+		at := path.Clean("/" + d.Path)
+		if at != "/dev/ptmx" && (at != "/dev/console" || !c.spec.Process.Terminal) {
+			list = append(list, device{LinuxDevice: d, at: at})
+		}
+	}
+	return list
+}
+
+// makesNodes: the child is root of the first user namespace, and makes device
+// nodes itself. Else they are mounted.
+func (c *compiler) makesNodes() bool { return c.f.Host && !c.f.Inner && !c.mapped() }
+
+// collectDevices lets the parent make the nodes that a user namespace may not
+// make, where it has the powers.
+func (c *compiler) collectDevices() {
+	if !c.furnished() {
+		return
+	}
+	c.nodes = c.deviceList()
+	if !c.f.Host || c.f.Inner || c.makesNodes() {
+		return
+	}
+	for i := range c.nodes {
+		if d := &c.nodes[i]; !d.standard {
+			d.mount = c.bring("device "+d.Path, "make device "+d.Path, "linux.devices", Act{Kind: ActBind, Mount: deviceMount(d.LinuxDevice)})
+		}
+	}
 }
 
 func deviceMount(d specs.LinuxDevice) chroot.Mount {
@@ -35,11 +83,7 @@ func deviceMount(d specs.LinuxDevice) chroot.Mount {
 }
 
 func deviceOptions(d specs.LinuxDevice) []string {
-	mode := uint32(0o666)
-	if d.FileMode != nil {
-		mode = uint32(*d.FileMode) & 0o777
-	}
-	o := []string{"mode=" + octal(uint64(mode))}
+	o := []string{"mode=" + octal(modeOf(d))}
 	if d.UID != nil {
 		o = append(o, fmt.Sprintf("uid=%d", *d.UID))
 	}
@@ -49,46 +93,113 @@ func deviceOptions(d specs.LinuxDevice) []string {
 	return o
 }
 
+// modeOf are the permissions of a device; the kind of file, which some engines
+// write there too, is its type's.
+func modeOf(d specs.LinuxDevice) uint64 {
+	if d.FileMode == nil {
+		return 0o666
+	}
+	return uint64(*d.FileMode) & 0o7777
+}
+
 // takeDevices clones the host's nodes: a user namespace may make none, but use
-// those that are mounted.
+// those that are mounted. The null device is what paths are masked with.
 func (c *compiler) takeDevices() {
-	if !c.hasDev() {
-		if len(c.spec.Linux.MaskedPaths) > 0 {
-			c.child("take /dev/null", "linux.maskedPaths", openTree("/dev/null", false).to(c.slot("device /dev/null")))
+	for i := range c.nodes {
+		d := &c.nodes[i]
+		if d.mount == 0 && !c.makesNodes() {
+			d.mount = c.slot("device " + d.Path)
+			c.child("take "+d.Path, "linux.devices", openTree(d.Path, false).to(d.mount))
 		}
+	}
+	if c.freshDev() {
 		return
 	}
-	for _, name := range standardDevices {
-		c.child("take /dev/"+name, "linux.devices", openTree("/dev/"+name, false).to(c.slot("device /dev/"+name)))
-	}
-	for _, d := range c.extraDevices() {
-		if !c.f.Host {
-			c.child("take "+d.Path, "linux.devices", openTree(d.Path, false).to(c.slot("device "+d.Path)))
-		}
+	// Read-only, or the container could change the mode of the host's.
+	for _, p := range c.linux.MaskedPaths {
+		null := c.slot("null for " + p)
+		c.nulls = append(c.nulls, null)
+		c.child("take /dev/null for "+p, "linux.maskedPaths", openTree("/dev/null", false).to(null), setattr(null, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
 	}
 }
 
 // devices fills /dev.
 func (c *compiler) devices() {
-	if !c.hasDev() {
+	if !c.furnished() {
 		return
 	}
-	for _, name := range standardDevices {
-		name = "/dev/" + name
-		c.child("attach "+name, "linux.devices", touch(cwd(), name).mayFailWith(uintptr(unix.EEXIST)), moveTo(c.slotOf("device "+name), name))
+	c.openDev()
+	for _, d := range c.nodes {
+		c.node(d)
 	}
-	for _, d := range c.extraDevices() {
-		target := c.slot("target " + d.Path)
-		c.child("attach "+d.Path, "linux.devices", append(c.place(target, d.Path, false, true), moveOn(c.slotOf("device "+d.Path), target))...)
+	links := [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}}
+	var calls []Call
+	if !c.freshDev() {
+		calls = append(calls, unlinkIn(from(c.dev), "ptmx").mayFailWith(uintptr(unix.ENOENT)))
 	}
-	links := []Call{symlink("/proc/self/fd", "/dev/fd"), symlink("/proc/self/fd/0", "/dev/stdin"), symlink("/proc/self/fd/1", "/dev/stdout"),
-		symlink("/proc/self/fd/2", "/dev/stderr"), symlink("/proc/kcore", "/dev/core")}
-	if c.pts != 0 {
-		links = append(links, symlink("pts/ptmx", "/dev/ptmx"))
+	for _, l := range links {
+		calls = append(calls, symlinkIn(l[0], from(c.dev), l[1]).mayFailWith(uintptr(unix.EEXIST)))
 	}
-	c.child("link /dev/fd, stdin, stdout, stderr, core, ptmx", "linux.devices", links...)
-	if c.tty != 0 {
-		console := c.slot("console")
-		c.child("attach the terminal as /dev/console", "process.terminal", openTreeOf(c.tty).to(console), touch(cwd(), "/dev/console"), moveTo(console, "/dev/console"))
-	}
+	c.child("link /dev/fd, stdin, stdout, stderr, core, ptmx", "linux.devices", calls...)
 }
+
+// openDev finds /dev: the mount that is there, or a directory of the root.
+func (c *compiler) openDev() {
+	if i := slices.IndexFunc(c.mounts, func(m mount) bool { return m.at == "/dev" }); i >= 0 {
+		c.dev = c.mounts[i].detached
+		return
+	}
+	c.dev = c.slot("/dev")
+	c.child("open /dev", "linux.devices", c.place(c.dev, "/dev", true, false)...)
+}
+
+// node makes one node, or mounts it. What is there already stays.
+func (c *compiler) node(d device) {
+	field := "linux.devices"
+	if d.mount != 0 {
+		target := c.slot("target " + d.Path)
+		c.child("attach "+d.Path, field, append(c.placeNode(target, d.at), moveOn(d.mount, target))...)
+		return
+	}
+	dir, calls := c.dev, []Call(nil)
+	if path.Dir(d.at) != "/dev" {
+		dir = c.slot("above " + d.Path)
+		calls = c.place(dir, path.Dir(d.at), false, false)
+	}
+	number := uint64(0)
+	if d.Type != "p" {
+		number = unix.Mkdev(uint32(d.Major), uint32(d.Minor))
+	}
+	name := path.Base(d.at)
+	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), named(nodeKind[d.Type]|modeOf(d.LinuxDevice), nodeText[d.Type]+"|0"+octal(modeOf(d.LinuxDevice))),
+		named(number, fmt.Sprintf("makedev(%d, %d)", d.Major, d.Minor)))
+	uid, gid := orZero(d.UID), orZero(d.GID)
+	if uid == 0 && gid == 0 {
+		c.child("make "+d.Path, field, append(calls, make.mayFailWith(uintptr(unix.EEXIST)))...)
+		return
+	}
+	make.OnErr, make.Errno, make.Skip = SkipOnErrno, uintptr(unix.EEXIST), 1
+	c.child("make "+d.Path, field, append(calls, make,
+		call("fchownat", unix.SYS_FCHOWNAT, from(dir), str(name), num(uint64(uid)), num(uint64(gid)), named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW")))...)
+}
+
+// placeNode are the calls that open the place of a node below /dev, which may
+// be no link.
+func (c *compiler) placeNode(target Slot, at string) []Call {
+	if path.Dir(at) != "/dev" {
+		return c.place(target, at, false, true)
+	}
+	return []Call{touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
+		openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, "O_PATH|O_NOFOLLOW", 0, "").to(target)}
+}
+
+func orZero(id *uint32) uint32 {
+	if id == nil {
+		return 0
+	}
+	return *id
+}
+
+var nodeKind = map[string]uint64{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
+
+var nodeText = map[string]string{"c": "S_IFCHR", "u": "S_IFCHR", "b": "S_IFBLK", "p": "S_IFIFO"}

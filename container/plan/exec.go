@@ -7,9 +7,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"kiste/fault"
 	"kiste/kernel/namespace"
-	"kiste/kernel/privilege"
 )
 
 // A Target is a container that is there, as one more process sees it that is
@@ -35,14 +33,16 @@ type Target struct {
 func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) {
 	o.NoLandlock, o.Wait = true, false
 	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
-	c := &compiler{spec: spec, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, joined: map[string]bool{}, fresh: map[string]bool{}}
-	if err := c.checkProcess(); err != nil {
-		return nil, err
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	for _, check := range []func() error{c.checkProcess, c.checkLabels} {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	for _, kind := range t.Namespaces {
 		c.joined[kind] = true
 	}
-	c.step(Parent, "fork", "").Act = &Act{Kind: ActFork}
+	c.act("fork", "", Act{Kind: ActFork})
 	c.enterCgroups(t.Tasks)
 	if err := c.ownLimits(); err != nil {
 		return nil, err
@@ -51,35 +51,18 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.keyring()
 	c.joinTerminal()
-	c.cwd = c.slot("working directory")
+	c.limited = true
 	return c.p, c.become()
-}
-
-// checkProcess refuses what the host cannot do for a process.
-func (c *compiler) checkProcess() error {
-	p := c.spec.Process
-	switch {
-	case p == nil || len(p.Args) == 0 || p.Args[0] == "":
-		return unsupported("process.args", fault.Invalid, "there is no program to run")
-	case p.SelinuxLabel != "":
-		return unsupported("process.selinuxLabel", fault.Unsupported, "this host has no SELinux")
-	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined":
-		return unsupported("process.apparmorProfile", fault.Unsupported, "this host has no AppArmor")
-	}
-	return nil
 }
 
 // ownLimits are set by the child itself while it still has the host's powers.
 func (c *compiler) ownLimits() error {
 	for _, r := range c.spec.Process.Rlimits {
-		name := strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_"))
-		resource, err := privilege.RlimitNumber(name)
+		l, err := rlimitOf(r)
 		if err != nil {
-			return unsupported("process.rlimits", fault.Invalid, r.Type+" is not a limit that this kernel knows")
+			return err
 		}
-		l := privilege.Rlimit{Name: name, Soft: r.Soft, Hard: r.Hard}
-		c.child("limit "+l.String(), "process.rlimits", call("prlimit64", unix.SYS_PRLIMIT64, num(0), named(uint64(resource), r.Type),
-			buf(words(r.Soft, r.Hard), "{"+strconv.FormatUint(r.Soft, 10)+", "+strconv.FormatUint(r.Hard, 10)+"}"), named(0, "NULL")))
+		c.child("limit "+l.String(), "process.rlimits", setLimit(r.Type, l))
 	}
 	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
 		fd, value := c.slot("oom_score_adj"), strconv.Itoa(*adj)
@@ -130,5 +113,5 @@ func (c *compiler) joinTerminal() {
 	c.pts = c.slot("devpts")
 	c.child("find the container's terminals", "process.terminal",
 		openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY", unix.RESOLVE_NO_SYMLINKS, "|RESOLVE_NO_SYMLINKS").to(c.pts))
-	c.openTerminal()
+	c.terminal()
 }

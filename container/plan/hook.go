@@ -19,8 +19,8 @@ func CompileHook(h specs.Hook, dir string) (*Plan, error) {
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, p: &Plan{Slots: []string{""}}}
-	c.step(Parent, "fork", "").Act = &Act{Kind: ActFork}
+	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, linux: &specs.Linux{}, p: &Plan{Slots: []string{""}}}
+	c.act("fork", "", Act{Kind: ActFork})
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	if dir != "" {
 		c.child("go to "+dir, "", call("chdir", unix.SYS_CHDIR, str(dir)))

@@ -2,8 +2,8 @@ package plan
 
 import (
 	"fmt"
-	"path"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -19,7 +19,7 @@ func (c *compiler) identity() {
 	if p.Capabilities != nil {
 		caps = *p.Capabilities
 	}
-	bounding, permitted, effective := capsOf(caps.Bounding), capsOf(caps.Permitted), capsOf(caps.Effective)
+	bounding, permitted, effective := c.caps(caps.Bounding), c.caps(caps.Permitted), c.caps(caps.Effective)
 	var drop []Call
 	for n := 0; n <= c.f.LastCap; n++ {
 		if !bounding.Has(privilege.Caps(1) << n) {
@@ -29,11 +29,38 @@ func (c *compiler) identity() {
 	if len(drop) > 0 {
 		c.child(fmt.Sprintf("give up %d capabilities for good", len(drop)), "process.capabilities.bounding", drop...)
 	}
-	u := p.User
+	c.user()
+	c.enterWorkdirLate()
+	inheritable := c.caps(caps.Inheritable)
+	c.child("keep the capabilities "+permitted.String(), "process.capabilities",
+		call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), buf(capData(effective, permitted, inheritable), "{"+hex(uint64(effective))+" "+hex(uint64(permitted))+" "+hex(uint64(inheritable))+"}")))
+	for _, name := range caps.Ambient {
+		a := c.caps([]string{name})
+		for n := 0; n <= c.f.LastCap; n++ {
+			if a.Has(privilege.Caps(1) << n) {
+				c.child("keep "+name+" over exec", "process.capabilities.ambient", prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))).mayFailWith(uintptr(unix.EPERM)))
+			}
+		}
+	}
+	if len(c.unknownCaps) > 0 {
+		c.warn("ignoring unknown or unavailable capabilities: %v", c.unknownCaps)
+	}
+}
+
+// user gives the streams to the program's user, and becomes it.
+func (c *compiler) user() {
+	u := c.spec.Process.User
+	for fd, own := range c.o.Streams {
+		if own {
+			// Of what cannot be given away nothing is lost.
+			c.child(fmt.Sprintf("give stream %d to user %d", fd, u.UID), "process.user", call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
+		}
+	}
 	calls := []Call{prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1))}
-	// In a user namespace of one id without a helper setgroups is forbidden.
+	// In a user namespace of one id without a helper setgroups is forbidden,
+	// so an ordinary user's engine asks in vain; runc passes that over too.
 	set := call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), buf(groupBytes(u.AdditionalGids), fmt.Sprint(u.AdditionalGids)))
-	if len(u.AdditionalGids) == 0 || !c.f.Host && slices.Equal(u.AdditionalGids, []uint32{u.GID}) {
+	if len(u.AdditionalGids) == 0 || !c.f.Host {
 		set = set.mayFail()
 	}
 	calls = append(calls, set,
@@ -41,26 +68,23 @@ func (c *compiler) identity() {
 		call("setresuid", unix.SYS_SETRESUID, num(uint64(u.UID)), num(uint64(u.UID)), num(uint64(u.UID))),
 		prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(0)))
 	c.child(fmt.Sprintf("become user %d, group %d", u.UID, u.GID), "process.user", calls...)
-	// As the user: what it cannot enter, it shall not stand in.
-	if c.cwd != 0 {
-		c.child("go to "+p.Cwd, "process.cwd", openDir(path.Clean("/"+p.Cwd)).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
-	}
-	inheritable := capsOf(caps.Inheritable)
-	c.child("keep the capabilities "+permitted.String(), "process.capabilities",
-		call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), buf(capData(effective, permitted, inheritable), "{"+hex(uint64(effective))+" "+hex(uint64(permitted))+" "+hex(uint64(inheritable))+"}")))
-	for _, name := range caps.Ambient {
-		a := capsOf([]string{name})
-		for n := 0; n <= c.f.LastCap; n++ {
-			if a.Has(privilege.Caps(1) << n) {
-				c.child("keep "+name+" over exec", "process.capabilities.ambient", prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))).mayFailWith(uintptr(unix.EPERM)))
-			}
-		}
-	}
 }
 
-func capsOf(names []string) privilege.Caps {
-	caps, _ := privilege.ParseCaps(names)
-	return caps
+// caps is the set of names. One that the kernel does not know is passed over,
+// as runc does: engines send all that they know.
+func (c *compiler) caps(names []string) privilege.Caps {
+	var set privilege.Caps
+	for _, name := range names {
+		one, err := privilege.ParseCap(name)
+		if err != nil || !strings.HasPrefix(name, "CAP_") {
+			if !slices.Contains(c.unknownCaps, name) {
+				c.unknownCaps = append(c.unknownCaps, name)
+			}
+			continue
+		}
+		set |= one
+	}
+	return set
 }
 
 func capHeader() []byte { return words(0x20080522) }

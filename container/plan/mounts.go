@@ -3,47 +3,156 @@ package plan
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/chroot"
 )
 
-// collect lets the parent make the binds, where it has the powers.
+// collect lets the parent make the binds, where it has the powers, and what
+// has to be filled from the root.
 func (c *compiler) collect() {
-	c.binds = make([]Slot, len(c.spec.Mounts))
-	if !c.f.Host {
-		return
-	}
-	for i, m := range c.spec.Mounts {
-		b := mountOf(m, c.parsed[i])
-		if m.Type == "bind" || m.Type == "overlay" {
-			c.binds[i] = c.bring("mount "+m.Destination, "take "+m.Source+" for "+m.Destination+optionText(m.Options), "mounts."+m.Destination,
-				Act{Kind: ActBind, Mount: b, IDMap: len(m.UIDMappings) > 0 || c.parsed[i].IDMap != ""})
+	for i := range c.mounts {
+		m := &c.mounts[i]
+		c.ownPropagation(m)
+		switch {
+		case !c.f.Host:
+		case m.bind || m.Type == "overlay":
+			a := Act{Kind: ActBind, Mount: mountOf(m)}
+			c.idMap(m, &a)
+			m.detached = c.bring("mount "+m.Destination, "take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, a)
+		case m.Type == "cgroup":
+			c.collectGroups(m)
+		case m.copyUp:
+			m.detached = c.bring("mount "+m.Destination, "copy the root's "+m.at+" into a tmpfs"+optionText(m.Options), m.field,
+				Act{Kind: ActCopyUp, Mount: chroot.Mount{Type: "tmpfs", Source: m.Source, Target: m.at, Options: c.outsideIDs(m)}})
 		}
 	}
-	for _, d := range c.extraDevices() {
-		c.bring("device "+d.Path, "make device "+d.Path, "linux.devices", Act{Kind: ActBind, Mount: deviceMount(d)})
+	c.collectDevices()
+}
+
+// ownPropagation keeps what is shared inside of a user namespace from being
+// shared with the host as well.
+func (c *compiler) ownPropagation(m *mount) {
+	for i, p := range m.Propagation {
+		if c.mapped() && p&unix.MS_SHARED != 0 {
+			m.Propagation = slices.Insert(slices.Clone(m.Propagation), i, p&^unix.MS_SHARED|unix.MS_SLAVE)
+			return
+		}
 	}
+}
+
+// idMap says by which map the parent shifts a mount's owners: that of the
+// container's user namespace, or one of its own.
+func (c *compiler) idMap(m *mount, a *Act) {
+	own := len(m.UIDMappings) > 0
+	ours := c.mapped() && (!own || slices.Equal(idMaps(m.UIDMappings), c.p.UIDs) && slices.Equal(idMaps(m.GIDMappings), c.p.GIDs))
+	a.IDMap = own || m.IDMap != ""
+	if a.IDMap && !ours {
+		a.UIDs, a.GIDs = idMaps(m.UIDMappings), idMaps(m.GIDMappings)
+	}
+}
+
+// outsideIDs are a tmpfs's options with the ids of the host: it is the parent
+// that makes it.
+func (c *compiler) outsideIDs(m *mount) []string {
+	options := []string{}
+	for _, o := range m.Options {
+		key, value, _ := strings.Cut(o, "=")
+		id, err := strconv.ParseUint(value, 10, 32)
+		switch {
+		case o == "tmpcopyup" || o == "ro":
+			continue
+		case key == "uid" && err == nil:
+			o = "uid=" + strconv.FormatUint(uint64(Outside(c.p.UIDs, uint32(id))), 10)
+		case key == "gid" && err == nil:
+			o = "gid=" + strconv.FormatUint(uint64(Outside(c.p.GIDs, uint32(id))), 10)
+		}
+		options = append(options, o)
+	}
+	return options
+}
+
+// Outside is the id on the host of one in the container.
+func Outside(maps []IDMap, id uint32) uint32 {
+	for _, m := range maps {
+		if id >= m.Inside && id-m.Inside < m.Size {
+			return m.Outside + id - m.Inside
+		}
+	}
+	return id
 }
 
 // mountOf is a bind or an overlay of the spec as the parent makes it. What a
 // spec has no fields for is among the options: "lowerdir+=" for each layer of
 // an overlay, and "subpath=" of a bind.
-func mountOf(m specs.Mount, a chroot.Parsed) chroot.Mount {
-	b := chroot.Mount{Type: m.Type, Source: m.Source, Target: m.Destination, Below: subpath(a)}
+func mountOf(m *mount) chroot.Mount {
+	b := chroot.Mount{Type: m.Type, Source: m.Source, Target: m.Destination, Below: subpath(m.Parsed)}
+	if m.bind {
+		b.Type = "bind"
+	}
 	for _, o := range m.Options {
-		layer, isLayer := strings.CutPrefix(o, "lowerdir+=")
-		switch {
-		case isLayer:
-			b.Lower = append(b.Lower, layer)
-		case !strings.HasPrefix(o, subpathOption):
+		if !overlayOption(&b, o) && !strings.HasPrefix(o, subpathOption) && !propagates(o) {
 			b.Options = append(b.Options, o)
 		}
 	}
+	for _, p := range m.Propagation {
+		b.Options = append(b.Options, propagationText(p))
+	}
 	return b
+}
+
+func propagates(word string) bool { return propagationOf(word) != 0 }
+
+func propagationText(p uint64) string {
+	word := map[uint64]string{unix.MS_PRIVATE: "private", unix.MS_SHARED: "shared", unix.MS_SLAVE: "slave", unix.MS_UNBINDABLE: "unbindable"}[p&^unix.MS_REC]
+	if p&unix.MS_REC != 0 {
+		return "r" + word
+	}
+	return word
+}
+
+// overlayOption puts the directories of an overlay where there is no limit to
+// their length. Layers of data alone, which follow two colons, stay as they are.
+func overlayOption(b *chroot.Mount, option string) bool {
+	key, value, _ := strings.Cut(option, "=")
+	switch {
+	case b.Type != "overlay":
+		return false
+	case key == "lowerdir+":
+		b.Lower = append(b.Lower, value)
+	case key == "lowerdir" && !strings.Contains(value, "::"):
+		b.Lower = append(b.Lower, splitLayers(value)...)
+	case key == "upperdir":
+		b.Upper = value
+	case key == "workdir":
+		b.Work = value
+	default:
+		return false
+	}
+	return true
+}
+
+// splitLayers reads a list as overlayfs does: colons between paths, unless a
+// backslash stands before them.
+func splitLayers(s string) []string {
+	var layers []string
+	var layer strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+			layer.WriteByte(s[i])
+		case s[i] == ':':
+			layers = append(layers, layer.String())
+			layer.Reset()
+		default:
+			layer.WriteByte(s[i])
+		}
+	}
+	return append(layers, layer.String())
 }
 
 const subpathOption = "subpath="
@@ -67,36 +176,57 @@ func optionText(options []string) string {
 // fileSystems makes the kernel's own, detached: as long as the host's are to
 // be seen, the kernel lets a user namespace mount its own.
 func (c *compiler) fileSystems() {
-	for i, m := range c.spec.Mounts {
-		a := c.parsed[i]
-		field := "mounts." + m.Destination
+	for i := range c.mounts {
+		m := &c.mounts[i]
 		switch {
-		case c.binds[i] != 0:
-		case m.Type == "bind":
-			c.binds[i] = c.slot("mount " + m.Destination)
-			calls := []Call{openTree(m.Source, a.Rec).to(c.binds[i])}
-			if below := subpath(a); below != "" {
-				calls = c.openBelow(m.Source, below, c.binds[i])
+		case m.detached != 0:
+		case m.bind:
+			m.detached = c.slot("mount " + m.Destination)
+			calls := []Call{openTree(m.Source, m.Rec).to(m.detached)}
+			if below := subpath(m.Parsed); below != "" {
+				calls = c.openBelow(m.Source, below, m.detached)
 			}
-			c.child("take "+m.Source+" for "+m.Destination, field, append(calls, attributes(c.binds[i], a)...)...)
-		case m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2":
-			// Read-only when the hierarchies have their places in it.
-			c.binds[i] = c.fileSystem(m, "tmpfs", chroot.Parsed{Data: []string{"mode=755", "size=64k"}, Set: a.Set &^ unix.MOUNT_ATTR_RDONLY})
+			c.child("take "+m.Source+" for "+m.Destination, m.field, append(calls, attributes(m.detached, m.Parsed)...)...)
 		case m.Type == "cgroup":
-			c.binds[i] = c.fileSystem(m, "cgroup2", a)
+			c.groups(m)
 		default:
-			c.binds[i] = c.fileSystem(m, m.Type, a)
+			c.fileSystem(m, m.Type)
 		}
-		switch m.Type {
-		case "proc":
-			c.proc = c.binds[i]
-		case "devpts":
-			c.pts = c.binds[i]
+		if m.Set&unix.MOUNT_ATTR_RDONLY != 0 && c.lateReadOnly(m) {
+			c.late = append(c.late, readOnly{m.detached, m.Destination, m.field})
+		}
+		if m.Type == "devpts" {
+			c.pts = m.detached
 		}
 	}
-	c.sysctls()
-	c.openTerminal()
-	c.takeDevices()
+	c.privateProc()
+}
+
+// lateReadOnly: things are put into it before.
+func (c *compiler) lateReadOnly(m *mount) bool {
+	return m.Type == "tmpfs" || m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2" && !m.group.whole
+}
+
+// privateProc is where sysctls and labels are written: the container's procfs
+// before anybody can cover it, else the host's, which nobody of the container
+// could. One that shows processes alone is not enough.
+func (c *compiler) privateProc() {
+	if len(c.linux.Sysctl) == 0 && !c.labelled() {
+		return
+	}
+	for _, m := range c.mounts {
+		if m.Type == "proc" && !m.bind && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "subset=") }) {
+			c.procs = m.detached
+			return
+		}
+	}
+	c.procs = c.slot("procfs")
+	c.child("hold on to procfs", "linux.sysctl", open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.procs))
+}
+
+func (c *compiler) labelled() bool {
+	p := c.spec.Process
+	return p.SelinuxLabel != "" || p.ApparmorProfile != "" && c.f.AppArmor
 }
 
 // openBelow takes a path below source, looked up with source as root.
@@ -109,14 +239,30 @@ func (c *compiler) openBelow(source, below string, mount Slot) []Call {
 	}
 }
 
-// fileSystem makes one file system of the kernel.
-func (c *compiler) fileSystem(m specs.Mount, fstype string, a chroot.Parsed) Slot {
-	fs, mount := c.slot("fs "+m.Destination), c.slot("mount "+m.Destination)
-	calls := []Call{fsopen(fstype).to(fs)}
-	if m.Source != "" {
-		calls = append(calls, fsString(fs, "source", m.Source))
+// pseudo are the kernel's file systems of which there is one for many mounts:
+// "ro" is the mount's alone.
+var pseudo = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+
+// fileSystem makes one of the kernel's file systems for m.
+func (c *compiler) fileSystem(m *mount, fstype string) {
+	a := m.Parsed
+	if c.lateReadOnly(m) {
+		a.Set &^= unix.MOUNT_ATTR_RDONLY
 	}
-	for _, o := range a.Data {
+	m.detached = c.make(fstype, m.Source, m.Destination, m.field, a, m.Options)
+	if len(a.Propagation) > 0 {
+		c.child("make "+m.Destination+" "+propagationText(a.Propagation[len(a.Propagation)-1]), m.field, propagation(m.detached, a)...)
+	}
+}
+
+// make makes a file system and gives the slot of its detached mount.
+func (c *compiler) make(fstype, source, at, field string, a chroot.Parsed, options []string) Slot {
+	fs, mount := c.slot("fs "+at), c.slot("mount "+at)
+	calls := []Call{fsopen(fstype).to(fs)}
+	if source != "" {
+		calls = append(calls, fsString(fs, "source", source))
+	}
+	for _, o := range c.dataOf(fstype, a) {
 		key, value, has := strings.Cut(o, "=")
 		if has {
 			calls = append(calls, fsString(fs, key, value))
@@ -125,22 +271,43 @@ func (c *compiler) fileSystem(m specs.Mount, fstype string, a chroot.Parsed) Slo
 		}
 	}
 	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set|a.RecSet).to(mount))
-	c.child("make "+fstype+" for "+m.Destination+optionText(m.Options), "mounts."+m.Destination, calls...)
+	c.child("make "+fstype+" for "+at+optionText(options), field, calls...)
 	return mount
+}
+
+// dataOf are the options of a file system as such, with the container's label.
+func (c *compiler) dataOf(fstype string, a chroot.Parsed) []string {
+	data := slices.Clone(a.Data)
+	if fstype == "overlay" {
+		data = nil
+		var m chroot.Mount
+		m.Type = "overlay"
+		for _, o := range a.Data {
+			if !overlayOption(&m, o) {
+				data = append(data, o)
+			}
+		}
+		for _, l := range m.Lower {
+			data = append(data, "lowerdir+="+l)
+		}
+		if m.Upper != "" {
+			data = append(data, "upperdir="+m.Upper, "workdir="+m.Work)
+		}
+	}
+	for _, name := range a.Super() {
+		if name != "ro" || !slices.Contains(pseudo, fstype) {
+			data = append(data, name)
+		}
+	}
+	if label := c.linux.MountLabel; label != "" && !slices.Contains([]string{"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}, fstype) {
+		data = append(data, "context="+label)
+	}
+	return data
 }
 
 // attributes are the calls that give a detached bind its options.
 func attributes(mount Slot, a chroot.Parsed) []Call {
-	var calls []Call
-	tree := func(all bool) uint64 {
-		if all {
-			return unix.AT_RECURSIVE
-		}
-		return 0
-	}
-	if a.Propagation != 0 {
-		calls = append(calls, setattr(mount, tree(a.PropagationRec), 0, 0, a.Propagation))
-	}
+	calls := propagation(mount, a)
 	if a.RecSet|a.RecClear != 0 {
 		calls = append(calls, setattr(mount, unix.AT_RECURSIVE, a.RecSet, a.RecClear, 0))
 	}
@@ -150,23 +317,60 @@ func attributes(mount Slot, a chroot.Parsed) []Call {
 	return calls
 }
 
+func propagation(mount Slot, a chroot.Parsed) []Call {
+	var calls []Call
+	for _, p := range a.Propagation {
+		flags := uint64(0)
+		if p&unix.MS_REC != 0 {
+			flags = unix.AT_RECURSIVE
+		}
+		calls = append(calls, setattr(mount, flags, 0, 0, p&^unix.MS_REC))
+	}
+	return calls
+}
+
+// strictly are the types whose place may not be a link: what the container
+// takes for the kernel's has to be where the kernel's should be.
+var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
+
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
-	for i, m := range c.spec.Mounts {
+	for i := range c.mounts {
+		m := &c.mounts[i]
 		target := c.slot("target " + m.Destination)
-		strict := slices.Contains([]string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}, m.Type) || m.Destination == "/dev"
-		calls := append(c.place(target, m.Destination, strict, c.isFile(m)), moveOn(c.binds[i], target))
-		c.child("attach "+m.Destination, "mounts."+m.Destination, calls...)
-		if m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2" {
-			c.hierarchies(m)
+		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
+		calls := c.place(target, m.at, strict, c.isFile(m))
+		if m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") }) {
+			calls = c.keepMode(m, calls, target)
+		}
+		c.child("attach "+m.Destination, m.field, append(calls, moveOn(m.detached, target))...)
+		if m.Type == "cgroup" {
+			c.attachGroups(m)
 		}
 	}
 }
 
+// keepMode gives a tmpfs the mode of the directory that it covers. Of place's
+// calls the first opens the target, and the others make it where there is none.
+func (c *compiler) keepMode(m *mount, place []Call, target Slot) []Call {
+	dir := c.slot("top of " + m.Destination)
+	stat := make([]byte, 256) // struct statx
+	first := place[0]
+	first.OnErr, first.SkipOnOK, first.Skip = SkipOnErr, false, 3
+	return append([]Call{first,
+		call("statx", unix.SYS_STATX, from(target), str(""), named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"), named(unix.STATX_MODE, "STATX_MODE"), buf(stat, "{mode}")),
+		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
+		call("fchmod", unix.SYS_FCHMOD, from(dir), Arg{Kind: FromBuf, Bytes: stat, Value: statxMode, Text: "{mode}"}).thenSkip(len(place) - 1),
+	}, place[1:]...)
+}
+
+// statxMode is where struct statx has its mode, before 16 spare bits.
+const statxMode = 28
+
 // isFile reports whether m is a bind of a file. What is not there yet is one
 // that the engine is going to write.
-func (c *compiler) isFile(m specs.Mount) bool {
-	if m.Type != "bind" || c.f.Kind == nil {
+func (c *compiler) isFile(m *mount) bool {
+	if !m.bind || c.f.Kind == nil {
 		return false
 	}
 	kind := c.f.Kind(m.Source)

@@ -1,7 +1,11 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"math"
+	"path"
 	"slices"
 	"strings"
 
@@ -21,43 +25,27 @@ var cloneFlag = map[specs.LinuxNamespaceType]uint64{
 // namespaces splits them into those of the clone and those to join, and adds
 // the fork and the maps.
 func (c *compiler) namespaces() error {
-	var fresh []string
-	var joins []specs.LinuxNamespace
-	for _, ns := range c.spec.Linux.Namespaces {
-		flag, ok := cloneFlag[ns.Type]
-		switch {
-		case !ok:
-			return unsupported("linux.namespaces."+string(ns.Type), fault.Unsupported, "")
-		case ns.Path != "":
-			joins = append(joins, ns)
-			c.joined[string(ns.Type)] = true
-			continue
-		}
-		c.fresh[string(ns.Type)] = true
-		fresh = append(fresh, string(ns.Type))
-		// The cgroup namespace has to begin in the container's cgroup, so
-		// the child makes it once it is there.
-		if ns.Type != specs.CgroupNamespace {
-			c.p.Flags |= flag
-		}
+	joins, err := c.sortNamespaces()
+	if err != nil {
+		return err
 	}
-	if !c.fresh["mount"] {
-		return unsupported("linux.namespaces", fault.Invalid, "a container needs a mount namespace of its own")
+	if err := c.checkNamespaces(); err != nil {
+		return err
 	}
 	if c.joined["user"] {
 		// What is not joined has to belong to the joined user namespace.
 		c.p.Flags = 0
 	}
 	joins = c.enterFirst(joins)
-	slices.Sort(fresh)
-	s := c.step(Parent, "fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces")
-	s.Act = &Act{Kind: ActFork}
+	fresh := slices.Sorted(maps.Keys(c.fresh))
+	c.act("fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces", Act{Kind: ActFork})
+	c.phase++
 	switch {
 	case c.joined["user"]:
 		c.p.UIDs, c.p.GIDs = idMaps(c.o.UIDs), idMaps(c.o.GIDs)
 	case c.fresh["user"]:
-		c.p.UIDs, c.p.GIDs = idMaps(c.spec.Linux.UIDMappings), idMaps(c.spec.Linux.GIDMappings)
-		c.late(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
+		c.p.UIDs, c.p.GIDs = idMaps(c.linux.UIDMappings), idMaps(c.linux.GIDMappings)
+		c.act(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
 	}
 	// The user namespace first: it owns the others.
 	slices.SortStableFunc(joins, func(a, b specs.LinuxNamespace) int {
@@ -72,6 +60,63 @@ func (c *compiler) namespaces() error {
 	return nil
 }
 
+// sortNamespaces sets the flags of the clone and gives what is to be joined.
+func (c *compiler) sortNamespaces() (joins []specs.LinuxNamespace, err error) {
+	for _, ns := range c.linux.Namespaces {
+		kind := string(ns.Type)
+		flag, ok := cloneFlag[ns.Type]
+		switch {
+		case !ok:
+			return nil, refused("linux.namespaces", fault.Invalid, "namespace %q does not exist", kind)
+		case c.fresh[kind] || c.joined[kind]:
+			return nil, refused("linux.namespaces", fault.Invalid, "malformed spec file: duplicated ns %q", kind)
+		case ns.Path != "":
+			if hasZero(ns.Path) || !path.IsAbs(ns.Path) {
+				return nil, refused("linux.namespaces."+kind, fault.Invalid, "%q is not an absolute path", ns.Path)
+			}
+			joins = append(joins, ns)
+			c.joined[kind] = true
+			continue
+		}
+		c.fresh[kind] = true
+		// The cgroup namespace has to begin in the container's cgroup, so
+		// the child makes it once it is there.
+		if ns.Type != specs.CgroupNamespace {
+			c.p.Flags |= flag
+		}
+	}
+	return joins, nil
+}
+
+// checkNamespaces looks at what has to go together.
+func (c *compiler) checkNamespaces() error {
+	mappings := len(c.linux.UIDMappings) + len(c.linux.GIDMappings)
+	switch {
+	case !c.fresh["mount"] && !c.joined["mount"]:
+		return refused("linux.namespaces", fault.Unsupported, "a container needs a mount namespace of its own: else its mounts would be the host's")
+	case !c.mapped() && mappings > 0:
+		return refused("linux.uidMappings", fault.Invalid, "user namespace mappings specified, but user namespace isn't enabled in the config")
+	case c.fresh["user"] && (len(c.linux.UIDMappings) == 0 || len(c.linux.GIDMappings) == 0):
+		return refused("linux.uidMappings", fault.Invalid, "user namespaces enabled, but no mappings of users and groups specified")
+	case c.joined["user"] && mappings > 0 && !(sameMaps(c.linux.UIDMappings, c.o.UIDs) && sameMaps(c.linux.GIDMappings, c.o.GIDs)):
+		return refused("linux.uidMappings", fault.Invalid, "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one")
+	case !c.f.Host && !c.mapped():
+		return refused("linux.namespaces", fault.Invalid, "rootless container requires user namespaces")
+	}
+	for _, m := range slices.Concat(c.linux.UIDMappings, c.linux.GIDMappings) {
+		if m.Size == 0 || m.ContainerID > math.MaxUint32-m.Size || m.HostID > math.MaxUint32-m.Size {
+			return refused("linux.uidMappings", fault.Invalid, "%d ids from %d on cannot be mapped to %d", m.Size, m.ContainerID, m.HostID)
+		}
+	}
+	return nil
+}
+
+// sameMaps compares without regard to the order.
+func sameMaps(a, b []specs.LinuxIDMapping) bool {
+	byID := func(x, y specs.LinuxIDMapping) int { return cmp.Compare(x.ContainerID, y.ContainerID) }
+	return slices.Equal(slices.SortedFunc(slices.Values(a), byID), slices.SortedFunc(slices.Values(b), byID))
+}
+
 // enterFirst lets the parent's thread enter what a child in a user namespace of
 // its own could not, so that the child is born there. It gives the others.
 func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespace {
@@ -79,7 +124,7 @@ func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespa
 		return joins
 	}
 	for _, ns := range joins {
-		c.step(Parent, "enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type)).Act = &Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)}
+		c.act("enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type), Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)})
 		delete(c.joined, string(ns.Type))
 	}
 	return nil
@@ -122,7 +167,8 @@ func mapText(ms []IDMap) string {
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
 	c.enterCgroups(cgroup.Tasks(c.f.Groups))
-	c.child("wait for the parent", "", Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox})
+	wait := Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox}
+	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (c.p.Inbox+InboxSize-1)/InboxSize))...)
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
@@ -145,14 +191,36 @@ func (c *compiler) settle() {
 	}
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.child("make files with the modes that are asked for", "", umask(0))
-	if !c.fresh["user"] {
-		propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"
-		if p := c.spec.Linux.RootfsPropagation; strings.HasSuffix(p, "slave") || strings.HasSuffix(p, "shared") {
-			propagation, text = unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"
-		}
-		c.child("keep mounts from the host", "linux.rootfsPropagation",
-			call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
+	c.keepMounts()
+	c.loopback()
+}
+
+// keepMounts lets no mount of this namespace be one of the host's too. A
+// namespace that belongs to another user namespace is born so.
+func (c *compiler) keepMounts() {
+	if c.fresh["user"] {
+		return
 	}
+	propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"
+	if p := propagationOf(c.linux.RootfsPropagation) &^ unix.MS_REC; p == unix.MS_SLAVE || p == unix.MS_SHARED {
+		propagation, text = unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"
+	}
+	c.child("keep mounts from the host", "linux.rootfsPropagation",
+		call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
+}
+
+// loopback switches a new network's on, which the kernel leaves off.
+func (c *compiler) loopback() {
+	if !c.fresh["network"] {
+		return
+	}
+	sock := c.slot("socket")
+	request := make([]byte, 40) // struct ifreq of netdevice(7): a name of 16 bytes, then the flags
+	copy(request, "lo")
+	request[16] = unix.IFF_UP
+	c.child("switch loopback on", "linux.namespaces.network",
+		call("socket", unix.SYS_SOCKET, named(unix.AF_UNIX, "AF_UNIX"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0)).to(sock),
+		call("ioctl", unix.SYS_IOCTL, from(sock), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), buf(request, "{lo, IFF_UP}")))
 }
 
 // enterCgroups writes 0 into files of version 1 as long as the child is the

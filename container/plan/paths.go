@@ -2,76 +2,120 @@ package plan
 
 import (
 	"path"
-	"slices"
 	"strings"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/chroot"
 )
 
-// sysctls are written through the new, detached procfs, where nobody can have
-// put anything else in the way (CVE-2025-52881).
-func (c *compiler) sysctls() {
-	names := make([]string, 0, len(c.spec.Linux.Sysctl))
-	for name := range c.spec.Linux.Sysctl {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fd := c.slot("sysctl " + name)
-		// Where the host's procfs is used it still lies at its place.
-		dir, file := cwd(), "/proc/sys/"+strings.ReplaceAll(name, ".", "/")
-		if c.proc != 0 {
-			dir, file = from(c.proc), strings.TrimPrefix(file, "/proc/")
-		}
-		c.child("set "+name+" = "+c.spec.Linux.Sysctl[name], "linux.sysctl",
-			call("openat", unix.SYS_OPENAT, dir, str(file), named(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW|O_CLOEXEC"), num(0)).to(fd),
-			write(fd, c.spec.Linux.Sysctl[name]))
-	}
-}
-
 // paths masks what says too much and makes read-only what would do too much.
-// The sources are the host's null device and one empty directory of our own,
-// never files of the container (CVE-2025-31133).
+// The sources are the null device and one empty directory of our own, never
+// files of the image (CVE-2025-31133).
 func (c *compiler) paths() {
-	empty := Slot(0)
-	for _, p := range c.spec.Linux.MaskedPaths {
-		switch c.kindOf(p) {
-		case "file":
-			mask := c.slot("mask " + p)
-			c.child("mask "+p, "linux.maskedPaths", openTreeOf(c.slotOf("device /dev/null")).to(mask), moveTo(mask, p).mayFailWith(uintptr(unix.ENOENT)))
-		case "dir":
-			if empty == 0 {
-				empty = c.fileSystem(specs.Mount{Destination: "masked paths", Source: "tmpfs"}, "tmpfs", chroot.Parsed{
-					Data: []string{"size=0", "nr_inodes=2", "mode=755"}, Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC})
-				c.p.Steps[len(c.p.Steps)-1].Field = "linux.maskedPaths"
-				c.child("mask "+p, "linux.maskedPaths", moveTo(empty, p).mayFailWith(uintptr(unix.ENOENT)))
-				continue
-			}
-			mask := c.slot("mask " + p)
-			c.child("mask "+p, "linux.maskedPaths", openTreeOf(empty).to(mask), moveTo(mask, p).mayFailWith(uintptr(unix.ENOENT)))
-		}
+	for _, p := range c.linux.ReadonlyPaths {
+		c.readOnlyPath(p)
 	}
-	for _, p := range c.spec.Linux.ReadonlyPaths {
-		if c.kindOf(p) == "" {
+	seen := map[string]bool{}
+	for i, p := range c.linux.MaskedPaths {
+		at := path.Clean("/" + p)
+		if seen[at] {
 			continue
 		}
-		fixed := c.slot("read-only " + p)
-		c.child("make "+p+" read-only", "linux.readonlyPaths", openTree(p, true).to(fixed),
-			setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveTo(fixed, p))
+		seen[at] = true
+		switch c.kernelKind(at) {
+		case "file":
+			mask, take := c.nullMask(i)
+			c.child("mask "+p, "linux.maskedPaths", append(take, moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT)))...)
+		case "dir":
+			c.maskDir(p, at)
+		case unknown:
+			c.maskEither(i, p, at)
+		}
 	}
-	if c.spec.Root != nil && c.spec.Root.Readonly {
+	for _, r := range c.late {
+		c.child("make "+r.at+" read-only", r.field, setattr(r.mount, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
+	}
+	if c.spec.Root.Readonly {
 		c.child("make the root read-only", "root.readonly", setattr(c.root, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
 	}
 }
 
-func (c *compiler) kindOf(p string) string {
-	if c.f.Kind == nil {
-		return ""
+// unknown is the kind of what only the container will show.
+const unknown = "unknown"
+
+// kernelKind is the kind of a path that is the kernel's, and so the same on the
+// host.
+func (c *compiler) kernelKind(at string) string {
+	for _, top := range []string{"/proc", "/sys"} {
+		if !strings.HasPrefix(at, top+"/") {
+			continue
+		}
+		for _, m := range c.mounts {
+			if m.at == top && (m.Type == "proc" || m.Type == "sysfs" || m.bind && m.Source == top) {
+				return c.kind(at)
+			}
+		}
 	}
-	return c.f.Kind(p)
+	return unknown
+}
+
+func (c *compiler) readOnlyPath(p string) {
+	at := path.Clean("/" + p)
+	if c.kernelKind(at) == "" {
+		return
+	}
+	fixed := c.slot("read-only " + p)
+	take := openTree(at, true).to(fixed)
+	take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.ENOENT), 2
+	c.child("make "+p+" read-only", "linux.readonlyPaths", take,
+		setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveTo(fixed, at))
+}
+
+// nullMask is a mount of the null device for masked path i, and the calls that
+// make it: of the container's own, which has just been made, or where /dev was
+// not empty of the host's, which has been taken before.
+func (c *compiler) nullMask(i int) (mask Slot, take []Call) {
+	if len(c.nulls) > 0 {
+		return c.nulls[i], nil
+	}
+	mask = c.slot("mask " + c.linux.MaskedPaths[i])
+	return mask, []Call{call("open_tree", unix.SYS_OPEN_TREE, from(c.dev), str("null"), named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).to(mask)}
+}
+
+// emptyDir are the options of a directory that has nothing and takes nothing.
+func emptyDir() chroot.Parsed {
+	return chroot.Parsed{Data: []string{"size=0", "nr_inodes=2", "mode=755"}, Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+}
+
+// maskDir covers a directory by one empty one for all: kernels before 6.15
+// clone only what is mounted.
+func (c *compiler) maskDir(p, at string) {
+	if c.empty == 0 {
+		c.empty = c.make("tmpfs", "tmpfs", "masked paths", "linux.maskedPaths", emptyDir(), nil)
+		c.child("mask "+p, "linux.maskedPaths", moveTo(c.empty, at).mayFailWith(uintptr(unix.ENOENT)))
+		return
+	}
+	mask := c.slot("mask " + p)
+	c.child("mask "+p, "linux.maskedPaths", openTreeOf(c.empty).to(mask), moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT)))
+}
+
+// maskEither masks a path of which nobody knows whether it is there and what
+// it is.
+func (c *compiler) maskEither(i int, p, at string) {
+	target, dir := c.slot("target "+p), c.slot("mask "+p+" as directory")
+	fs, a := c.slot("fs "+p), emptyDir()
+	calls := []Call{fsopen("tmpfs").to(fs)}
+	for _, o := range append([]string{"source=tmpfs"}, c.dataOf("tmpfs", a)...) {
+		key, value, _ := strings.Cut(o, "=")
+		calls = append(calls, fsString(fs, key, value))
+	}
+	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set).to(dir), moveOn(dir, target))
+	mask, take := c.nullMask(i)
+	calls = append(append(take, moveOn(mask, target).thenSkip(len(calls))), calls...)
+	open := openTarget(cwd(), at, false).to(target)
+	open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.ENOENT), len(calls)
+	c.child("mask "+p, "linux.maskedPaths", append([]Call{open}, calls...)...)
 }
 
 func (c *compiler) names() {
@@ -82,17 +126,30 @@ func (c *compiler) names() {
 		{"sethostname", "hostname", c.spec.Hostname, unix.SYS_SETHOSTNAME},
 		{"setdomainname", "domainname", c.spec.Domainname, unix.SYS_SETDOMAINNAME},
 	} {
-		if n.value != "" && c.fresh["uts"] {
+		if n.value != "" {
 			c.child("set the "+n.field+" to "+n.value, n.field, call(n.call, n.nr, str(n.value), num(uint64(len(n.value)))))
 		}
 	}
 	c.keyring()
 }
 
+// keyring begins a session keyring, so that the container cannot search the
+// engine's, and lets its members find it, as runc does. Best effort: the kernel
+// may have none left for this user.
 func (c *compiler) keyring() {
-	if c.o.Keyring != "" {
-		c.child("begin a session keyring", "", call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).mayFail())
+	if c.o.Keyring == "" {
+		return
 	}
+	ring := c.slot("keyring")
+	// All to who possesses it, and to its user to view, read, search and link.
+	perm := uint64(0x3f1b0000)
+	if c.mapped() {
+		perm = 0x3f130008 // and to others to search
+	}
+	join := call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).to(ring)
+	join.OnErr, join.Skip = SkipOnErr, 1
+	c.child("begin a session keyring", "", join,
+		call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_SETPERM, "KEYCTL_SETPERM"), from(ring), named(perm, hex(perm))).mayFail())
 }
 
 // workdir is made where it is missing, as Docker does, while the root can still
@@ -102,6 +159,29 @@ func (c *compiler) workdir() {
 	if dir == "/" {
 		return
 	}
+	c.child("make the working directory "+dir, "process.cwd", c.place(c.slot("working directory"), dir, false, false)...)
+}
+
+// enterWorkdir goes there with the powers that the child still has.
+func (c *compiler) enterWorkdir() {
+	dir := path.Clean("/" + c.spec.Process.Cwd)
+	if dir == "/" {
+		return
+	}
 	c.cwd = c.slot("working directory")
-	c.child("make the working directory "+dir, "process.cwd", c.place(c.cwd, dir, false, false)...)
+	open := openDir(dir).to(c.cwd)
+	open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.EACCES), 1
+	c.child("go to "+c.spec.Process.Cwd, "process.cwd", open, call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
+}
+
+// enterWorkdirLate goes there as the user, where root was denied it: a file
+// system of the user's may do so.
+func (c *compiler) enterWorkdirLate() {
+	if c.cwd == 0 {
+		return
+	}
+	buffer := make([]byte, 4096)
+	elsewhere := call("getcwd", unix.SYS_GETCWD, buf(buffer, "{}"), num(uint64(len(buffer)))).want(len("/x") + 1).thenSkip(2)
+	c.child("else go to "+c.spec.Process.Cwd+" as the user", "process.cwd", elsewhere,
+		openDir(path.Clean("/"+c.spec.Process.Cwd)).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
 }

@@ -49,7 +49,7 @@ type Step struct {
 	Field string // of the spec: "process.cwd"; may be empty
 	Act   *Act   // of a parent's step
 	Calls []Call // of a child's step
-	Late  bool   // of a parent's step: after the fork, while the child waits
+	phase int    // steps of a phase are the parent's, then the child's
 }
 
 // An ActKind is what a parent's step does.
@@ -65,7 +65,9 @@ const (
 	ActOOM     ActKind = "oom"
 	ActRoot    ActKind = "root"
 	ActBind    ActKind = "bind"
+	ActCopyUp  ActKind = "copy up"
 	ActOpen    ActKind = "open"
+	ActHooks   ActKind = "hooks"
 	ActRelease ActKind = "release"
 )
 
@@ -73,11 +75,13 @@ const (
 type Act struct {
 	Kind   ActKind
 	Cgroup cgroup.Step
-	Mount  chroot.Mount // of ActRoot and ActBind
-	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace
-	Path   string       // of ActOpen and ActEnter: a namespace
+	Mount  chroot.Mount // of ActRoot, ActBind, ActCopyUp
+	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
+	UIDs   []IDMap      // by these maps
+	GIDs   []IDMap
+	Path   string // of ActOpen and ActEnter: a namespace
 	Rlimit privilege.Rlimit
-	Value  string // of ActOOM; of ActEnter the kind as in /proc/PID/ns
+	Value  string // of ActOOM; of ActHooks their kind; of ActEnter the kind as in /proc/PID/ns
 	FD     Slot   // where the child finds the descriptor
 }
 
@@ -96,7 +100,10 @@ type Plan struct {
 	Userns  string // the path of the user namespace that is joined; empty: none
 	Fork2   bool   // the child forks once more, and leaves; the second one says Hello, and waits for a byte
 	Above   int    // the child's end of the socket has at least this number
-	Steps   []Step
+	Steps   []Step // in the order in which they happen
+
+	// Warnings are what is passed over, as sentences.
+	Warnings []string
 }
 
 // A Slot is where a call's result waits for a later call; 0 is none.
@@ -151,6 +158,10 @@ const (
 // (SCM_CREDENTIALS in unix(7)).
 const Hello = "hello"
 
+// InboxSize is how many descriptors go into one message to the child: unix(7)
+// allows 253. A plan has as many ReceiveInbox as it takes, at least one.
+const InboxSize = 250
+
 // ErrnoMessage is how many bytes the message has in which the trampoline says
 // why the program could not be executed: an errno, little-endian.
 const ErrnoMessage = 4
@@ -186,7 +197,8 @@ const (
 	Buf
 	Vec
 	FromSlot
-	Filter // Bytes is a program of struct sock_filter
+	Filter  // Bytes is a program of struct sock_filter
+	FromBuf // the 32 bits at Value in Bytes, which an earlier call has as Buf
 )
 
 // String prints the steps, a line each: side, text, field.
@@ -238,7 +250,11 @@ func (p *Plan) callText(c Call) string {
 	case Note:
 		line += "  (else the next" + alsoSkip(c.Skip) + ")"
 	case SkipOnErrno:
-		line += "  (of less than " + strconv.Itoa(c.Want) + ": skip " + strconv.Itoa(c.Skip) + ")"
+		if c.Want > 0 {
+			line += "  (of less than " + strconv.Itoa(c.Want) + ": skip " + strconv.Itoa(c.Skip) + ")"
+		} else {
+			line += "  (with " + unix.ErrnoName(syscall.Errno(c.Errno)) + " skip " + strconv.Itoa(c.Skip) + ")"
+		}
 	case SkipOnErr:
 		line += "  (else skip " + strconv.Itoa(c.Skip) + ")"
 	}

@@ -2,11 +2,13 @@ package plan_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +121,7 @@ func bundled(t *testing.T, s sample) (*specs.Spec, []chroot.Mount, plan.Options,
 	}
 	root := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{"/lib/kiste/l/2/d", "/lib/kiste/l/1/d"},
 		Upper: "/lib/kiste/c/upper", Work: "/lib/kiste/c/work"}
+	root.Options = []string{"idmap"}
 	if s.user {
 		root.Options = []string{"userxattr"}
 	}
@@ -175,6 +178,60 @@ func TestCompileIsPure(t *testing.T) {
 	}
 }
 
+// The documents of engines, as they write them.
+func TestPlansOfEngines(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no documents: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		t.Run(name, func(t *testing.T) {
+			p, err := plan.Compile(document(t, name), nil, plan.Options{Bundle: "/srv/bundle", NoLandlock: true, Wait: true}, ociFacts(t, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".plan", p.String())
+			golden(t, name+".calls", p.Calls())
+			if len(p.Warnings) > 0 {
+				t.Errorf("warnings: %q", p.Warnings)
+			}
+		})
+	}
+}
+
+func document(t *testing.T, name string) *specs.Spec {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(text, spec); err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// ociFacts are those of a hybrid host, or for a rootless document of one with
+// version 2 and an ordinary user.
+func ociFacts(t *testing.T, name string) plan.Facts {
+	t.Helper()
+	f := plan.Facts{Host: true, Cgroup: layout(false), LastCap: 40, Kind: kinds}
+	if strings.Contains(name, "rootless") {
+		f.Host, f.Cgroup = false, layout(true)
+		return f
+	}
+	groups, err := cgroup.Compile(f.Cgroup, "/box", cgroup.Limits{Pids: 50}, cgroup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Groups = groups
+	return f
+}
+
+// What a document asks for that makes no sense, or that this host cannot, is
+// named.
 func TestWhatCannotBeCarriedOutIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -182,17 +239,57 @@ func TestWhatCannotBeCarriedOutIsNamed(t *testing.T) {
 		kind   fault.Kind
 		field  string
 	}{
+		{"no process", func(s *specs.Spec) { s.Process = nil }, fault.Invalid, "process"},
 		{"no program", func(s *specs.Spec) { s.Process.Args = nil }, fault.Invalid, "process.args"},
-		{"no mount namespace", func(s *specs.Spec) { s.Linux.Namespaces = nil }, fault.Invalid, "linux.namespaces"},
+		{"a relative directory", func(s *specs.Spec) { s.Process.Cwd = "srv" }, fault.Invalid, "process.cwd"},
+		{"a zero byte", func(s *specs.Spec) { s.Process.Env = []string{"A=\x00"} }, fault.Invalid, "process"},
+		{"no root", func(s *specs.Spec) { s.Root = nil }, fault.Invalid, "root"},
+		{"nothing of Linux", func(s *specs.Spec) { s.Linux, s.Hostname = nil, "" }, fault.Unsupported, "linux.namespaces"},
+		{"no mount namespace", func(s *specs.Spec) { s.Linux.Namespaces, s.Linux.Sysctl, s.Hostname = s.Linux.Namespaces[:1], nil, "" }, fault.Unsupported, "linux.namespaces"},
+		{"two of a kind", func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) }, fault.Invalid, "linux.namespaces"},
+		{"no such namespace", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "space" }, fault.Invalid, "linux.namespaces"},
+		{"a relative namespace", func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "ns/net" }, fault.Invalid, "linux.namespaces.pid"},
+		{"no maps", func(s *specs.Spec) { s.Linux.UIDMappings = nil }, fault.Invalid, "linux.uidMappings"},
+		{"maps of nobody", func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+		}, fault.Invalid, "linux.uidMappings"},
+		{"a map of nothing", func(s *specs.Spec) { s.Linux.GIDMappings = []specs.LinuxIDMapping{{}} }, fault.Invalid, "linux.uidMappings"},
+		{"a host name of the host's", func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace })
+		}, fault.Invalid, "hostname"},
 		{"something else as procfs", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: "/tmp", Destination: "/proc/."})
-		}, fault.Invalid, "mounts./proc"},
-		{"hooks", func(s *specs.Spec) { s.Hooks = &specs.Hooks{} }, fault.Unsupported, "hooks"},
-		{"a label", func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, fault.Unsupported, "process.selinuxLabel"},
-		{"a time namespace", func(s *specs.Spec) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
-		}, fault.Unsupported, "linux.namespaces.time"},
+		}, fault.Invalid, "mounts[10] on /proc/."},
+		{"a mount in procfs", func(s *specs.Spec) { s.Mounts[9] = specs.Mount{Type: "tmpfs", Destination: "/proc/sys"} }, fault.Invalid, "mounts[9] on /proc/sys"},
+		{"a mount on the root", func(s *specs.Spec) { s.Mounts[0] = specs.Mount{Type: "tmpfs", Destination: "/../"} }, fault.Invalid, "mounts[0] on /../"},
+		{"a mount of no type", func(s *specs.Spec) { s.Mounts[0].Type = "" }, fault.Invalid, "mounts[0] on /proc"},
+		{"data of a bind", func(s *specs.Spec) {
+			s.Mounts[0] = specs.Mount{Type: "bind", Source: "/srv", Destination: "/a", Options: []string{"size=1"}}
+		}, fault.Invalid, "mounts[0] on /a"},
+		{"an id-mapped tmpfs", func(s *specs.Spec) {
+			s.Mounts[0] = specs.Mount{Type: "tmpfs", Destination: "/a", Options: []string{"idmap"}}
+		}, fault.Invalid, "mounts[0] on /a"},
+		{"half a map of a mount", func(s *specs.Spec) {
+			s.Mounts[0] = specs.Mount{Type: "bind", Source: "/srv", Destination: "/a", UIDMappings: s.Linux.UIDMappings}
+		}, fault.Invalid, "mounts[0] on /a"},
+		{"too many mounts", func(s *specs.Spec) { s.Mounts = make([]specs.Mount, 100_000) }, fault.Invalid, "mounts"},
+		{"no such propagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "public" }, fault.Invalid, "linux.rootfsPropagation"},
+		{"a SELinux label", func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, fault.Unsupported, "process.selinuxLabel"},
+		{"a label of mounts", func(s *specs.Spec) { s.Linux.MountLabel = "x" }, fault.Unsupported, "linux.mountLabel"},
+		{"an AppArmor profile", func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }, fault.Unsupported, "process.apparmorProfile"},
 		{"an unknown limit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOSUCH"}} }, fault.Invalid, "process.rlimits"},
+		{"a limit of Docker's", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "nofile"}} }, fault.Invalid, "process.rlimits"},
+		{"a limit above the limit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1}} }, fault.Invalid, "process.rlimits"},
+		{"a dear process", func(s *specs.Spec) { n := -1001; s.Process.OOMScoreAdj = &n }, fault.Invalid, "process.oomScoreAdj"},
+		{"a huge terminal", func(s *specs.Spec) { s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Height: 1 << 16} }, fault.Invalid, "process.consoleSize"},
+		{"a sysctl of the host", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} }, fault.Invalid, "linux.sysctl"},
+		{"a sysctl beside", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.ipv4..x": "1"} }, fault.Invalid, "linux.sysctl"},
+		{"a sysctl above", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../kernel/panic": "1"} }, fault.Invalid, "linux.sysctl"},
+		{"the host name as a sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} }, fault.Invalid, "linux.sysctl"},
+		{"a sysctl of the host's IPC", func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.IPCNamespace })
+			s.Linux.Sysctl = map[string]string{"fs/mqueue/msg_max": "1"}
+		}, fault.Invalid, "linux.sysctl"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spec, root, o, f := bundled(t, samples()[0])

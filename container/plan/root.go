@@ -12,15 +12,30 @@ import (
 
 // bringRoot lets the parent make the root, where it has the powers.
 func (c *compiler) bringRoot(root []chroot.Mount) {
-	if !c.f.Host || len(root) == 0 {
+	if !c.f.Host {
 		return
 	}
-	c.mapped = c.fresh["user"] || c.joined["user"]
-	text := rootText(root[0])
-	if c.mapped {
+	m := c.plainRoot()
+	if len(root) > 0 {
+		m = root[0]
+	}
+	a, _ := chroot.ParseOptions(m.Options)
+	mapped := a.IDMap != "" && c.mapped()
+	text := rootText(m)
+	if mapped {
 		text += ", id-mapped"
 	}
-	c.root = c.bring("root", text, "root", Act{Kind: ActRoot, Mount: root[0], IDMap: c.mapped})
+	c.root = c.bring("root", text, "root", Act{Kind: ActRoot, Mount: m, IDMap: mapped})
+}
+
+// plainRoot is the directory that the spec names, with all that is mounted
+// below it.
+func (c *compiler) plainRoot() chroot.Mount {
+	propagation := "rprivate"
+	if propagationOf(c.linux.RootfsPropagation)&unix.MS_SLAVE != 0 {
+		propagation = "rslave"
+	}
+	return chroot.Mount{Type: "bind", Source: c.abs(c.spec.Root.Path), Target: "/", Options: []string{"rbind", propagation}}
 }
 
 func rootText(m chroot.Mount) string {
@@ -30,27 +45,66 @@ func rootText(m chroot.Mount) string {
 	return "mount " + m.Source + " as root"
 }
 
-// attachRoot makes the root the root.
+// propagationOf is a word of the spec as unix.MS_ bits; 0: there is no such.
+func propagationOf(word string) uint64 {
+	a, _ := chroot.ParseOptions([]string{word})
+	if len(a.Propagation) == 0 {
+		return 0
+	}
+	return a.Propagation[0]
+}
+
+// attachRoot makes the root the root. Where hooks want to find it below a path
+// of the host, it is attached there, and entered by chroot(2) until they have
+// run.
 func (c *compiler) attachRoot(root []chroot.Mount) {
+	if c.hooked() {
+		c.rootAt = c.abs(c.spec.Root.Path)
+	}
 	switch {
 	case c.root != 0:
-		c.child("attach the root", "root", moveTo(c.root, "/"))
+		c.moveRoot("attach the root")
 	case len(root) == 1 && root[0].Type == "overlay":
 		c.overlayHere(root[0])
-	case len(root) == 1:
-		c.root = c.slot("root")
-		a, _ := chroot.ParseOptions(root[0].Options)
-		calls := append([]Call{openTree(root[0].Source, true).to(c.root)}, attributes(c.root, a)...)
-		c.child("attach "+root[0].Source+" as root", "root", append(calls, moveTo(c.root, "/"))...)
 	default:
+		m := c.plainRoot()
+		if len(root) == 1 {
+			m = root[0]
+		}
 		c.root = c.slot("root")
-		c.child("attach "+c.spec.Root.Path+" as root", "root", openTree(c.spec.Root.Path, true).to(c.root), moveTo(c.root, "/"))
+		a, _ := chroot.ParseOptions(m.Options)
+		calls := append([]Call{openTree(m.Source, true).to(c.root)}, attributes(c.root, a)...)
+		c.moveRoot("attach "+m.Source+" as root", calls...)
 	}
+	if c.hooked() {
+		c.above = c.slot("host's root")
+		c.child("enter the root", "root",
+			open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.above),
+			call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot())
+		return
+	}
+	c.pivot()
+}
+
+// moveRoot attaches the detached root.
+func (c *compiler) moveRoot(text string, calls ...Call) {
+	at := "/"
+	if c.rootAt != "" {
+		at = c.rootAt
+		text += " at " + at
+	}
+	c.child(text, "root", append(calls, moveTo(c.root, at))...)
+}
+
+func chrootHere() Call { return call("chroot", unix.SYS_CHROOT, str(".")) }
+func chdirRoot() Call  { return call("chdir", unix.SYS_CHDIR, str("/")) }
+
+func (c *compiler) pivot() {
 	c.child("pivot into the root and drop the host's", "root",
 		call("fchdir", unix.SYS_FCHDIR, from(c.root)),
 		call("pivot_root", unix.SYS_PIVOT_ROOT, str("."), str(".")),
 		call("umount2", unix.SYS_UMOUNT2, str("."), named(unix.MNT_DETACH, "MNT_DETACH")),
-		call("chdir", unix.SYS_CHDIR, str("/")))
+		chdirRoot())
 }
 
 // overlayHere mounts the overlay in the child. The list of layers may be
@@ -79,4 +133,19 @@ func (c *compiler) overlayHere(m chroot.Mount) {
 		call("chdir", unix.SYS_CHDIR, str(base)),
 		call("mount", unix.SYS_MOUNT, str("overlay"), str(c.o.Target), str("overlay"), num(0), str(data)),
 		open(c.o.Target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.root))
+}
+
+// propagate gives the root its kind of propagation, when everything is below
+// it: on a shared mount everything would become shared.
+func (c *compiler) propagate() {
+	p := propagationOf(c.linux.RootfsPropagation)
+	kind := p &^ unix.MS_REC
+	if kind != unix.MS_SHARED && kind != unix.MS_UNBINDABLE {
+		return
+	}
+	flags := uint64(0)
+	if p&unix.MS_REC != 0 {
+		flags = unix.AT_RECURSIVE
+	}
+	c.child("make the root "+c.linux.RootfsPropagation, "linux.rootfsPropagation", setattr(c.root, flags, 0, 0, kind))
 }

@@ -7,20 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal opens one in the container's own devpts and sends the master to
-// the parent: no path is followed (CVE-2025-52565).
-func (c *compiler) openTerminal() {
-	if !c.spec.Process.Terminal || c.pts == 0 {
+// terminal opens one in the container's own devpts and sends the master to
+// the parent: no path is followed (CVE-2025-52565). Without a devpts of its own
+// it is one of that which lies at /dev/ptmx.
+func (c *compiler) terminal() {
+	if !c.spec.Process.Terminal {
 		return
 	}
 	master := c.slot("terminal master")
 	c.tty = c.slot("terminal")
 	c.p.Console = master
-	flags := uint64(unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC)
+	flags, text := uint64(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), "O_RDWR|O_NOCTTY|O_CLOEXEC"
+	first := openIn(cwd(), "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, "O_RDWR|O_NOCTTY", 0, "")
+	if c.pts != 0 {
+		first = call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, text), num(0))
+	}
 	c.child("open a terminal and send it to the parent", "process.terminal",
-		call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, "O_RDWR|O_NOCTTY|O_CLOEXEC"), num(0)).to(master),
+		first.to(master),
 		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCSPTLCK, "TIOCSPTLCK"), buf(make([]byte, 4), "[0]")),
-		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, "O_RDWR|O_NOCTTY|O_CLOEXEC")).to(c.tty),
+		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, text)).to(c.tty),
 		Call{Name: "sendmsg", Nr: unix.SYS_SENDMSG, Args: []Arg{from(Sock), named(0, "{terminal}"), named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, Special: SendConsole},
 		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0)),
 		call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
@@ -29,6 +34,16 @@ func (c *compiler) openTerminal() {
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)))
 	c.plainLines()
 	c.terminalSize()
+	if c.dev == 0 {
+		return
+	}
+	console, target := c.slot("console"), c.slot("target /dev/console")
+	calls := []Call{openTreeOf(c.tty).to(console)}
+	if !c.freshDev() {
+		// Whatever it is, it is not followed (CVE-2026-88264).
+		calls = append(calls, unlinkIn(from(c.dev), "console").mayFail())
+	}
+	c.child("attach the terminal as /dev/console", "process.terminal", append(append(calls, c.placeNode(target, "/dev/console")...), moveOn(console, target))...)
 }
 
 // plainLines are set before the program starts, which may write at once.
@@ -59,10 +74,10 @@ func plainTermios() []byte {
 // terminalSize is set before the program starts, which may ask for it at once.
 func (c *compiler) terminalSize() {
 	size := c.spec.Process.ConsoleSize
-	if size == nil {
+	if size == nil || size.Height == 0 && size.Width == 0 {
 		return
 	}
-	rows, columns := uint16(min(size.Height, 65535)), uint16(min(size.Width, 65535))
+	rows, columns := uint16(size.Height), uint16(size.Width)
 	var b []byte
 	for _, v := range []uint16{rows, columns, 0, 0} { // struct winsize of ioctl_tty(2), little-endian as all we run on
 		b = append(b, byte(v), byte(v>>8))

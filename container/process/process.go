@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,7 +32,6 @@ import (
 	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
-	"kiste/kernel/privilege"
 )
 
 // Options say how to carry a plan out.
@@ -52,6 +52,11 @@ type Options struct {
 	// this process ends before Born has, so does that one. An error undoes
 	// the start. Nil: nobody listens.
 	Born func(pid int) error
+
+	// Hooks runs the container's hooks of a kind while its process, pid, waits
+	// before the pivot. An error undoes the start. Nil: a plan with such
+	// hooks fails.
+	Hooks func(kind string, pid int) error
 
 	// Trace hears how long each step took: of the parent's as they end, of
 	// the child's when it has become its program.
@@ -117,16 +122,20 @@ type run struct {
 	o       Options
 	slots   []int32
 	given   [3]int32 // Start, Report, Container
-	inbox   *sys.Inbox
+	inboxes []*sys.Inbox
+	waits   int // how many of them have their call
 	outbox  *sys.Outbox
 	sock    int32
 	calls   []sys.ChildCall
 	origin  []int // of each call: its step
 	index   []int // and its number there
+	next    int   // the parent's next step
 	sends   []int // descriptors for the child, in order
 	fds     []int // to close at the end
 	child   *sys.Child
-	shift   *chroot.Shift
+	shift   *chroot.Shift // by the container's user namespace
+	shifts  []ownShift
+	root    int // the detached root, if the parent has made it
 	console *os.File
 	undo    []func()
 	home    []int         // this thread's own namespaces, while it is elsewhere
@@ -135,9 +144,11 @@ type run struct {
 	clock   *clock
 }
 
-// parent does the parent's steps.
+// parent does the parent's steps up to the next that lets the child go on.
 func (r *run) parent() error {
-	for i, s := range r.plan.Steps {
+	for r.next < len(r.plan.Steps) {
+		i, s := r.next, r.plan.Steps[r.next]
+		r.next++
 		if s.Side != plan.Parent {
 			continue
 		}
@@ -154,6 +165,9 @@ func (r *run) parent() error {
 		}
 		if r.o.Trace != nil {
 			r.o.Trace(s, time.Since(began))
+		}
+		if s.Act.Kind == plan.ActRelease {
+			return nil
 		}
 	}
 	return nil
@@ -177,7 +191,7 @@ func (r *run) act(a *plan.Act) error {
 	case plan.ActMapIDs:
 		return namespace.WriteMaps(r.child.PID, idMaps(r.plan.UIDs), idMaps(r.plan.GIDs))
 	case plan.ActRlimit:
-		return rlimit(r.child.PID, a.Rlimit)
+		return sys.AllowLimit(r.child.PID, a.Rlimit.Resource, a.Rlimit.Hard)
 	case plan.ActOOM:
 		return oomScore(r.child.PID, a.Value)
 	case plan.ActOpen:
@@ -185,8 +199,15 @@ func (r *run) act(a *plan.Act) error {
 		return r.send(fd, err)
 	case plan.ActRoot, plan.ActBind:
 		return r.mount(a)
+	case plan.ActCopyUp:
+		return r.send(r.copyUp(a))
+	case plan.ActHooks:
+		if r.o.Hooks == nil {
+			return &fault.Error{Op: "run hooks", Kind: fault.Unsupported}
+		}
+		return r.o.Hooks(a.Value, r.child.PID)
 	case plan.ActRelease:
-		return r.child.Send([]byte{1}, r.sends)
+		return r.release()
 	}
 	return &fault.Error{Op: "carry out", On: string(a.Kind), Kind: fault.Invalid}
 }
@@ -199,12 +220,18 @@ func idMaps(in []plan.IDMap) namespace.IDMaps {
 	return out
 }
 
-func rlimit(pid int, l privilege.Rlimit) error {
-	resource, err := privilege.RlimitNumber(l.Name)
-	if err != nil {
-		return err
+// release sends what the child waits for: its descriptors, at most so many in a
+// message as unix(7) lets through; later a byte.
+func (r *run) release() error {
+	for {
+		n := min(len(r.sends), plan.InboxSize)
+		if err := r.child.Send([]byte{1}, r.sends[:n]); err != nil {
+			return err
+		}
+		if r.sends = r.sends[n:]; len(r.sends) == 0 {
+			return nil
+		}
 	}
-	return sys.Prlimit(pid, resource, l.Soft, l.Hard)
 }
 
 func oomScore(pid int, value string) error {
@@ -224,22 +251,58 @@ func (r *run) mount(a *plan.Act) error {
 		fd, err := device(a.Mount, r.plan)
 		return r.send(fd, err)
 	}
-	if a.IDMap && r.shift == nil {
-		f, err := sys.OpenFile(r.usernsPath(), unix.O_RDONLY)
-		if err != nil {
-			return err
-		}
-		r.shift, r.fds = &chroot.Shift{Userns: f, UID: outside(r.plan.UIDs, 0), GID: outside(r.plan.GIDs, 0)}, append(r.fds, f)
-	}
-	shift := r.shift
-	if !a.IDMap {
-		shift = nil
+	shift, err := r.shiftFor(a)
+	if err != nil {
+		return err
 	}
 	fd, err := detached(a.Mount, shift)
 	if a.IDMap && errors.Is(err, unix.EINVAL) {
 		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system may be one that cannot be id-mapped: the mount option noidmap takes it as it is"}
 	}
+	if a.Kind == plan.ActRoot {
+		r.root = fd
+	}
 	return r.send(fd, err)
+}
+
+// An ownShift is by the maps of one mount, or of several.
+type ownShift struct {
+	uids, gids []plan.IDMap
+	*chroot.Shift
+}
+
+// shiftFor is how a mount is shifted; nil: not at all.
+func (r *run) shiftFor(a *plan.Act) (*chroot.Shift, error) {
+	switch {
+	case !a.IDMap:
+		return nil, nil
+	case len(a.UIDs) > 0:
+		return r.ownShift(a.UIDs, a.GIDs)
+	case r.shift == nil:
+		f, err := sys.OpenFile(r.usernsPath(), unix.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		r.fds = append(r.fds, f)
+		r.shift = &chroot.Shift{Userns: f, UID: int(plan.Outside(r.plan.UIDs, 0)), GID: int(plan.Outside(r.plan.GIDs, 0))}
+	}
+	return r.shift, nil
+}
+
+func (r *run) ownShift(uids, gids []plan.IDMap) (*chroot.Shift, error) {
+	for _, s := range r.shifts {
+		if slices.Equal(s.uids, uids) && slices.Equal(s.gids, gids) {
+			return s.Shift, nil
+		}
+	}
+	fd, err := usernsWith(uids, gids)
+	if err != nil {
+		return nil, err
+	}
+	r.fds = append(r.fds, fd)
+	s := ownShift{uids, gids, &chroot.Shift{Userns: fd, UID: int(plan.Outside(uids, 0)), GID: int(plan.Outside(gids, 0))}}
+	r.shifts = append(r.shifts, s)
+	return s.Shift, nil
 }
 
 // detached makes the mount. A bind whose source is below another process's root
@@ -322,7 +385,13 @@ func (r *run) leave() error {
 
 // fork compiles the child's calls and starts it.
 func (r *run) fork() error {
-	r.inbox, r.outbox = sys.NewInbox(r.plan.Inbox), sys.NewOutbox()
+	for left := r.plan.Inbox; left >= 0; left -= plan.InboxSize {
+		r.inboxes = append(r.inboxes, sys.NewInbox(min(left, plan.InboxSize)))
+		if left <= plan.InboxSize {
+			break
+		}
+	}
+	r.outbox = sys.NewOutbox()
 	if r.o.Trace != nil {
 		clock, err := newClock(len(r.plan.Steps))
 		if err != nil {
@@ -424,7 +493,7 @@ func (r *run) at(s plan.Slot) *int32 {
 	case s == 0:
 		return nil
 	case int(s) <= r.plan.Inbox: // the parent's descriptors have the first slots
-		return r.inbox.FD(int(s) - 1)
+		return r.inboxes[(int(s)-1)/plan.InboxSize].FD((int(s) - 1) % plan.InboxSize)
 	case s == r.plan.Console:
 		return r.outbox.FD()
 	}
@@ -434,7 +503,8 @@ func (r *run) at(s plan.Slot) *int32 {
 func (r *run) compile(c plan.Call) sys.ChildCall {
 	switch c.Special {
 	case plan.ReceiveInbox:
-		return r.inbox.Receive(&r.sock)
+		r.waits++
+		return r.inboxes[r.waits-1].Receive(&r.sock)
 	case plan.SendConsole:
 		return r.outbox.Send(&r.sock)
 	}
@@ -458,6 +528,8 @@ func (r *run) argument(a plan.Arg) sys.ChildArg {
 		return sys.FilterOf(a.Bytes)
 	case plan.FromSlot:
 		return sys.ChildArg{Slot: r.at(a.Slot)}
+	case plan.FromBuf:
+		return sys.WordOf(a.Bytes, int(a.Value))
 	case plan.Buf:
 		return sys.ChildArg{Bytes: a.Bytes, Patch: r.at(a.Slot), PatchAt: int(a.Value)}
 	}
@@ -478,6 +550,11 @@ func (r *run) hear() error {
 			return r.explainExec(syscall.Errno(binary.LittleEndian.Uint32(data)))
 		case len(fds) > 0:
 			r.console = os.NewFile(uintptr(fds[0]), "console")
+			continue
+		case string(data) == plan.Ready:
+			if err := r.parent(); err != nil {
+				return err
+			}
 			continue
 		case len(data) > 0:
 			continue
@@ -660,15 +737,5 @@ func makeNode(dir int, m chroot.Mount, p *plan.Plan) error {
 	if err := sys.ChmodAt(dir, "device", mode); err != nil {
 		return err
 	}
-	return sys.ChownAt(dir, "device", outside(p.UIDs, uid), outside(p.GIDs, gid))
-}
-
-// outside is the id on the host of one in the container.
-func outside(maps []plan.IDMap, id uint32) int {
-	for _, m := range maps {
-		if id >= m.Inside && id-m.Inside < m.Size {
-			return int(m.Outside + id - m.Inside)
-		}
-	}
-	return int(id)
+	return sys.ChownAt(dir, "device", int(plan.Outside(p.UIDs, uid)), int(plan.Outside(p.GIDs, gid)))
 }

@@ -87,7 +87,7 @@ func arguments(s string) (args []string, after string) {
 	return args, ""
 }
 
-var rule = regexp.MustCompile(`\((then skip|else skip|else the next but) (\d+)\)`)
+var rule = regexp.MustCompile(`\((then skip|else skip|with E[A-Z]+ skip|else the next but) (\d+)\)`)
 
 func parsePlan(text string) []line {
 	var calls []line

@@ -10,6 +10,12 @@ import (
 // Number is an argument that is a number.
 func Number[T ~int | ~uint64 | ~uintptr | ~uint32](n T) ChildArg { return ChildArg{Value: uintptr(n)} }
 
+// WordOf is the 32 bits at offset in b, as they are at the time of the call: b is
+// the buffer of an earlier one.
+func WordOf(b []byte, offset int) ChildArg {
+	return ChildArg{Slot: (*int32)(unsafe.Pointer(&b[offset]))}
+}
+
 // BytesOf is the address of s as a C string.
 func BytesOf(s string) ChildArg { return ChildArg{Bytes: append([]byte(s), 0)} }
 

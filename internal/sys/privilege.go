@@ -160,9 +160,14 @@ func Owner(info os.FileInfo) (uint32, bool) {
 	return st.Uid, true
 }
 
-// Prlimit is prlimit(2) of another process.
-func Prlimit(pid, resource int, soft, hard uint64) error {
-	return named("prlimit", unix.Prlimit(pid, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil))
+// AllowLimit lets another process set its own limit as high as hard: the hard
+// limit is raised where it is lower, with prlimit(2) and CAP_SYS_RESOURCE.
+func AllowLimit(pid, resource int, hard uint64) error {
+	var old unix.Rlimit
+	if err := unix.Prlimit(pid, resource, nil, &old); err != nil || old.Max >= hard {
+		return named("prlimit", err)
+	}
+	return named("prlimit", unix.Prlimit(pid, resource, &unix.Rlimit{Cur: old.Cur, Max: hard}, nil))
 }
 
 // ActAs lets the calling thread, which must be locked, make files as uid and

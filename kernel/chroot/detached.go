@@ -41,10 +41,10 @@ func (m Mount) Detached(by *Shift) (int, error) {
 		}
 	default:
 		tree, err = m.tree(p)
-		if err == nil && p.Propagation == 0 {
+		if err == nil && len(p.Propagation) == 0 {
 			// A clone of a shared mount is its peer: what is mounted on
 			// it would be mounted on the host too.
-			p.Propagation, p.PropagationRec = unix.MS_PRIVATE, true
+			p.Propagation = []uint64{unix.MS_PRIVATE | unix.MS_REC}
 		}
 		if err == nil && by != nil {
 			err = by.shift(tree, p.IDMap == "ridmap")

@@ -267,6 +267,6 @@ func ExampleParseBind() {
 
 func ExampleParseOptions() {
 	p, err := chroot.ParseOptions([]string{"nosuid", "size=64m", "rslave"})
-	fmt.Println(p.Data, p.PropagationRec, err)
-	// Output: [size=64m] true <nil>
+	fmt.Println(p.Data, len(p.Propagation), err)
+	// Output: [size=64m] 1 <nil>
 }

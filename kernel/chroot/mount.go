@@ -153,15 +153,8 @@ func (m Mount) configure(fs int, p Parsed) error {
 			return err
 		}
 	}
-	for _, o := range options() {
-		if o.attr == 0 && !o.off && o.flag != 0 && o.flag&(unix.MS_BIND|unix.MS_REMOUNT|unix.MS_SILENT) == 0 && p.Flags&o.flag != 0 {
-			if err := sys.FsconfigFlag(fs, o.name); err != nil {
-				return err
-			}
-		}
-	}
-	if p.Flags&unix.MS_RDONLY != 0 {
-		if err := sys.FsconfigFlag(fs, "ro"); err != nil {
+	for _, name := range p.Super() {
+		if err := sys.FsconfigFlag(fs, name); err != nil {
 			return err
 		}
 	}
@@ -219,12 +212,14 @@ func setAttrs(tree int, p Parsed) error {
 }
 
 func propagateTree(tree int, p Parsed) error {
-	if p.Propagation == 0 {
-		return nil
+	for _, kind := range p.Propagation {
+		flags := uint(unix.AT_EMPTY_PATH)
+		if kind&unix.MS_REC != 0 {
+			flags |= unix.AT_RECURSIVE
+		}
+		if err := sys.MountSetattr(tree, "", flags, &unix.MountAttr{Propagation: kind &^ unix.MS_REC}); err != nil {
+			return err
+		}
 	}
-	flags := uint(unix.AT_EMPTY_PATH)
-	if p.PropagationRec {
-		flags |= unix.AT_RECURSIVE
-	}
-	return sys.MountSetattr(tree, "", flags, &unix.MountAttr{Propagation: p.Propagation})
+	return nil
 }

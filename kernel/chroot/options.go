@@ -11,8 +11,7 @@ type Parsed struct {
 	Set, Clear       uint64   // unix.MOUNT_ATTR_ bits of the mount
 	RecSet, RecClear uint64   // the same for the mount and all below it
 	Flags            uintptr  // the unix.MS_ bits for mount(2)
-	Propagation      uint64   // unix.MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE; 0: as it comes
-	PropagationRec   bool     // for all mounts below too
+	Propagation      []uint64 // unix.MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE, with MS_REC for all mounts below too; in this order
 	Bind, Rec        bool     // "bind", "rbind"
 	IDMap            string   // "idmap" or "ridmap"
 	Data             []string // for the file system: "size=64m"
@@ -86,6 +85,21 @@ func ParseOptions(words []string) (Parsed, error) {
 	return p, nil
 }
 
+// Super are the options that are the file system's as a whole, as fsconfig(2)
+// takes them: "ro", "sync".
+func (p Parsed) Super() []string {
+	var names []string
+	for _, o := range options() {
+		if o.attr == 0 && !o.off && o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && p.Flags&o.flag != 0 {
+			names = append(names, o.name)
+		}
+	}
+	if p.Flags&unix.MS_RDONLY != 0 {
+		names = append(names, "ro")
+	}
+	return names
+}
+
 func (p *Parsed) named(table []option, word string) bool {
 	if word == "idmap" || word == "ridmap" {
 		p.IDMap = word
@@ -139,14 +153,14 @@ func (p *Parsed) flag(o option) {
 }
 
 func (p *Parsed) propagate(word string) bool {
-	bare, rec := strings.CutPrefix(word, "r")
 	kind := propagation(word)
-	if kind == 0 && rec {
-		kind = propagation(bare)
-		p.PropagationRec = p.PropagationRec || kind != 0
+	if bare, rec := strings.CutPrefix(word, "r"); kind == 0 && rec {
+		if kind = propagation(bare); kind != 0 {
+			kind |= unix.MS_REC
+		}
 	}
 	if kind != 0 {
-		p.Propagation = kind
+		p.Propagation = append(p.Propagation, kind)
 	}
 	return kind != 0
 }

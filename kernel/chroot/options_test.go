@@ -24,7 +24,7 @@ func TestParseOptions(t *testing.T) {
 		{"relatime is zero", "relatime", Parsed{Clear: unix.MOUNT_ATTR__ATIME, Flags: unix.MS_RELATIME}},
 		{"recursive relatime is an option and no data", "rrelatime", Parsed{RecClear: unix.MOUNT_ATTR__ATIME}},
 		{"directories have their own", "nodiratime", Parsed{Set: unix.MOUNT_ATTR_NODIRATIME, Flags: unix.MS_NODIRATIME}},
-		{"propagation", "rslave", Parsed{Propagation: unix.MS_SLAVE, PropagationRec: true}},
+		{"propagation", "rslave,shared", Parsed{Propagation: []uint64{unix.MS_SLAVE | unix.MS_REC, unix.MS_SHARED}}},
 		{"the file system's", "size=64m,mode=1777,foo", Parsed{Data: []string{"size=64m", "mode=1777", "foo"}}},
 		{"id maps", "ridmap", Parsed{IDMap: "ridmap"}},
 		{"defaults", "defaults", Parsed{}},

@@ -1,0 +1,237 @@
+package plan
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/fault"
+	"kiste/kernel/chroot"
+)
+
+// Bounds of what one container may ask for: beyond them a document is a
+// mistake or an attack, and its plan would take the memory of this process.
+const (
+	maxMounts = 10_000
+	maxPaths  = 10_000 // masked ones, and read-only ones
+	maxWords  = 4_000  // options of a mount
+)
+
+// check refuses what later steps would trip over. The words of an error are
+// runc's where it has some.
+func (c *compiler) check() error {
+	for _, part := range []func() error{c.checkProcess, c.checkRoot, c.checkBounds, c.checkMounts, c.checkNames, c.checkLabels, c.checkUnsupported} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *compiler) checkProcess() error {
+	p := c.spec.Process
+	switch {
+	case p == nil:
+		return refused("process", fault.Invalid, "process property must not be empty")
+	case len(p.Args) == 0:
+		return refused("process.args", fault.Invalid, "args must not be empty")
+	case p.Cwd == "":
+		return refused("process.cwd", fault.Invalid, "Cwd property must not be empty")
+	case !path.IsAbs(p.Cwd):
+		return refused("process.cwd", fault.Invalid, "Cwd must be an absolute path")
+	case p.Terminal && p.ConsoleSize != nil && (p.ConsoleSize.Height > 65535 || p.ConsoleSize.Width > 65535):
+		return refused("process.consoleSize", fault.Invalid, "a terminal has at most 65535 rows and columns")
+	}
+	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return refused("process", fault.Invalid, "%q has a zero byte", s)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) checkRoot() error {
+	switch {
+	case c.spec.Root == nil:
+		return refused("root", fault.Invalid, "root must be specified")
+	case strings.IndexByte(c.spec.Root.Path, 0) >= 0:
+		return refused("root.path", fault.Invalid, "it has a zero byte")
+	}
+	if p := c.linux.RootfsPropagation; p != "" && propagationOf(p) == 0 {
+		return refused("linux.rootfsPropagation", fault.Invalid, "rootfsPropagation=%v is not supported", p)
+	}
+	return nil
+}
+
+func (c *compiler) checkBounds() error {
+	for _, b := range []struct {
+		field     string
+		have, max int
+	}{
+		{"mounts", len(c.spec.Mounts), maxMounts},
+		{"linux.devices", len(c.linux.Devices), maxMounts},
+		{"linux.maskedPaths", len(c.linux.MaskedPaths), maxPaths},
+		{"linux.readonlyPaths", len(c.linux.ReadonlyPaths), maxPaths},
+		{"linux.sysctl", len(c.linux.Sysctl), maxPaths},
+		{"linux.namespaces", len(c.linux.Namespaces), len(cloneFlag)},
+	} {
+		if b.have > b.max {
+			return refused(b.field, fault.Invalid, "there are %d, and %d are the most", b.have, b.max)
+		}
+	}
+	return nil
+}
+
+// A mount is one of the spec's, with its options sorted.
+type mount struct {
+	specs.Mount
+	chroot.Parsed
+	at       string // where in the container: absolute and clean
+	field    string
+	bind     bool
+	copyUp   bool
+	detached Slot
+	group    cgroupMount
+}
+
+func (c *compiler) checkMounts() error {
+	for i, m := range c.spec.Mounts {
+		checked, err := c.checkMount(m)
+		if err != nil {
+			return refused("mounts["+strconv.Itoa(i)+"] on "+m.Destination, fault.Invalid, "%w", err)
+		}
+		c.mounts = append(c.mounts, checked)
+	}
+	// What would be mounted on a link to procfs's files finds nothing there
+	// yet. Below /proc no path is a link: see openTarget.
+	slices.SortStableFunc(c.mounts, func(a, b mount) int { return boolInt(inProc(a.at)) - boolInt(inProc(b.at)) })
+	return nil
+}
+
+func inProc(at string) bool { return at == "/proc" || strings.HasPrefix(at, "/proc/") }
+
+var errNoType = errors.New("it has no type")
+
+func (c *compiler) checkMount(m specs.Mount) (mount, error) {
+	out := mount{Mount: m, at: path.Clean("/" + m.Destination), field: "mounts." + m.Destination}
+	if slices.ContainsFunc([]string{m.Destination, m.Source, m.Type}, hasZero) || slices.ContainsFunc(m.Options, hasZero) {
+		return out, errors.New("mount field contains null byte")
+	}
+	if !path.IsAbs(m.Destination) {
+		c.warn("mount destination %s is not absolute: it is taken from the root", m.Destination)
+	}
+	if len(m.Options) > maxWords {
+		return out, errors.New("it has too many options")
+	}
+	words := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "tmpcopyup" })
+	out.copyUp = len(words) < len(m.Options)
+	var err error
+	if out.Parsed, err = chroot.ParseOptions(words); err != nil {
+		return out, err
+	}
+	out.bind = m.Type == "bind" || out.Bind
+	own := func(o string) bool { return strings.HasPrefix(o, subpathOption) }
+	switch {
+	case out.at == "/":
+		return out, errors.New("mountpoint is on the top of rootfs")
+	case !out.bind && m.Type == "":
+		return out, errNoType
+	case out.bind && slices.ContainsFunc(out.Data, func(o string) bool { return !own(o) }):
+		return out, errors.New("bind mounts cannot have any filesystem-specific options applied")
+	case out.copyUp && m.Type != "tmpfs":
+		return out, errors.New("tmpcopyup is for tmpfs alone")
+	}
+	if out.bind {
+		out.Source = c.abs(m.Source)
+	}
+	return out, errors.Join(c.checkProc(out), c.checkIDMap(&out))
+}
+
+func hasZero(s string) bool { return strings.IndexByte(s, 0) >= 0 }
+
+// onProc are the files of procfs that lxcfs and others replace; nothing else
+// may be mounted there (CVE-2019-16884).
+var onProc = []string{"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
+	"/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled"}
+
+func (c *compiler) checkProc(m mount) error {
+	switch {
+	case m.at == "/proc":
+		if m.Type != "proc" && (!m.bind || path.Clean(m.Source) != "/proc") {
+			return errors.New(`"/proc" cannot be mounted because it is not of type proc`)
+		}
+	case inProc(m.at) && !slices.Contains(onProc, m.at):
+		return errors.New(strconv.Quote(m.at) + " cannot be mounted because it is inside /proc")
+	}
+	return nil
+}
+
+func (c *compiler) checkIDMap(m *mount) error {
+	if len(m.UIDMappings)+len(m.GIDMappings) == 0 && m.IDMap == "" {
+		return nil
+	}
+	switch {
+	case !m.bind && m.Type != "overlay":
+		return errors.New("id-mapped mounts are only supported for bind-mounts")
+	case !c.f.Host:
+		return errors.New("id-mapped mounts are not supported for rootless containers")
+	case (len(m.UIDMappings) == 0) != (len(m.GIDMappings) == 0):
+		return errors.New("id-mapped mounts must have both uid and gid mappings specified")
+	case len(m.UIDMappings) == 0 && !c.hasNamespace(specs.UserNamespace):
+		return errors.New("id-mapped mounts must have both uid and gid mappings specified, or the container a user namespace")
+	}
+	return nil
+}
+
+func (c *compiler) hasNamespace(kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(c.linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
+}
+
+func (c *compiler) checkNames() error {
+	uts := c.hasNamespace(specs.UTSNamespace)
+	switch {
+	case c.spec.Hostname != "" && !uts:
+		return refused("hostname", fault.Invalid, "unable to set hostname without a private UTS namespace")
+	case c.spec.Domainname != "" && !uts:
+		return refused("domainname", fault.Invalid, "unable to set domainname without a private UTS namespace")
+	}
+	return c.checkSysctls()
+}
+
+func (c *compiler) checkLabels() error {
+	p := c.spec.Process
+	switch {
+	case p.SelinuxLabel != "" && !c.f.SELinux:
+		return refused("process.selinuxLabel", fault.Unsupported, "selinux label is specified in config, but selinux is disabled or not supported")
+	case c.linux.MountLabel != "" && !c.f.SELinux:
+		return refused("linux.mountLabel", fault.Unsupported, "selinux is disabled or not supported")
+	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !c.f.AppArmor:
+		return refused("process.apparmorProfile", fault.Unsupported, "apparmor: config provided but apparmor not supported")
+	}
+	return nil
+}
+
+func (c *compiler) checkUnsupported() error {
+	l, p := c.linux, c.spec.Process
+	for _, f := range []struct {
+		field string
+		given bool
+	}{
+		{"linux.intelRdt", l.IntelRdt != nil},
+		{"linux.memoryPolicy", l.MemoryPolicy != nil},
+		{"linux.personality", l.Personality != nil},
+		{"linux.netDevices", len(l.NetDevices) > 0},
+		{"linux.timeOffsets", len(l.TimeOffsets) > 0},
+		{"process.scheduler", p.Scheduler != nil},
+		{"process.ioPriority", p.IOPriority != nil},
+	} {
+		if f.given {
+			return refused(f.field, fault.Unsupported, "this version cannot")
+		}
+	}
+	return nil
+}
