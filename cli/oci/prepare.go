@@ -51,6 +51,7 @@ func (s *session) prepare(m *making) (*notifier, error) {
 	}
 	m.o.PreserveFDs += sockets
 	m.o.Detach, m.o.Trace = m.detach, s.trace()
+	m.o.NoCgroup, m.o.Tolerant = s.manager == "disabled", s.tolerant()
 	n := &notifier{host: os.Getenv("NOTIFY_SOCKET")}
 	m.o.Edit = func(dir string, spec *specs.Spec) error {
 		if !m.detach {
@@ -102,6 +103,18 @@ func (s *session) sizeTerminal(p *specs.Process) {
 	if rows, columns := s.user().Size(); rows != 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(rows), Width: uint(columns)}
 	}
+}
+
+// tolerant says whether cgroups that may not be made are no error: those of an
+// ordinary user, and of root in a user namespace, unless --rootless says.
+func (s *session) tolerant() bool {
+	switch s.rootless {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return os.Geteuid() != 0 || host.InUserns()
 }
 
 // activated is how many sockets systemd has passed to this process from

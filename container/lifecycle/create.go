@@ -50,6 +50,13 @@ type CreateOptions struct {
 	// Detach says that nobody holds the terminal of a Run.
 	Detach bool
 
+	// NoCgroup makes no cgroup: the container stays in the caller's.
+	NoCgroup bool
+
+	// Tolerant goes without a cgroup where the caller may make none, unless
+	// the spec asks for a certain one, or for limits.
+	Tolerant bool
+
 	// Trace hears how long each step took. Nil: nobody does.
 	Trace func(step plan.Step, took time.Duration)
 

@@ -6,17 +6,24 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
+
+	"golang.org/x/sys/unix"
 )
 
 // groups are the steps that make the container's cgroup. From here on the
 // document names it, so what others use must not get so far.
 func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
+	if m.o.NoCgroup {
+		return l, nil, nil
+	}
 	limits, err := cgroup.FromSpec(m.spec.Linux.Resources)
 	if err != nil {
 		return l, nil, err
@@ -26,15 +33,52 @@ func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
 	if err != nil {
 		return l, nil, err
 	}
-	steps, err := cgroup.Compile(l, group, limits, cgroup.Options{Adopt: true, Account: true, Join: []string{"name=systemd"}, Rootless: os.Geteuid() != 0})
+	in := l
+	if m.o.Tolerant && m.spec.Linux.CgroupsPath == "" {
+		if in = permitted(l, group); in.Kind() == "none" && l.Kind() != "none" {
+			return l, nil, m.unlimited()
+		}
+	}
+	steps, err := cgroup.Compile(in, group, limits, cgroup.Options{Adopt: true, Account: true, Join: []string{"name=systemd"}, Rootless: os.Geteuid() != 0})
 	if err != nil {
 		return l, nil, err
 	}
 	if err := unused(l, group); err != nil {
 		return l, nil, err
 	}
-	m.c.doc.Cgroup, m.c.doc.Hierarchies = group, l
+	m.c.doc.Cgroup, m.c.doc.Hierarchies = group, in
 	return l, steps, nil
+}
+
+// permitted are the hierarchies of l in which this process may make the group.
+func permitted(l cgroup.Layout, group string) cgroup.Layout {
+	may := func(h cgroup.Hierarchy) bool { return sys.Access(path.Dir(h.Dir(group)), unix.W_OK) == nil }
+	var in cgroup.Layout
+	if l.Unified.Mount != "" && may(l.Unified) {
+		in.Unified = l.Unified
+	}
+	for _, h := range l.V1 {
+		if may(h) {
+			in.V1 = append(in.V1, h)
+		}
+	}
+	return in
+}
+
+// unlimited refuses a spec with limits, where there can be no cgroup.
+func (m *making) unlimited() error {
+	r := m.spec.Linux.Resources
+	if r == nil {
+		return nil
+	}
+	limits := *r
+	limits.Devices = nil
+	l, err := cgroup.FromSpec(&limits)
+	if err == nil && !reflect.ValueOf(l).IsZero() {
+		err = &fault.Error{Op: "limit container", On: "linux.resources", Kind: fault.Denied, Err: errors.New("no permission to make a cgroup"),
+			Hint: "leave the limits out, or start it in a cgroup of your own: systemd-run --user --scope -p Delegate=yes …"}
+	}
+	return err
 }
 
 // unused refuses a cgroup that others use.
