@@ -13,7 +13,9 @@
 // holds open. When its time is up its process group is killed.
 //
 // Who launches it decides in which namespaces and as whom: Here is for hooks
-// of the runtime's namespaces. Safe for concurrent use.
+// of the runtime's namespaces, In for createContainer. Hooks of startContainer
+// are processes of the container and so its runtime's to launch. Safe for
+// concurrent use.
 package hook
 
 import (
@@ -79,11 +81,37 @@ func Here(dir string, env []string) Launcher {
 		if len(h.Env) == 0 {
 			h.Env = env
 		}
-		p, err := plan.CompileHook(h, dir)
+		p, err := plan.CompileHook(h, dir, nil)
 		if err != nil {
 			return nil, err
 		}
 		return process.Start(p, process.Options{Files: files})
+	}
+}
+
+// In launches hooks in all namespaces of the process pid, as their root, in the
+// directory dir there: those of createContainer, for which a container waits
+// that has not entered its root yet. A hook without an environment gets env.
+func In(pid int, dir string, env []string) Launcher {
+	return func(h specs.Hook, files [3]*os.File) (*process.Process, error) {
+		if len(h.Env) == 0 {
+			h.Env = env
+		}
+		kinds, err := process.Elsewhere(pid)
+		if err != nil {
+			return nil, err
+		}
+		p, err := plan.CompileHook(h, dir, &plan.Target{Namespaces: kinds})
+		if err != nil {
+			return nil, err
+		}
+		fd, err := sys.PidfdOpen(pid)
+		if err != nil {
+			return nil, err
+		}
+		container := os.NewFile(uintptr(fd), "container")
+		defer container.Close()
+		return process.Start(p, process.Options{Files: files, Container: container})
 	}
 }
 

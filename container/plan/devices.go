@@ -19,14 +19,26 @@ var standardDevices = []struct {
 	major, minor uint32
 }{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
 
+// devMount is what is mounted on /dev; nil: nothing.
+func (c *compiler) devMount() *mount {
+	for i := range slices.Backward(c.mounts) {
+		if c.mounts[i].at == "/dev" {
+			return &c.mounts[i]
+		}
+	}
+	return nil
+}
+
 // furnished reports whether /dev is to be filled: not where it is the host's.
 func (c *compiler) furnished() bool {
-	return !slices.ContainsFunc(c.mounts, func(m mount) bool { return m.at == "/dev" && m.bind })
+	m := c.devMount()
+	return m == nil || !m.bind
 }
 
 // freshDev reports whether /dev is empty.
 func (c *compiler) freshDev() bool {
-	return slices.ContainsFunc(c.mounts, func(m mount) bool { return m.at == "/dev" && m.Type == "tmpfs" && !m.copyUp })
+	m := c.devMount()
+	return m != nil && m.Type == "tmpfs" && !m.copyUp
 }
 
 // A device is a node to make.
@@ -145,8 +157,8 @@ func (c *compiler) devices() {
 
 // openDev finds /dev: the mount that is there, or a directory of the root.
 func (c *compiler) openDev() {
-	if i := slices.IndexFunc(c.mounts, func(m mount) bool { return m.at == "/dev" }); i >= 0 {
-		c.dev = c.mounts[i].detached
+	if m := c.devMount(); m != nil {
+		c.dev = m.detached
 		return
 	}
 	c.dev = c.slot("/dev")

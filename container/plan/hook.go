@@ -10,8 +10,10 @@ import (
 )
 
 // CompileHook makes the plan of a hook's program in the namespaces that the
-// parent is in, with dir as working directory; an empty one is the parent's.
-func CompileHook(h specs.Hook, dir string) (*Plan, error) {
+// parent is in, or where there is a target in those of a container: there it
+// joins by the pidfd in the slot Container, as the root of them all. Dir is its
+// working directory; an empty one is the parent's, and the container's root.
+func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 	if h.Path == "" {
 		return nil, &fault.Error{Op: "run hook", Kind: fault.Invalid, Err: errors.New("it has no path")}
 	}
@@ -19,8 +21,11 @@ func CompileHook(h specs.Hook, dir string) (*Plan, error) {
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, linux: &specs.Linux{}, p: &Plan{Slots: []string{""}}}
+	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, linux: &specs.Linux{}, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}}
 	c.act("fork", "", Act{Kind: ActFork})
+	if t != nil {
+		c.joinAll(*t)
+	}
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	if dir != "" {
 		c.child("go to "+dir, "", call("chdir", unix.SYS_CHDIR, str(dir)))
@@ -28,4 +33,13 @@ func CompileHook(h specs.Hook, dir string) (*Plan, error) {
 	c.keepDescriptors()
 	c.child("become "+h.Path, "hooks", append(c.attempt(h.Path), Call{OnErr: FailNoted})...)
 	return c.p, nil
+}
+
+func (c *compiler) joinAll(t Target) {
+	for _, kind := range t.Namespaces {
+		c.joined[kind] = true
+	}
+	c.enterCgroups(t.Tasks)
+	c.p.Cgroup = t.Cgroup
+	c.join()
 }

@@ -174,7 +174,7 @@ func (c *compiler) settle() {
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	for slot, name := range c.p.Slots {
 		if kind, ok := strings.CutSuffix(name, " namespace"); ok {
-			c.child("join the "+name, "linux.namespaces."+kind, call("setns", unix.SYS_SETNS, from(Slot(slot)), num(0)))
+			c.child("join the "+name, "linux.namespaces."+kind, call("setns", unix.SYS_SETNS, from(Slot(slot)), named(cloneFlag[specs.LinuxNamespaceType(kind)], flagText(kind))))
 		}
 	}
 	if c.joined["user"] {
@@ -256,6 +256,11 @@ func (c *compiler) hearByte() Call {
 	return call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), num(0), named(0, "NULL"), named(0, "NULL")).want(1)
 }
 
+// flagText is the name of the flag of a kind of namespaces: "CLONE_NEWNS".
+func flagText(kind string) string {
+	return strings.ReplaceAll("CLONE_NEW"+strings.ToUpper(nsFile(specs.LinuxNamespaceType(kind))), "MNT", "NS")
+}
+
 // newFlags are those of unshare(2) for what is to belong to the user namespace
 // that was joined, but for the pid namespace.
 func (c *compiler) newFlags() Arg {
@@ -263,9 +268,9 @@ func (c *compiler) newFlags() Arg {
 	var names []string
 	for kind := range c.fresh {
 		if flag := cloneFlag[specs.LinuxNamespaceType(kind)]; flag != unix.CLONE_NEWCGROUP && flag != unix.CLONE_NEWPID {
-			flags, names = flags|flag, append(names, "CLONE_NEW"+strings.ToUpper(nsFile(specs.LinuxNamespaceType(kind))))
+			flags, names = flags|flag, append(names, flagText(kind))
 		}
 	}
 	slices.Sort(names)
-	return named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))
+	return named(flags, strings.Join(names, "|"))
 }

@@ -163,7 +163,7 @@ func busybox(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range strings.Fields("sh cat ls id echo sleep true mount umount touch mkdir mknod unshare readlink grep head tail kill dd wc stat test ps pwd hostname env setsid chmod ln rm tr seq") {
+	for _, name := range strings.Fields("sh cat ls id echo sleep true mount umount touch mkdir mknod unshare readlink grep head tail kill dd wc stat test ps pwd hostname env setsid chmod ln rm tr seq cut sed") {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

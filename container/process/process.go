@@ -364,7 +364,9 @@ func (r *run) enter(a *plan.Act) error {
 		return err
 	}
 	defer sys.Close(there)
-	return sys.Setns(there, 0)
+	kinds := namespace.Kinds()
+	i := slices.IndexFunc(kinds, func(k namespace.Kind) bool { return k.File == a.Value })
+	return sys.Setns(there, int(kinds[i].Flag))
 }
 
 // leave takes this thread back. Where that fails the thread stays locked, and

@@ -1,0 +1,546 @@
+package process_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/container/hook"
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/host"
+	"kiste/internal/need"
+	"kiste/kernel/cgroup"
+)
+
+// An ociBox is a container of a document alone, as engines write it.
+type ociBox struct {
+	spec *specs.Spec
+	o    plan.Options
+	f    plan.Facts
+	dir  string // the bundle
+	root string
+}
+
+// newBox is what "runc spec" writes, for a script and without a terminal.
+func newBox(t *testing.T, script string) *ociBox {
+	t.Helper()
+	text, err := os.ReadFile("../plan/testdata/runc_spec.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &ociBox{spec: new(specs.Spec), dir: newStorage(t).dir}
+	if err := json.Unmarshal(text, b.spec); err != nil {
+		t.Fatal(err)
+	}
+	b.root = b.dir + "/rootfs"
+	if err := os.Rename(busybox(t), b.root); err != nil {
+		t.Fatal(err)
+	}
+	b.spec.Process.Terminal = false
+	b.spec.Process.Args = []string{"/bin/sh", "-c", script}
+	b.spec.Root.Readonly = false
+	b.o = plan.Options{Bundle: b.dir, NoLandlock: true}
+	b.f = process.Facts(cgroup.Layout{})
+	return b
+}
+
+// mapped gives the box a user namespace.
+func (b *ociBox) mapped() *ociBox {
+	filepath.WalkDir(b.root, func(path string, _ fs.DirEntry, _ error) error { return os.Lchown(path, 1<<30+1<<28, 1<<30+1<<28) })
+	maps := []specs.LinuxIDMapping{{HostID: 1<<30 + 1<<28, Size: 65536}}
+	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = maps, maps
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	return b
+}
+
+func (b *ociBox) without(kind specs.LinuxNamespaceType) *ociBox {
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind })
+	return b
+}
+
+func (b *ociBox) mount(m specs.Mount) *ociBox {
+	b.spec.Mounts = append(b.spec.Mounts, m)
+	return b
+}
+
+// hooks runs the hooks of b as a runtime does.
+func (b *ociBox) hooks(kind string, pid int) error {
+	launch := hook.Here(b.dir, os.Environ())
+	if kind == hook.CreateContainer {
+		launch = hook.In(pid, b.root, os.Environ())
+	}
+	return hook.Run(kind, hook.Of(b.spec.Hooks, kind), specs.State{Version: specs.Version, ID: "box", Status: specs.StateCreating, Pid: pid, Bundle: b.dir}, launch)
+}
+
+// run gives what the container writes, and why it could not be started.
+func (b *ociBox) run(t *testing.T) (string, error) {
+	t.Helper()
+	b.spec.Hostname = map[bool]string{true: "runc"}[slices.ContainsFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace })]
+	// A pipe takes what little there is to write.
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	p, err := plan.Compile(b.spec, nil, b.o, b.f)
+	if err != nil {
+		return "", err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	proc, err := process.Start(p, process.Options{Files: [3]*os.File{null, out, out}, Hooks: b.hooks})
+	if err != nil {
+		return "", err
+	}
+	defer proc.Remove()
+	late := time.AfterFunc(10*time.Second, func() { _ = proc.Signal(syscall.SIGKILL) })
+	defer late.Stop()
+	status, err := proc.Wait()
+	out.Close()
+	text, _ := io.ReadAll(in)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("status %v\n%s", status, text)
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// says runs b, which must write a text that the pattern matches as a whole.
+func (b *ociBox) says(t *testing.T, pattern string) {
+	t.Helper()
+	out, err := b.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^(?s:` + pattern + `)$`).MatchString(out) {
+		t.Errorf("it wrote %q; want %q", out, pattern)
+	}
+}
+
+// refuses runs b, which must not start, for a reason that has text.
+func (b *ociBox) refuses(t *testing.T, text string) {
+	t.Helper()
+	if out, err := b.run(t); err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("it started: %q, %v; want %q", out, err, text)
+	}
+}
+
+// What a plain document asks for is so in the container.
+func TestDocuments(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	uid, one := uint32(1000), uint32(1)
+	mode, wide := fs.FileMode(0o640), fs.FileMode(0o2666)
+	for _, tt := range []struct {
+		name, script, want string
+		change             func(t *testing.T, b *ociBox)
+	}{
+		{"host name, namespaces and init", "hostname; echo $$; ls /sys/class/net", "runc\n1\nlo", nil},
+		{"loopback is on", "cat /sys/class/net/lo/flags", "0x9", nil},
+		{"only the streams are open", "ls /proc/self/fd", "0\n1\n2\n3", nil}, // ls itself reads the directory
+		{"root is private and writable", "echo x > /new; cat /new; grep -c ' / / .*shared' /proc/self/mountinfo; true", "x\n0", nil},
+		{"read-only root", "touch /new 2>&1 || true", ".*Read-only file system", func(_ *testing.T, b *ociBox) { b.spec.Root.Readonly = true }},
+		{"limits", "ulimit -n; ulimit -Hn; ulimit -c", "7\n64\n0", func(_ *testing.T, b *ociBox) {
+			b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 64}, {Type: "RLIMIT_NOFILE", Soft: 7, Hard: 64}, {Type: "RLIMIT_CORE"}, {Type: "RLIMIT_FSIZE"}}
+		}},
+		{"limits of a mapped container", "ulimit -n", "6", func(_ *testing.T, b *ociBox) {
+			b.mapped().spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 6, Hard: 64}, {Type: "RLIMIT_FSIZE"}}
+		}},
+		{"user, groups, mask, capabilities", "id -u; id -g; id -G; umask; grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | tr '\\t\\n' '  '", "1000\n5\n5 7 8\n0077\nCapInh: 0+ CapPrm: 0+ CapEff: 0+ CapBnd: 0+420 CapAmb: 0+",
+			func(_ *testing.T, b *ociBox) {
+				mask := uint32(0o77)
+				b.spec.Process.User = specs.User{UID: 1000, GID: 5, AdditionalGids: []uint32{7, 8}, Umask: &mask}
+				b.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_FROM_THE_FUTURE"}, Permitted: []string{"CAP_NET_BIND_SERVICE"}}
+				b.spec.Process.NoNewPrivileges = false
+				b.spec.Process.Args = []string{"/bin/sh", "-c", b.spec.Process.Args[2] + "; true"}
+			}},
+		{"a directory that only root may enter", "pwd", "/root/deep", func(t *testing.T, b *ociBox) {
+			if err := os.Mkdir(b.root+"/root", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			b.spec.Process.Cwd, b.spec.Process.User = "/root/deep", specs.User{UID: 1000, GID: 1000}
+		}},
+		{"streams can be opened by their user", "echo x > /dev/stdout", "x", func(_ *testing.T, b *ociBox) {
+			b.spec.Process.User = specs.User{UID: 1000, GID: 1000}
+			b.o.Streams = [3]bool{false, true, true}
+		}},
+		{"a relative search path and no path", "echo $0", "/bin/sh", func(_ *testing.T, b *ociBox) {
+			b.spec.Process.Args[0], b.spec.Process.Env = "sh", nil
+			b.spec.Process.Args = []string{"sh", "-c", "echo /bin/$0", "sh"}
+		}},
+		{"devices", "stat -c '%n %a %u %g %t:%T %F' /dev/null /dev/zero /dev/mine/a /dev/fifo; ls -l /dev/fd /dev/ptmx /dev/core | sed 's/.* \\(.dev\\)/\\1/'", `/dev/null 640 1000 0 1:3 character special file
+/dev/zero 666 0 0 1:5 character special file
+/dev/mine/a 2666 1000 1 a:e5 character special file
+/dev/fifo 640 0 0 0:0 fifo
+/dev/core -> /proc/kcore
+/dev/fd -> /proc/self/fd
+/dev/ptmx -> pts/ptmx`, func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 3, FileMode: &mode, UID: &uid},
+				{Path: "/dev/mine/a", Type: "u", Major: 10, Minor: 229, FileMode: &wide, UID: &uid, GID: &one}, {Path: "/dev/fifo", Type: "p", FileMode: &mode}}
+		}},
+		{"devices of a mapped container", "stat -c '%n %a %u %t:%T %F' /dev/zero /dev/mine/a; echo x > /dev/null; cat /dev/null", `/dev/zero 666 65534 1:5 character special file
+/dev/mine/a 640 1000 a:e5 character special file`, func(_ *testing.T, b *ociBox) {
+			b.mapped().spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/mine/a", Type: "c", Major: 10, Minor: 229, FileMode: &mode, UID: &uid}}
+		}},
+		{"devices without a mount on /dev", "stat -c '%n %t:%T' /dev/null /dev/tty; cat /proc/keys | wc -c; test -c /dev/null", "/dev/null 1:3\n/dev/tty 5:0\n0", func(t *testing.T, b *ociBox) {
+			b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+			if err := errors.Join(os.Mkdir(b.root+"/dev", 0o755), os.WriteFile(b.root+"/dev/ptmx", nil, 0o600), unix.Mknod(b.root+"/dev/null", unix.S_IFCHR|0o666, 1<<8|3)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the host's /dev", "test -c /dev/null && test ! -e /dev/kiste && echo so", "so", func(_ *testing.T, b *ociBox) {
+			b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+			b.mount(specs.Mount{Type: "bind", Source: "/dev", Destination: "/dev", Options: []string{"rbind", "rslave"}})
+		}},
+		{"a mount without its slash, and one of the bundle", "cat /in/a; touch /in/b 2>&1 || true", "A.*Read-only file system", func(t *testing.T, b *ociBox) {
+			if err := errors.Join(os.Mkdir(b.dir+"/data", 0o755), os.WriteFile(b.dir+"/data/a", []byte("A\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			b.mount(specs.Mount{Source: "data", Destination: "in", Options: []string{"rbind", "ro"}})
+		}},
+		{"a file on a file that is missing", "cat /new/dir/file", "A", func(t *testing.T, b *ociBox) {
+			if err := os.WriteFile(b.dir+"/a", []byte("A\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/a", Destination: "/new/dir/file", Options: []string{"bind"}})
+		}},
+		{"attributes of file systems", "grep -E ' /(a|b|c) ' /proc/self/mounts | cut -d' ' -f2,4", "/a ro,nosuid,nodev,noexec,noatime.*/b rw,nodiratime,relatime.*/c rw,sync,dirsync,lazytime.*", func(_ *testing.T, b *ociBox) {
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/a", Options: []string{"ro", "nosuid", "nodev", "noexec", "noatime", "size=4k"}})
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/b", Options: []string{"ro", "rw", "nodiratime", "strictatime", "nostrictatime", "silent", "async", "defaults", "size=4k"}})
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/c", Options: []string{"sync", "dirsync", "lazytime", "size=4k"}})
+		}},
+		{"a tree that is read-only", "touch /t/x /t/sub/x 2>&1 || true; touch /u/sub/x && echo fine", "(touch: [^\n]*Read-only file system\n){2}fine", func(t *testing.T, b *ociBox) {
+			b.tree(t)
+			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/tree", Destination: "/t", Options: []string{"rbind", "rro"}})
+			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/tree", Destination: "/u", Options: []string{"rbind", "ro"}})
+		}},
+		{"propagation", "grep -oE ' /(t|s|p|u) .*(shared|master|unbindable)' /proc/self/mountinfo | sed 's/ \\/.* / /;s/:.*//' ; grep -cE ' /p .*(shared|master)' /proc/self/mountinfo || true", ".*master.*shared.*unbindable\n0", func(t *testing.T, b *ociBox) {
+			b.tree(t)
+			for at, how := range map[string]string{"/s": "rslave", "/t": "rshared", "/p": "private", "/u": "runbindable"} {
+				b.mount(specs.Mount{Type: "bind", Source: b.dir + "/tree", Destination: at, Options: []string{"rbind", how}})
+			}
+			slices.SortStableFunc(b.spec.Mounts, func(x, y specs.Mount) int {
+				if len(x.Destination) == 2 && len(y.Destination) == 2 {
+					return strings.Compare(x.Destination, y.Destination)
+				}
+				return 0
+			})
+		}},
+		{"a tmpfs takes the mode of what it covers", "stat -c %a /locked /fresh /given", "2750\n1777\n700", func(t *testing.T, b *ociBox) {
+			if err := errors.Join(os.Mkdir(b.root+"/locked", 0o750), os.Chmod(b.root+"/locked", 0o750|fs.ModeSetgid)); err != nil {
+				t.Fatal(err)
+			}
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/locked"})
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/fresh"})
+			b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/given", Options: []string{"mode=700"}})
+		}},
+		{"tmpcopyup", copyUpScript, copyUpWant, func(t *testing.T, b *ociBox) { b.full(t) }},
+		{"tmpcopyup of a mapped container", copyUpScript, strings.NewReplacer("link 777 0 0", "link 777 65534 65534", "fifo 600 0 0", "fifo 600 65534 65534").Replace(copyUpWant), func(t *testing.T, b *ociBox) { b.mapped().full(t) }},
+		{"masked and read-only paths of an image", "cat /secret/file | wc -c; ls /secret/dir | wc -l; touch /fixed/x 2>&1 || true; cat /proc/keys | wc -c; ls /sys/firmware | wc -l", "0\n0\n[^\n]*Read-only file system\n0\n0", func(t *testing.T, b *ociBox) {
+			if err := errors.Join(os.MkdirAll(b.root+"/secret/dir/in", 0o755), os.WriteFile(b.root+"/secret/file", []byte("secret"), 0o644), os.Mkdir(b.root+"/fixed", 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			b.spec.Linux.MaskedPaths = append([]string{"/secret/file", "/secret/dir", "/no/such", "/secret/dir"}, b.spec.Linux.MaskedPaths...)
+			b.spec.Linux.ReadonlyPaths = append(b.spec.Linux.ReadonlyPaths, "/fixed", "/no/such")
+		}},
+		{"the mask cannot be changed", "chmod 0 /proc/keys 2>&1 || true; stat -c %a /dev/null", ".*666", func(_ *testing.T, b *ociBox) {
+			all := []string{"CAP_FOWNER", "CAP_DAC_OVERRIDE"}
+			b.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+			b.mount(specs.Mount{Type: "bind", Source: "/dev", Destination: "/dev", Options: []string{"rbind", "rprivate"}})
+		}},
+		{"sysctls in both spellings", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/lo/forwarding /proc/sys/kernel/msgmax /proc/sys/kernel/domainname", "1\n1\n4096\nx.org", func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1", "net/ipv4/conf/lo/forwarding": "1", "kernel.msgmax": "4096", "kernel.domainname": "x.org"}
+		}},
+		{"sysctls without a procfs that shows them", "ls /proc/sys 2>&1 || true; cat /sys/class/net/lo/flags", ".*No such file.*", func(_ *testing.T, b *ociBox) {
+			b.spec.Mounts[0].Options = []string{"subset=pid"}
+			b.spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+		}},
+		{"the host's network, processes, IPC and names", "test $$ -gt 1; cat /proc/sys/kernel/hostname", ".+", func(_ *testing.T, b *ociBox) {
+			b.without(specs.NetworkNamespace).without(specs.PIDNamespace).without(specs.IPCNamespace).without(specs.UTSNamespace)
+		}},
+		{"the root is shared", "grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo | grep -o shared", "shared", func(_ *testing.T, b *ociBox) { b.spec.Linux.RootfsPropagation = "shared" }},
+		{"the root is unbindable", "grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo | grep -o unbindable", "unbindable", func(_ *testing.T, b *ociBox) { b.spec.Linux.RootfsPropagation = "runbindable" }},
+		{"lxcfs's files", "cat /proc/uptime", "A", func(t *testing.T, b *ociBox) {
+			if err := os.WriteFile(b.dir+"/a", []byte("A\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/a", Destination: "/proc/uptime", Options: []string{"bind"}})
+		}},
+		{"an overlay of many layers", "ls /o | head -3; ls /o | wc -l", "a0\na1\na10\n60", func(t *testing.T, b *ociBox) {
+			var layers []string
+			for i := range 60 {
+				layer := fmt.Sprintf("%s/a layer: number %d", b.dir, i)
+				if err := errors.Join(os.Mkdir(layer, 0o755), os.WriteFile(fmt.Sprintf("%s/a%d", layer, i), nil, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+				layers = append(layers, strings.ReplaceAll(layer, ":", `\:`))
+			}
+			b.mount(specs.Mount{Type: "overlay", Source: "overlay", Destination: "/o", Options: []string{"lowerdir=" + strings.Join(layers, ":"), "private"}})
+		}},
+		{"300 binds", "ls / | grep -c ^bind; cat /bind299/etc/hello", "300\nhello", func(t *testing.T, b *ociBox) {
+			if err := os.WriteFile(b.root+"/etc/hello", []byte("hello\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 300 {
+				b.mount(specs.Mount{Type: "bind", Source: b.root, Destination: fmt.Sprintf("/bind%d", i), Options: []string{"bind"}})
+			}
+		}},
+		{"more than 64 KiB of sources", "readlink /proc/1/ns/net > /n; ls /bind19", "", func(t *testing.T, b *ociBox) { // CVE-2021-43784
+			deep := b.dir + strings.Repeat("/"+strings.Repeat("d", 250), 14)
+			if err := os.MkdirAll(deep, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				b.mount(specs.Mount{Type: "bind", Source: deep + strings.Repeat("/.", 100), Destination: fmt.Sprintf("/bind%d", i), Options: []string{"bind"}})
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBox(t, tt.script)
+			if tt.change != nil {
+				tt.change(t, b)
+			}
+			b.says(t, tt.want)
+		})
+	}
+}
+
+// tree is a shared mount with another one below it.
+func (b *ociBox) tree(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{b.dir + "/tree", b.dir + "/tree/sub"} {
+		if err := errors.Join(os.Mkdir(dir, 0o777), unix.Mount("tmpfs", dir, "tmpfs", 0, ""), unix.Mount("", dir, "", unix.MS_SHARED, "")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	}
+}
+
+const copyUpScript = "cd /up; stat -c '%n %a %u %g %F' . sub/file link fifo; cat sub/file; readlink link; echo more > new; stat -f -c %T .; stat -c %a /fresh"
+
+const copyUpWant = `. 750 0 0 directory
+sub/file 4755 7 8 regular file
+link 777 0 0 symbolic link
+fifo 600 0 0 fifo
+content
+/etc/../etc/x
+tmpfs
+1777`
+
+// full is a directory of the image that is copied into a tmpfs.
+func (b *ociBox) full(t *testing.T) {
+	t.Helper()
+	up := b.root + "/up"
+	if err := errors.Join(os.MkdirAll(up+"/sub", 0o755), os.WriteFile(up+"/sub/file", []byte("content\n"), 0o644), os.Chown(up+"/sub/file", 7, 8),
+		os.Chmod(up+"/sub/file", 0o755|fs.ModeSetuid), os.Symlink("/etc/../etc/x", up+"/link"), unix.Mkfifo(up+"/fifo", 0o600), os.Chmod(up, 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.spec.Linux.UIDMappings) > 0 {
+		base := int(b.spec.Linux.UIDMappings[0].HostID)
+		if err := errors.Join(os.Chown(up, base, base), os.Chown(up+"/sub", base, base), os.Chown(up+"/sub/file", base+7, base+8), os.Chmod(up+"/sub/file", 0o755|fs.ModeSetuid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []string{"/up", "/fresh"} {
+		b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: at, Options: []string{"tmpcopyup", "size=1m", "ro", "rw"}})
+	}
+}
+
+// A mount shows its owners by maps of its own, whatever the container's are.
+func TestMountsWithMapsOfTheirOwn(t *testing.T) {
+	need.Power(t, host.Root, host.Idmap)
+	need.Clean(t)
+	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5000, Size: 100}}
+	for _, tt := range []struct {
+		name   string
+		mapped bool
+		mount  specs.Mount
+		want   string
+	}{
+		{"in the host's user namespace", false, specs.Mount{UIDMappings: maps, GIDMappings: maps, Options: []string{"bind"}}, "5003 5004"},
+		{"by the container's maps", true, specs.Mount{Options: []string{"bind", "idmap"}}, "3 4"},
+		{"by the container's maps and all below", true, specs.Mount{Options: []string{"rbind", "ridmap"}}, "3 4"},
+		{"not at all", true, specs.Mount{Options: []string{"bind"}}, "65534 65534"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBox(t, "stat -c '%u %g' /m/file")
+			if tt.mapped {
+				b.mapped()
+			}
+			if err := errors.Join(os.Mkdir(b.dir+"/data", 0o755), os.WriteFile(b.dir+"/data/file", nil, 0o644), os.Chown(b.dir+"/data/file", 3, 4)); err != nil {
+				t.Fatal(err)
+			}
+			tt.mount.Type, tt.mount.Source, tt.mount.Destination = "bind", b.dir+"/data", "/m"
+			b.mount(tt.mount)
+			b.says(t, tt.want)
+		})
+	}
+}
+
+// What the kernel refuses is told with the field, and nothing is left behind.
+func TestDocumentsThatCannotStart(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, tt := range []struct {
+		name, want string
+		change     func(t *testing.T, b *ociBox)
+	}{
+		{"no such program", "no such file or directory", func(_ *testing.T, b *ociBox) { b.spec.Process.Args = []string{"nosuch"} }},
+		{"no such source", "no such file or directory", func(_ *testing.T, b *ociBox) {
+			b.mount(specs.Mount{Type: "bind", Source: "/no/such", Destination: "/m", Options: []string{"bind"}})
+		}},
+		{"no such file system", "no such device", func(_ *testing.T, b *ociBox) { b.mount(specs.Mount{Type: "nosuchfs", Destination: "/m"}) }},
+		{"an option that tmpfs does not know", "invalid argument", func(_ *testing.T, b *ociBox) {
+			b.mount(specs.Mount{Type: "tmpfs", Destination: "/m", Options: []string{"nosuch=1"}})
+		}},
+		{"/proc is a link", "too many levels of symbolic links", func(t *testing.T, b *ociBox) { // CVE-2019-19921
+			if err := os.Symlink("/tmp", b.root+"/proc"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"/dev is a link", "too many levels of symbolic links", func(t *testing.T, b *ociBox) { // CVE-2026-41579
+			if err := os.Symlink(b.dir, b.root+"/dev"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a namespace of another kind", "join the network namespace: setns: invalid argument", func(_ *testing.T, b *ociBox) {
+			b.without(specs.NetworkNamespace).spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/self/ns/uts"})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBox(t, "true")
+			tt.change(t, b)
+			b.refuses(t, tt.want)
+		})
+	}
+}
+
+// Hooks find the host, the container's mounts below the root's path, and the
+// namespaces that are theirs; what they mount there the container has.
+func TestHooksBeforeThePivot(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, mapped := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mapped %v", mapped), func(t *testing.T) {
+			b := newBox(t, "cat /seen /mnt/file; hostname; readlink /proc/1/ns/mnt; grep -c "+"/usr"+" /proc/self/mounts || true")
+			if mapped {
+				b.mapped()
+			}
+			if err := errors.Join(os.Mkdir(b.root+"/mnt", 0o755), os.Chmod(b.root, 0o777)); err != nil {
+				t.Fatal(err)
+			}
+			sh := func(script string) specs.Hook {
+				return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-ec", script}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "ROOT=" + b.root}}
+			}
+			b.spec.Hooks = &specs.Hooks{
+				Prestart:        []specs.Hook{sh(`test "$(pwd)" = "${ROOT%/rootfs}"; echo prestart > $ROOT/seen; chmod 666 $ROOT/seen; hostname >> $ROOT/seen`)},
+				CreateRuntime:   []specs.Hook{sh(`pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); test -e /proc/$pid/root$ROOT/proc/version; test ! -e $ROOT/proc/version; echo createRuntime >> $ROOT/seen`)},
+				CreateContainer: []specs.Hook{sh(`test "$(pwd)" = "$ROOT"; test -e $ROOT/proc/self; echo createContainer $(hostname) >> $ROOT/seen; mount -t tmpfs hook $ROOT/mnt; echo mounted > $ROOT/mnt/file`)},
+			}
+			name, _ := os.Hostname()
+			b.says(t, `prestart\n`+name+`\ncreateRuntime\ncreateContainer `+name+`\nmounted\nrunc\nmnt:\[\d+\]\n0`)
+			if _, err := os.Stat(b.root + "/mnt/file"); err == nil {
+				t.Error("the host has what the hook mounted for the container")
+			}
+		})
+	}
+}
+
+// A hook that fails ends the start, and later ones are not run.
+func TestHookThatFailsEndsTheStart(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, kind := range []string{hook.Prestart, hook.CreateRuntime, hook.CreateContainer} {
+		t.Run(kind, func(t *testing.T) {
+			b := newBox(t, "true")
+			fail := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no >&2; exit 3"}}}
+			b.spec.Hooks = map[string]*specs.Hooks{hook.Prestart: {Prestart: fail}, hook.CreateRuntime: {CreateRuntime: fail}, hook.CreateContainer: {CreateContainer: fail}}[kind]
+			b.refuses(t, "error running "+kind+" hook #0: exit status 3, stdout: , stderr: no\n")
+		})
+	}
+}
+
+// An ordinary user's document, as "runc spec --rootless" writes it.
+func TestRootlessDocument(t *testing.T) {
+	if os.Getenv("KISTE_ROOTLESS") != "" {
+		rootless(t)
+		return
+	}
+	need.Power(t, host.Root, host.Userns)
+	need.Program(t, "setpriv")
+	need.Clean(t)
+	s := newStorage(t)
+	if err := errors.Join(os.Rename(busybox(t), s.dir+"/rootfs"), os.Chmod(s.dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	self := filepath.Join(s.dir, "process.test")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("cp", exe, self).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("cp", "-r", "../plan/testdata", s.dir+"/testdata").Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("chown", "-R", "1000:1000", s.dir+"/rootfs").Run(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", self, "-test.run", "^TestRootlessDocument$", "-test.v")
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "KISTE_ROOTLESS="+s.dir, "KISTE_BUILT="+kiste, "KISTE_REQUIRE=")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func rootless(t *testing.T) {
+	t.Helper()
+	dir := os.Getenv("KISTE_ROOTLESS")
+	text, err := os.ReadFile(dir + "/testdata/runc_spec_rootless.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &ociBox{spec: new(specs.Spec), dir: dir, root: dir + "/rootfs"}
+	if err := json.Unmarshal(text, b.spec); err != nil {
+		t.Fatal(err)
+	}
+	b.spec.Process.Terminal = false
+	b.spec.Root.Readonly = false
+	b.spec.Process.Args = []string{"/bin/sh", "-c", "id -u; hostname; touch /new && ls -ln /new | tr -s ' ' | cut -d' ' -f3; ls /sys/fs/cgroup | head -1; touch /sys/fs/cgroup/x 2>/dev/null || echo fixed; cat /bind/f; cat /proc/keys | wc -c"}
+	if err := errors.Join(os.Mkdir(dir+"/data", 0o755), os.WriteFile(dir+"/data/f", []byte("F\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	b.mount(specs.Mount{Type: "bind", Source: dir + "/data", Destination: "/bind", Options: []string{"rbind", "ro", "rprivate"}})
+	layout, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.o, b.f = plan.Options{Bundle: dir, NoLandlock: true, Keyring: "_ses.box"}, process.Facts(layout)
+	if b.f.Host {
+		t.Fatal("an ordinary user has the host's powers")
+	}
+	b.says(t, `0\nrunc\n0\n([^\n]*\n)?fixed\nF\n0`)
+}
