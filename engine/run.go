@@ -166,7 +166,10 @@ func (p *Prepared) entry(ctx context.Context, src reference.Source) (catalog.Ent
 	case err != nil && !missing:
 		return entry, err
 	case w.Pull == "never" || p.o.DryRun || p.o.Pull == nil:
-		return entry, nil
+		if !fits(entry, w.Platform) {
+			err = &fault.Error{Op: "use image", On: p.o.Image, Kind: fault.NotFound, Err: fmt.Errorf("it is for %s, not for %s, and is not to be pulled", entry.Platform, w.Platform), Hint: "leave out --pull never"}
+		}
+		return entry, err
 	case !missing && w.Pull != "always" && !near && fits(entry, w.Platform):
 		return entry, nil
 	}
@@ -480,7 +483,11 @@ func (p *Prepared) filter() (privilege.Filter, error) {
 			return privilege.Filter{}, err
 		}
 		p.Result.Spec.Linux.Seccomp = profile
-		return privilege.Compile(profile, runtime.GOARCH)
+		filter, err := privilege.Compile(profile, runtime.GOARCH)
+		if err == nil && filter.Flags&privilege.NewListener != 0 && profile.ListenerPath == "" {
+			err = &fault.Error{Op: "use seccomp profile", On: choice, Kind: fault.Unsupported, Err: errors.New("SCMP_ACT_NOTIFY asks a listener, and it names none"), Hint: "add a listenerPath, the socket of one"}
+		}
+		return filter, err
 	}
 }
 
