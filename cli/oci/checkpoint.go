@@ -66,7 +66,7 @@ func restoreVerb() *verb {
 			option.Row{"--pid-file", "FILE", "write the number of the container's first process there", path(&c.making.o.PidFile)},
 			option.Row{"-d, --detach", "", "do not stay", option.Bool(&c.making.detach)},
 			option.Row{"--no-subreaper", "", "leave orphans of the container to the host", option.Bool(&c.making.noSubreaper)},
-			option.Row{"--no-pivot", "", "for a root on an initramfs", option.Bool(&c.making.noPivot)},
+			option.Row{"--no-pivot", "", "for a root on an initramfs", option.Bool(&c.making.o.NoPivot)},
 			option.Row{"--lsm-profile", "TYPE:NAME", "another label for the processes", option.String(&c.lsmProfile)},
 			option.Row{"--lsm-mount-context", "CONTEXT", "another SELinux context for mounts", option.String(&c.lsmMountContext)}),
 		run: func(_ *session, args []string) error { return noCheckpoints("restore container", args[0]) },

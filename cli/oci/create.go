@@ -15,7 +15,6 @@ type making struct {
 	detach      bool
 	keep        bool
 	noSubreaper bool
-	noPivot     bool
 }
 
 func (m *making) options() []option.Row {
@@ -24,7 +23,7 @@ func (m *making) options() []option.Row {
 		{"--console-socket", "SOCKET", "send the master of the container's terminal there", path(&m.o.ConsoleSocket)},
 		{"--pidfd-socket", "SOCKET", "send a pidfd of the container's first process there", path(&m.o.PidfdSocket)},
 		{"--pid-file", "FILE", "write the number of the container's first process there", path(&m.o.PidFile)},
-		{"--no-pivot", "", "for a root on an initramfs, which cannot be pivoted", option.Bool(&m.noPivot)},
+		{"--no-pivot", "", "for a root on an initramfs, which cannot be pivoted", option.Bool(&m.o.NoPivot)},
 		{"--no-new-keyring", "", "stay in the caller's session keyring", option.Bool(&m.o.NoNewKeyring)},
 		{"--preserve-fds", "N", "pass so many descriptors on, after 0, 1, 2 and those of $LISTEN_FDS", count(&m.o.PreserveFDs)},
 	}

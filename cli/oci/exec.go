@@ -91,7 +91,7 @@ func (s *session) exec(e *execution, id string, args []string) error {
 	if e.o.Cgroups, err = subGroups(e.cgroups); err != nil {
 		return err
 	}
-	s.warnOfCaps(e.o.Process.Capabilities)
+	e.o.Warn = s.log.warn
 	if e.o.Detach {
 		proc, err := c.Exec(e.o)
 		if err != nil {

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,7 +14,6 @@ import (
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
-	"kiste/kernel/privilege"
 	"kiste/store"
 )
 
@@ -51,38 +48,19 @@ func (s *session) prepare(m *making) (*notifier, error) {
 	}
 	m.o.PreserveFDs += sockets
 	m.o.Detach, m.o.Trace = m.detach, s.trace()
+	m.o.Warn = s.log.warn
 	m.o.NoCgroup, m.o.Tolerant = s.manager == "disabled", s.tolerant()
 	n := &notifier{host: os.Getenv("NOTIFY_SOCKET")}
 	m.o.Edit = func(dir string, spec *specs.Spec) error {
 		if !m.detach {
 			s.sizeTerminal(spec.Process)
 		}
-		s.warnOfCaps(spec.Process.Capabilities)
 		if sockets > 0 {
 			spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(sockets), "LISTEN_PID=1")
 		}
 		return n.offer(dir, spec)
 	}
 	return n, nil
-}
-
-// warnOfCaps tells of capabilities that no kernel or not this one has. They are
-// left out, as the specification asks.
-func (s *session) warnOfCaps(c *specs.LinuxCapabilities) {
-	if c == nil {
-		return
-	}
-	var unknown []string
-	for _, list := range [][]string{c.Bounding, c.Effective, c.Inheritable, c.Permitted, c.Ambient} {
-		for _, name := range list {
-			if set, err := privilege.ParseCap(name); (err != nil || !privilege.AllCaps().Has(set)) && !slices.Contains(unknown, name) {
-				unknown = append(unknown, name)
-			}
-		}
-	}
-	if len(unknown) > 0 {
-		s.log.warn("ignoring unknown or unavailable capabilities: " + strings.Join(unknown, " "))
-	}
 }
 
 // trace tells the log of steps, with --debug.

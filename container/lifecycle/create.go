@@ -50,6 +50,13 @@ type CreateOptions struct {
 	// Detach says that nobody holds the terminal of a Run.
 	Detach bool
 
+	// NoPivot leaves the host's root below the container's: for a root on an
+	// initramfs.
+	NoPivot bool
+
+	// Warn hears what of the spec has no effect. Nil: nobody does.
+	Warn func(string)
+
 	// NoCgroup makes no cgroup: the container stays in the caller's.
 	NoCgroup bool
 
@@ -295,7 +302,7 @@ func (m *making) plan() (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := plan.Options{Bundle: m.c.doc.Bundle, Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach, Streams: process.Streams(m.o.Files)}
+	o := plan.Options{Bundle: m.c.doc.Bundle, Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach, NoPivot: m.o.NoPivot, Streams: process.Streams(m.o.Files)}
 	for _, n := range m.spec.Linux.Namespaces {
 		if n.Type == specs.UserNamespace && n.Path != "" {
 			if o.UIDs, o.GIDs, err = process.JoinedMaps(n.Path); err != nil {
@@ -305,7 +312,19 @@ func (m *making) plan() (*plan.Plan, error) {
 	}
 	f := process.Facts(layout)
 	f.Groups = groups
-	return plan.Compile(m.spec, nil, o, f)
+	p, err := plan.Compile(m.spec, nil, o, f)
+	if err == nil {
+		warn(m.o.Warn, p)
+	}
+	return p, err
+}
+
+func warn(hear func(string), p *plan.Plan) {
+	for _, w := range p.Warnings {
+		if hear != nil {
+			hear(w)
+		}
+	}
 }
 
 // filterOf compiles the profile of system calls, if there is one.

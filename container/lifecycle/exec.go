@@ -33,6 +33,9 @@ type ExecOptions struct {
 	// Detach says that nobody holds the terminal, which needs a socket then.
 	Detach bool
 
+	// Warn hears what of Process has no effect. Nil: nobody does.
+	Warn func(string)
+
 	// IgnorePaused lets the process begin in a paused container, where it
 	// waits.
 	IgnorePaused bool
@@ -161,7 +164,11 @@ func (c *Container) execPlan(o ExecOptions) (*plan.Plan, error) {
 		return nil, err
 	}
 	po := plan.Options{Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
-	return plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap()})
+	p, err := plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap()})
+	if err == nil {
+		warn(o.Warn, p)
+	}
+	return p, err
 }
 
 // target is the container as the process sees it that joins.

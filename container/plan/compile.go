@@ -79,6 +79,9 @@ type Options struct {
 	// on. The parent has them open.
 	Keep int
 
+	// NoPivot leaves the host's root below the container's.
+	NoPivot bool
+
 	// PlainLines makes the container's terminal end lines with a line feed
 	// alone, for a user's terminal that adds the carriage return.
 	PlainLines bool

@@ -99,7 +99,17 @@ func (c *compiler) moveRoot(text string, calls ...Call) {
 func chrootHere() Call { return call("chroot", unix.SYS_CHROOT, str(".")) }
 func chdirRoot() Call  { return call("chdir", unix.SYS_CHDIR, str("/")) }
 
+// pivot drops the host's root. Without it, for a root on an initramfs, which the
+// kernel does not let go, the new one lies over the host's and hides it.
 func (c *compiler) pivot() {
+	if c.o.NoPivot {
+		calls := []Call{call("fchdir", unix.SYS_FCHDIR, from(c.root))}
+		if c.rootAt != "" {
+			calls = append(calls, call("mount", unix.SYS_MOUNT, str("."), str("/"), num(0), named(unix.MS_MOVE, "MS_MOVE"), num(0)))
+		}
+		c.child("go into the root, over the host's", "root", append(calls, chrootHere(), chdirRoot())...)
+		return
+	}
 	c.child("pivot into the root and drop the host's", "root",
 		call("fchdir", unix.SYS_FCHDIR, from(c.root)),
 		call("pivot_root", unix.SYS_PIVOT_ROOT, str("."), str(".")),
