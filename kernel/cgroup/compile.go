@@ -23,6 +23,10 @@ type Options struct {
 	// frozen. It is then as if Compile's steps had made it: Undo removes it.
 	Adopt bool
 
+	// Unit says that systemd makes the group, with the processes that belong
+	// there, before the steps are done. Undo removes what systemd leaves.
+	Unit bool
+
 	// Account also wants the controllers whose usage is of interest without
 	// a limit: cpu, memory, pids and io, as far as the host has them.
 	Account bool
@@ -186,7 +190,7 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 		}
 	}
 	h, ok := l.Find("devices")
-	guard := Step{Op: Guard, Path: h.Dir(c.group), Rules: rules, For: field, Controller: "devices", Fresh: !c.o.Exist && !c.o.Adopt}
+	guard := Step{Op: Guard, Path: h.Dir(c.group), Rules: rules, For: field, Controller: "devices", Fresh: !c.o.Exist && !c.o.Adopt && !c.o.Unit}
 	switch {
 	case c.o.Rootless && (ok || l.Unified.Mount == ""):
 		return nil
@@ -219,6 +223,8 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 		mk.Value = shared
 	case c.o.Adopt:
 		mk.Value = adopt
+	case c.o.Unit:
+		mk.Value = unit
 	}
 	steps := []Step{mk}
 	needed, wished := c.needed[h.Mount], c.wished[h.Mount]

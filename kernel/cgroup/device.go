@@ -95,6 +95,14 @@ func parseNumber(s string) (int64, error) {
 	return int64(v), err
 }
 
+// Reduce is what the rules come to in a list: whether all devices may be used,
+// and the exceptions, of one type each. Version 1 and systemd keep lists. They
+// cannot take a device from an exception for many, which is fault.Unsupported.
+func Reduce(rules []DeviceRule) (allow bool, except []DeviceRule, err error) {
+	l, err := reduce(rules)
+	return l.allow, l.except, err
+}
+
 // A deviceList is what rules come to in version 1: all devices may be used, or
 // none, but for exceptions.
 type deviceList struct {
@@ -102,9 +110,7 @@ type deviceList struct {
 	except []DeviceRule // of one type each
 }
 
-// reduce is what the rules come to. Version 1 keeps no order: it cannot take a
-// device from an exception for many, and would leave out such a rule without a
-// word. That is fault.Unsupported, as in runc.
+// reduce refuses what version 1 would leave out without a word, as runc does.
 func reduce(rules []DeviceRule) (deviceList, error) {
 	var l deviceList
 	for _, r := range rules {

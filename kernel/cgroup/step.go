@@ -19,7 +19,7 @@ type Op string
 
 // The ops.
 const (
-	Mkdir   Op = "mkdir"   // make the directory Path; Value "shared": it may exist
+	Mkdir   Op = "mkdir"   // make the directory Path; with a Value it may exist
 	Enable  Op = "enable"  // in Path, a cgroup.subtree_control, the controllers in Value
 	Need    Op = "need"    // the controllers Value in Path, a cgroup.controllers
 	Inherit Op = "inherit" // if the file Path, of a cpuset, is empty, fill it from the parent's file
@@ -29,10 +29,11 @@ const (
 )
 
 // What a Mkdir finds may stay: shared is a directory that other groups use
-// too, adopt one that nobody is in.
+// too, adopt one that nobody is in, unit one that systemd made.
 const (
 	shared = "shared"
 	adopt  = "adopt"
+	unit   = "unit"
 )
 
 // A Step is one request to the kernel, as data. Do makes it, Undo takes back
@@ -137,7 +138,7 @@ func (s Step) Undo() {
 func (s Step) mkdir() error {
 	err := os.Mkdir(s.Path, 0o755)
 	switch {
-	case err == nil || s.Value == shared && errors.Is(err, fs.ErrExist):
+	case err == nil || (s.Value == shared || s.Value == unit) && errors.Is(err, fs.ErrExist):
 		return nil
 	case s.Value == adopt && errors.Is(err, fs.ErrExist):
 		return idle(s.Path, s.V2)
