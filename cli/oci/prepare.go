@@ -47,7 +47,7 @@ func (s *session) prepare(m *making) (*notifier, error) {
 		return nil, err
 	}
 	m.o.PreserveFDs += sockets
-	m.o.Detach, m.o.Trace = m.detach, s.trace()
+	m.o.Detach, m.o.Trace, m.o.Systemd = m.detach, s.trace(), s.systemd
 	m.o.Warn = s.log.warn
 	m.o.NoCgroup, m.o.Tolerant = s.manager == "disabled", s.tolerant()
 	n := &notifier{host: os.Getenv("NOTIFY_SOCKET")}

@@ -72,7 +72,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	}
 	g, err := c.group()
 	if err == nil {
-		err = g.Update(limits)
+		err = c.update(g, limits)
 	}
 	if err != nil {
 		return &fault.Error{Op: "update container", On: c.doc.ID, Err: err}

@@ -44,6 +44,10 @@ type CreateOptions struct {
 	// PreserveFDs is how many descriptors from 3 on the program keeps.
 	PreserveFDs int
 
+	// Systemd lets systemd make the cgroup: a scope, of which cgroupsPath says
+	// SLICE:PREFIX:NAME. For another user than root it is his own instance.
+	Systemd bool
+
 	// NoNewKeyring leaves the program in the caller's session keyring.
 	NoNewKeyring bool
 
@@ -104,6 +108,7 @@ type making struct {
 	lock    *store.Lock
 	fifos   [2]*os.File
 	hearers hearers
+	scope   *scope // nil: the cgroup is made without systemd
 }
 
 func (m *making) make(id string) (*process.Process, error) {
@@ -191,6 +196,7 @@ func absoluteSources(s *specs.Spec, bundle string) {
 
 func (m *making) close() {
 	m.hearers.close()
+	m.scope.close()
 	for _, f := range m.fifos {
 		if f != nil {
 			f.Close()
@@ -233,11 +239,11 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Trace: m.o.Trace})
+	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Scope: m.startScope, Trace: m.o.Trace})
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still
 		// was there before.
-		m.c.doc.Cgroup = ""
+		m.c.doc.Cgroup, m.c.doc.Unit = "", nil
 		return nil, explain(m.c.doc.Program, err)
 	}
 	m.root.reached("process")
@@ -248,6 +254,8 @@ func (m *making) start() (*process.Process, error) {
 	m.root.reached("told")
 	return proc, nil
 }
+
+func (m *making) startScope(pid int) (func(), error) { return m.scope.start(pid) }
 
 // writeDown makes the container's files.
 func (m *making) writeDown() error {
@@ -311,7 +319,7 @@ func (m *making) plan() (*plan.Plan, error) {
 		}
 	}
 	f := process.Facts(layout)
-	f.Groups = groups
+	f.Groups, f.Scope = groups, m.scope.name()
 	p, err := plan.Compile(m.spec, nil, o, f)
 	if err == nil {
 		warn(m.o.Warn, p)

@@ -9,6 +9,7 @@ import (
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/cgroup/systemd"
 	"kiste/store"
 )
 
@@ -37,8 +38,9 @@ type document struct {
 	PID         int               `json:"pid"`   // 0: there is no process yet
 	Birth       uint64            `json:"birth"` // start time of the process, in clock ticks since the boot
 	Cgroup      string            `json:"cgroup,omitempty"`
-	Hierarchies cgroup.Layout     `json:"hierarchies"` // in which it is
-	Program     string            `json:"program"`     // what the process is to execute
+	Hierarchies cgroup.Layout     `json:"hierarchies"`    // in which it is
+	Unit        *systemd.Unit     `json:"unit,omitempty"` // that systemd has made; nil: none
+	Program     string            `json:"program"`        // what the process is to execute
 	Keyring     string            `json:"keyring,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 }

@@ -118,12 +118,12 @@ func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.execPlan(o)
+	p, move, err := c.execPlan(o)
 	if err != nil {
 		return nil, err
 	}
 	sys.RestoreFileLimit()
-	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd})
+	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd, Scope: move})
 	if err != nil {
 		return nil, explain(o.Process.Args[0], err)
 	}
@@ -154,21 +154,25 @@ func (c *Container) enterable(ignorePaused bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "container"), nil
 }
 
-func (c *Container) execPlan(o ExecOptions) (*plan.Plan, error) {
+func (c *Container) execPlan(o ExecOptions) (p *plan.Plan, move func(int) (func(), error), err error) {
 	t, err := c.target(o.Cgroups)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	filter, err := c.filter()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	scope, move := c.mover(t.Cgroup)
+	if scope != "" {
+		t.Cgroup = ""
 	}
 	po := plan.Options{Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
-	p, err := plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap()})
+	p, err = plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap(), Scope: scope})
 	if err == nil {
 		warn(o.Warn, p)
 	}
-	return p, err
+	return p, move, err
 }
 
 // target is the container as the process sees it that joins.

@@ -29,6 +29,11 @@ func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
 		return l, nil, err
 	}
 	limits.Devices = append(limits.Devices, cgroup.DefaultDevices()...)
+	o := cgroup.Options{Account: true, Owner: ownerOf(m.spec), Rootless: os.Geteuid() != 0}
+	if m.o.Systemd {
+		steps, err := m.scoped(l, limits, o)
+		return l, steps, err
+	}
 	l, group, err := cgroup.For(l, m.spec.Linux.CgroupsPath, m.c.doc.ID)
 	if err != nil {
 		return l, nil, err
@@ -39,7 +44,8 @@ func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
 			return l, nil, m.unlimited()
 		}
 	}
-	steps, err := cgroup.Compile(in, group, limits, cgroup.Options{Adopt: true, Account: true, Join: []string{"name=systemd"}, Rootless: os.Geteuid() != 0})
+	o.Adopt, o.Join = true, []string{"name=systemd"}
+	steps, err := cgroup.Compile(in, group, limits, o)
 	if err != nil {
 		return l, nil, err
 	}
@@ -179,7 +185,7 @@ const patience = 10 * time.Second
 func (c *Container) removeGroup() error {
 	g, err := c.group()
 	if errors.Is(err, fault.NotFound) {
-		return nil
+		return c.stopUnit()
 	}
 	if err != nil {
 		return err
@@ -194,5 +200,5 @@ func (c *Container) removeGroup() error {
 			return err
 		}
 	}
-	return g.Remove(ctx)
+	return errors.Join(c.stopUnit(), g.Remove(ctx))
 }

@@ -12,11 +12,34 @@ import (
 	"kiste/kernel/chroot"
 )
 
+// cgroups makes the groups before the fork, so that the child is born there.
 func (c *compiler) cgroups() error {
 	for _, g := range c.f.Groups {
-		c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
+		if !c.inScope(g) {
+			c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
+		}
 	}
-	c.p.Cgroup = cgroup.UnifiedDir(c.f.Groups)
+	if c.f.Scope == "" {
+		c.p.Cgroup = cgroup.UnifiedDir(c.f.Groups)
+	}
+	return nil
+}
+
+// inScope reports whether systemd makes the group: in the unified hierarchy,
+// and its own.
+func (c *compiler) inScope(g cgroup.Step) bool { return c.f.Scope != "" && g.V2 }
+
+// scope lets systemd make its part of the groups around the child.
+func (c *compiler) scope() error {
+	if c.f.Scope == "" {
+		return nil
+	}
+	c.act("let systemd make "+c.f.Scope+" with the child in it", "linux.cgroupsPath", Act{Kind: ActScope})
+	for _, g := range c.f.Groups {
+		if c.inScope(g) {
+			c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
+		}
+	}
 	return nil
 }
 

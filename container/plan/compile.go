@@ -30,6 +30,10 @@ type Facts struct {
 	// Groups are the steps that make the container's cgroup.
 	Groups []cgroup.Step
 
+	// Scope is the name of the unit that systemd makes for the container; the
+	// Groups are then of that. Empty: none.
+	Scope string
+
 	// Landlock is the version in the kernel; 0: none.
 	Landlock int
 
@@ -113,7 +117,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
-	for _, part := range []func() error{c.check, c.cgroups, c.namespaces, c.limits} {
+	for _, part := range []func() error{c.check, c.cgroups, c.namespaces, c.scope, c.limits} {
 		if err := part(); err != nil {
 			return nil, err
 		}

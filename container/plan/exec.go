@@ -29,7 +29,7 @@ type Target struct {
 
 // CompileExec makes the plan of one more process in the container t. It joins
 // by the pidfd in the slot Container. It is pure; of o, Search, Filter,
-// Keyring, Keep and DieWithParent count, of f Host and LastCap.
+// Keyring, Keep and DieWithParent count, of f Host, LastCap, and Scope where a user may not put the process there himself.
 func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) {
 	o.NoLandlock, o.Wait = true, false
 	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
@@ -44,6 +44,11 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	}
 	c.act("fork", "", Act{Kind: ActFork})
 	c.enterCgroups(t.Tasks)
+	if f.Scope != "" {
+		c.act("let systemd move the child into "+f.Scope, "", Act{Kind: ActScope})
+		c.act("let the child go on", "", Act{Kind: ActRelease})
+		c.awaitParent()
+	}
 	if err := c.ownLimits(); err != nil {
 		return nil, err
 	}

@@ -167,8 +167,7 @@ func mapText(ms []IDMap) string {
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
 	c.enterCgroups(cgroup.Tasks(c.f.Groups))
-	wait := Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox}
-	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (c.p.Inbox+InboxSize-1)/InboxSize))...)
+	c.awaitParent()
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
@@ -221,6 +220,12 @@ func (c *compiler) loopback() {
 	c.child("switch loopback on", "linux.namespaces.network",
 		call("socket", unix.SYS_SOCKET, named(unix.AF_UNIX, "AF_UNIX"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0)).to(sock),
 		call("ioctl", unix.SYS_IOCTL, from(sock), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), buf(request, "{lo, IFF_UP}")))
+}
+
+// awaitParent takes what the parent sends, at once, before it goes on.
+func (c *compiler) awaitParent() {
+	wait := Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox}
+	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (c.p.Inbox+InboxSize-1)/InboxSize))...)
 }
 
 // enterCgroups writes 0 into files of version 1 as long as the child is the

@@ -58,6 +58,7 @@ type ActKind string
 // The acts.
 const (
 	ActCgroup  ActKind = "cgroup"
+	ActScope   ActKind = "scope" // what Options.Scope of package process does
 	ActEnter   ActKind = "enter"
 	ActFork    ActKind = "fork"
 	ActMapIDs  ActKind = "map ids"

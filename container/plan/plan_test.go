@@ -53,6 +53,7 @@ type sample struct {
 	user   bool // an ordinary user
 	v2     bool
 	limits cgroup.Limits
+	scope  string
 }
 
 func samples() []sample {
@@ -72,6 +73,8 @@ func samples() []sample {
 		{name: "network_by_path", wishes: bundle.Wishes{Network: place}},
 		{name: "limits_hybrid", limits: limits, wishes: bundle.Wishes{Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}}},
 		{name: "limits_v2", v2: true, limits: limits},
+		{name: "scope", v2: true, limits: limits, scope: "docker-web.scope"},
+		{name: "scope_hybrid", limits: limits, scope: "docker-web.scope"},
 		{name: "hardened", wishes: bundle.Wishes{ReadOnly: true, CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"}, Security: bundle.Security{NoNewPrivileges: true},
 			Mounts:  []bundle.Mount{{Type: "tmpfs", Target: "/tmp", Option: "--tmpfs"}, {Type: "bind", Source: "/srv/data", Target: "/data/in", Option: "-v"}},
 			Devices: []bundle.Device{{Source: "/dev/fuse", Target: "/dev/fuse", Permissions: "rwm"}}, Sysctl: map[string]string{"net.ipv4.ip_forward": "1"}}},
@@ -125,7 +128,7 @@ func bundled(t *testing.T, s sample) (*specs.Spec, []chroot.Mount, plan.Options,
 	if s.user {
 		root.Options = []string{"userxattr"}
 	}
-	groups, err := cgroup.Compile(layout(s.v2), "/kiste/"+id, s.limits, cgroup.Options{})
+	groups, err := cgroup.Compile(layout(s.v2), "/kiste/"+id, s.limits, cgroup.Options{Unit: s.scope != ""})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +138,7 @@ func bundled(t *testing.T, s sample) (*specs.Spec, []chroot.Mount, plan.Options,
 	return r.Spec, []chroot.Mount{root},
 		plan.Options{Origin: r.Origin, Search: r.SearchPath, DieWithParent: true, Keyring: "_ses.kiste", UIDs: maps, GIDs: maps, Target: "/lib/kiste/c/root",
 			Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 3)}},
-		plan.Facts{Host: !s.user, Cgroup: layout(s.v2), Groups: groups, Landlock: 6, LastCap: 40, Kind: kinds}
+		plan.Facts{Host: !s.user, Cgroup: layout(s.v2), Groups: groups, Scope: s.scope, Landlock: 6, LastCap: 40, Kind: kinds}
 }
 
 func TestPlansAsStepsAndCalls(t *testing.T) {

@@ -58,6 +58,10 @@ type Options struct {
 	// hooks fails.
 	Hooks func(kind string, pid int) error
 
+	// Scope lets systemd make a unit with the process pid in it, where the
+	// plan wants one, and gives what undoes that.
+	Scope func(pid int) (undo func(), err error)
+
 	// Trace hears how long each step took: of the parent's as they end, of
 	// the child's when it has become its program.
 	Trace func(step plan.Step, took time.Duration)
@@ -179,6 +183,12 @@ func (r *run) act(a *plan.Act) error {
 		err := a.Cgroup.Do()
 		if err == nil {
 			r.undo = append(r.undo, a.Cgroup.Undo)
+		}
+		return err
+	case plan.ActScope:
+		undo, err := r.o.Scope(r.child.PID)
+		if err == nil {
+			r.undo = append(r.undo, undo)
 		}
 		return err
 	case plan.ActEnter:

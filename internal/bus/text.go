@@ -50,9 +50,9 @@ type literal struct {
 }
 
 // names are the words for types.
-var names = map[string]string{
-	"boolean": "b", "byte": "y", "int16": "n", "uint16": "q", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t", "double": "d",
-	"string": "s", "objectpath": "o", "signature": "g",
+var names = []struct{ word, kind string }{
+	{"boolean", "b"}, {"byte", "y"}, {"int16", "n"}, {"uint16", "q"}, {"int32", "i"}, {"uint32", "u"}, {"int64", "x"}, {"uint64", "t"}, {"double", "d"},
+	{"string", "s"}, {"objectpath", "o"}, {"signature", "g"},
 }
 
 type parser struct{ rest string }
@@ -120,11 +120,12 @@ func (p *parser) literal(depth int) (literal, error) {
 	if word == "true" || word == "false" {
 		return literal{kind: 'b', text: word}, nil
 	}
-	kind, known := names[word]
-	if !known {
-		return literal{}, fmt.Errorf("unexpected %q", shorten(word+p.rest))
+	for _, n := range names {
+		if n.word == word {
+			return p.typed(n.kind, depth)
+		}
 	}
-	return p.typed(kind, depth)
+	return literal{}, fmt.Errorf("unexpected %q", shorten(word+p.rest))
 }
 
 // annotated takes a type behind @, which may contain signs, and its value.
@@ -192,7 +193,7 @@ func (p *parser) entries(depth int) (literal, error) {
 }
 
 // escapes are those of one letter.
-var escapes = map[byte]byte{'a': 7, 'b': 8, 'f': 12, 'n': '\n', 'r': '\r', 't': '\t', 'v': 11}
+var escapes = [256]byte{'a': 7, 'b': 8, 'f': 12, 'n': '\n', 'r': '\r', 't': '\t', 'v': 11}
 
 // quoted takes a text in either quotes; unicode: its escapes are of characters,
 // else of bytes in octal.

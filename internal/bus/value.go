@@ -65,7 +65,7 @@ func Bytes(b []byte) Value {
 const mostDepth = 64
 
 // widths are the sizes of types that hold a number.
-var widths = map[byte]int{'y': 1, 'b': 4, 'n': 2, 'q': 2, 'i': 4, 'u': 4, 'x': 8, 't': 8, 'd': 8}
+var widths = [256]int{'y': 1, 'b': 4, 'n': 2, 'q': 2, 'i': 4, 'u': 4, 'x': 8, 't': 8, 'd': 8}
 
 // alignment is where a value of a type may begin.
 func alignment(t byte) int {

@@ -27,6 +27,10 @@ type Options struct {
 	// there, before the steps are done. Undo removes what systemd leaves.
 	Unit bool
 
+	// Owner is the host's user who may use the group of version 2 as his own:
+	// its directory and the files that the kernel lists for that. 0: root.
+	Owner int
+
 	// Account also wants the controllers whose usage is of interest without
 	// a limit: cpu, memory, pids and io, as far as the host has them.
 	Account bool
@@ -234,7 +238,11 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 	case h.Has("cpuset"):
 		steps = append(steps, c.inherit(h, c.group, c.writes[h.Mount])...)
 	}
-	return append(steps, c.writes[h.Mount]...)
+	steps = append(steps, c.writes[h.Mount]...)
+	if h.V2 && c.o.Owner != 0 {
+		steps = append(steps, Step{Op: Own, Path: mk.Path, Value: strconv.Itoa(c.o.Owner), V2: true})
+	}
+	return steps
 }
 
 // above are the groups above the group, from the top, without the root.

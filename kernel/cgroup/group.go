@@ -205,11 +205,18 @@ func gone(err error) error {
 // Update changes the limits that lim names and leaves the others. Where a
 // limit needs a hierarchy in which the group has no directory yet, it gets one
 // and its processes are moved.
-func (g *Group) Update(lim Limits) error {
+func (g *Group) Update(lim Limits) error { return g.UpdateBy(lim, nil) }
+
+// UpdateBy is Update that shows the steps before they are done, and does those
+// that it gets back. Nil: nobody looks.
+func (g *Group) UpdateBy(lim Limits, show func([]Step) ([]Step, error)) error {
 	if err := g.checkUsage(lim.Memory); err != nil {
 		return err
 	}
 	steps, err := Compile(g.layout, g.Path, lim, Options{Exist: true, Now: g.Now()})
+	if err == nil && show != nil {
+		steps, err = show(steps)
+	}
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ const (
 	Inherit Op = "inherit" // if the file Path, of a cpuset, is empty, fill it from the parent's file
 	Write   Op = "write"   // Value into the file Path
 	Attach  Op = "attach"  // the process Value into the cgroup of Path, a cgroup.procs
+	Own     Op = "own"     // give the cgroup Path to the user Value
 	Guard   Op = "guard"   // let the processes of the cgroup Path use the devices of Rules
 )
 
@@ -66,7 +67,7 @@ func (s Step) String() string {
 	switch s.Op {
 	case Mkdir, Inherit:
 		return line
-	case Need:
+	case Need, Own:
 		return line + " " + s.Value
 	case Guard:
 		return line + " " + strconv.Itoa(len(s.Rules)) + " device rules"
@@ -121,6 +122,8 @@ func (s Step) do() error {
 		return s.inherit()
 	case Attach:
 		return s.attach()
+	case Own:
+		return s.own()
 	case Guard:
 		return s.guard()
 	}
@@ -213,6 +216,25 @@ func (s Step) enable() error {
 		return denied(e.Op, s.Path, err)
 	}
 	return e
+}
+
+// own follows cgroups(7), "Delegating a hierarchy".
+func (s Step) own() error {
+	uid, err := strconv.Atoi(s.Value)
+	if err != nil {
+		return wrap("give away cgroup", s.Path, err)
+	}
+	files, err := sys.ReadKnob("/sys/kernel/cgroup/delegate", 4096)
+	if err != nil {
+		return wrap("read", "/sys/kernel/cgroup/delegate", err)
+	}
+	for _, name := range append([]string{"."}, strings.Fields(files)...) {
+		err := os.Chown(path.Join(s.Path, name), uid, -1)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // of a controller that is not handed on
+			return wrap("give away cgroup", s.Path, err)
+		}
+	}
+	return nil
 }
 
 func hasWord(text, word string) bool {

@@ -16,10 +16,10 @@ const annotationPrefix = "org.systemd.property."
 // own are the properties that no annotation sets: those that make the unit the
 // container's, and those by which the end of a container would switch off or
 // reboot the host (CVE-2024-3154).
-var own = map[string]string{
-	"Slice": "linux.cgroupsPath says it", "PIDs": "the container's process is in it", "PIDFDs": "the container's process is in it", "Delegate": "the runtime writes its limits",
-	"SuccessAction": "it acts on the whole host", "FailureAction": "it acts on the whole host", "JobTimeoutAction": "it acts on the whole host",
-	"StartLimitAction": "it acts on the whole host", "RebootArgument": "it acts on the whole host", "JobTimeoutRebootArgument": "it acts on the whole host",
+var own = []struct{ name, why string }{
+	{"Slice", "linux.cgroupsPath says it"}, {"PIDs", "the container's process is in it"}, {"PIDFDs", "the container's process is in it"}, {"Delegate", "the runtime writes its limits"},
+	{"SuccessAction", "it acts on the whole host"}, {"FailureAction", "it acts on the whole host"}, {"JobTimeoutAction", "it acts on the whole host"},
+	{"StartLimitAction", "it acts on the whole host"}, {"RebootArgument", "it acts on the whole host"}, {"JobTimeoutRebootArgument", "it acts on the whole host"},
 }
 
 // Annotations are the properties that annotations "org.systemd.property.NAME"
@@ -40,7 +40,7 @@ func Annotations(annotations map[string]string) ([]Property, error) {
 		if err := checkName(name); err != nil {
 			return nil, bad(fault.Invalid, err)
 		}
-		if why := own[name]; why != "" {
+		if why := notYours(name); why != "" {
 			return nil, bad(fault.Denied, errors.New(why))
 		}
 		value, err := bus.Parse(annotations[key])
@@ -53,6 +53,16 @@ func Annotations(annotations map[string]string) ([]Property, error) {
 		out = append(out, Property{name, value})
 	}
 	return out, nil
+}
+
+// notYours says why no annotation sets the property; empty: it may.
+func notYours(name string) string {
+	for _, o := range own {
+		if o.name == name {
+			return o.why
+		}
+	}
+	return ""
 }
 
 func checkName(name string) error {

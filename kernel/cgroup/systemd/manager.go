@@ -287,11 +287,14 @@ func isError(err error, name string) bool {
 }
 
 // kinds are systemd's and D-Bus's errors that programs tell apart.
-var kinds = map[string]fault.Kind{
-	unitError + "UnitExists": fault.Exists, unitError + "NoSuchUnit": fault.NotFound,
-	"org.freedesktop.DBus.Error.AccessDenied": fault.Denied, "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": fault.Denied,
-	"org.freedesktop.DBus.Error.InvalidArgs": fault.Invalid, "org.freedesktop.DBus.Error.PropertyReadOnly": fault.Invalid, "org.freedesktop.DBus.Error.UnknownProperty": fault.Invalid,
-	"org.freedesktop.DBus.Error.ServiceUnknown": fault.Unavailable,
+var kinds = []struct {
+	name string
+	kind fault.Kind
+}{
+	{unitError + "UnitExists", fault.Exists}, {unitError + "NoSuchUnit", fault.NotFound},
+	{"org.freedesktop.DBus.Error.AccessDenied", fault.Denied}, {"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", fault.Denied},
+	{"org.freedesktop.DBus.Error.InvalidArgs", fault.Invalid}, {"org.freedesktop.DBus.Error.PropertyReadOnly", fault.Invalid}, {"org.freedesktop.DBus.Error.UnknownProperty", fault.Invalid},
+	{"org.freedesktop.DBus.Error.ServiceUnknown", fault.Unavailable},
 }
 
 func explain(op, on string, err error) error {
@@ -301,7 +304,11 @@ func explain(op, on string, err error) error {
 	e := &fault.Error{Op: op, On: on, Err: err}
 	var answer *bus.Error
 	if errors.As(err, &answer) {
-		e.Kind = kinds[answer.Name]
+		for _, k := range kinds {
+			if k.name == answer.Name {
+				e.Kind = k.kind
+			}
+		}
 	}
 	if e.Kind == fault.Denied && os.Geteuid() != 0 {
 		e.Hint = "only root speaks with the system's instance: as a user, leave root's --root and --systemd-cgroup alone, or let the user's own instance do it"

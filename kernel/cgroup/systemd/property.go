@@ -41,21 +41,22 @@ func Scope(u Unit, id string, v2 bool) []Property {
 
 // words is a file of cgroupfs and the property for what is written there.
 type words struct {
+	file     string
 	property string
 	value    func(string) (bus.Value, error)
 }
 
 // filesV2 and filesV1 are what systemd has words for. All else is written to
 // cgroupfs alone, and systemd leaves it as it is.
-var filesV2 = map[string]words{
-	"memory.max": {"MemoryMax", amount}, "memory.high": {"MemoryHigh", amount}, "memory.low": {"MemoryLow", amount}, "memory.min": {"MemoryMin", amount},
-	"memory.swap.max": {"MemorySwapMax", amount}, "cpu.weight": {"CPUWeight", amount}, "pids.max": {"TasksMax", tasks},
-	"cpuset.cpus": {"AllowedCPUs", bits}, "cpuset.mems": {"AllowedMemoryNodes", bits}, "io.weight": {"IOWeight", amount},
+var filesV2 = []words{
+	{"memory.max", "MemoryMax", amount}, {"memory.high", "MemoryHigh", amount}, {"memory.low", "MemoryLow", amount}, {"memory.min", "MemoryMin", amount},
+	{"memory.swap.max", "MemorySwapMax", amount}, {"cpu.weight", "CPUWeight", amount}, {"pids.max", "TasksMax", tasks},
+	{"cpuset.cpus", "AllowedCPUs", bits}, {"cpuset.mems", "AllowedMemoryNodes", bits}, {"io.weight", "IOWeight", amount},
 }
 
-var filesV1 = map[string]words{
-	"memory.limit_in_bytes": {"MemoryLimit", amount}, "cpu.shares": {"CPUShares", amount}, "pids.max": {"TasksMax", tasks},
-	"blkio.weight": {"BlockIOWeight", amount}, "cpuset.cpus": {"AllowedCPUs", bits}, "cpuset.mems": {"AllowedMemoryNodes", bits},
+var filesV1 = []words{
+	{"memory.limit_in_bytes", "MemoryLimit", amount}, {"cpu.shares", "CPUShares", amount}, {"pids.max", "TasksMax", tasks},
+	{"blkio.weight", "BlockIOWeight", amount}, {"cpuset.cpus", "AllowedCPUs", bits}, {"cpuset.mems", "AllowedMemoryNodes", bits},
 }
 
 // amount reads what the kernel's memparse reads: 64, 64M, max.
@@ -156,15 +157,15 @@ func (t *translation) step(s *cgroup.Step) error {
 			return err
 		}
 		for _, f := range append([]cgroup.File{{Name: path.Base(s.Path), Value: s.Value}}, s.Or...) {
-			w, ok := files[f.Name]
-			if !ok || strings.Contains(f.Value, ":") {
+			i := slices.IndexFunc(files, func(w words) bool { return w.file == f.Name })
+			if i < 0 || strings.Contains(f.Value, ":") {
 				continue // of one device alone
 			}
-			v, err := w.value(f.Value)
+			v, err := files[i].value(f.Value)
 			if err != nil {
 				return &fault.Error{Op: "tell systemd", On: strings.TrimPrefix(s.For, "linux.resources."), Kind: fault.Invalid, Err: err}
 			}
-			t.found[w.property] = v
+			t.found[files[i].property] = v
 		}
 	}
 	return nil

@@ -10,9 +10,9 @@ import (
 
 // A Unit is a scope and where it lies.
 type Unit struct {
-	Name  string // "docker-abc.scope"
-	Slice string // "system.slice", "a-b.slice"
-	User  bool   // of the user's own instance
+	Name  string `json:"name"`           // "docker-abc.scope"
+	Slice string `json:"slice"`          // "system.slice", "a-b.slice"
+	User  bool   `json:"user,omitempty"` // of the user's own instance
 }
 
 // ParseUnit reads a spec's cgroupsPath for systemd, "SLICE:PREFIX:NAME". No
