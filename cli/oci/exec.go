@@ -91,7 +91,6 @@ func (s *session) exec(e *execution, id string, args []string) error {
 	if e.o.Cgroups, err = subGroups(e.cgroups); err != nil {
 		return err
 	}
-	e.o.Warn = s.log.warn
 	if e.o.Detach {
 		proc, err := c.Exec(e.o)
 		if err != nil {

@@ -48,7 +48,6 @@ func (s *session) prepare(m *making) (*notifier, error) {
 	}
 	m.o.PreserveFDs += sockets
 	m.o.Detach, m.o.Trace, m.o.Systemd = m.detach, s.trace(), s.systemd
-	m.o.Warn = s.log.warn
 	m.o.NoCgroup, m.o.Tolerant = s.manager == "disabled", s.tolerant()
 	n := &notifier{host: os.Getenv("NOTIFY_SOCKET")}
 	m.o.Edit = func(dir string, spec *specs.Spec) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kiste/container/hook"
 	"kiste/container/plan"
 	"kiste/container/process"
 	"kiste/fault"
@@ -58,9 +59,6 @@ type CreateOptions struct {
 	// initramfs.
 	NoPivot bool
 
-	// Warn hears what of the spec has no effect. Nil: nobody does.
-	Warn func(string)
-
 	// NoCgroup makes no cgroup: the container stays in the caller's.
 	NoCgroup bool
 
@@ -94,7 +92,14 @@ func (r Root) Create(id string, o CreateOptions) (*Container, error) {
 func (r Root) Run(id string, o CreateOptions) (*Container, *process.Process, error) {
 	m := &making{root: r, o: o}
 	p, err := m.make(id)
-	return m.c, p, err
+	if err != nil || !m.wait {
+		return m.c, p, err
+	}
+	if err := m.c.Start(); err != nil {
+		end(p)
+		return nil, nil, errors.Join(err, m.c.Delete(true))
+	}
+	return m.c, p, nil
 }
 
 // A making is a Create or a Run under way.
@@ -128,13 +133,20 @@ func (m *making) make(id string) (*process.Process, error) {
 		m.close()
 		return nil, err
 	}
+	// The hook that comes last runs in a container that waits.
+	m.wait = m.wait || m.spec.Hooks != nil && len(m.spec.Hooks.StartContainer) > 0
 	p, err := m.start()
 	m.close()
 	if err != nil {
 		m.c.remove()
+		m.lock.Unlock()
+		return nil, err
 	}
 	m.lock.Unlock()
-	return p, err
+	if !m.wait {
+		m.c.afterwards(hook.Poststart, specs.StateRunning)
+	}
+	return p, nil
 }
 
 // read reads the bundle.
@@ -160,7 +172,7 @@ func (m *making) read(id string) error {
 	absoluteSources(m.spec, bundle)
 	m.c = &Container{root: m.root, dir: m.root.dir(id), doc: document{
 		Schema: Schema, OCIVersion: m.spec.Version, ID: id, Bundle: bundle, Rootfs: rootfs, Created: time.Now().UTC(), Owner: uint32(os.Geteuid()),
-		Program: m.spec.Process.Args[0], Annotations: m.spec.Annotations,
+		Program: m.spec.Process.Args[0], Annotations: m.spec.Annotations, Hooks: lateHooks(m.spec.Hooks),
 	}}
 	if !m.o.NoNewKeyring {
 		m.c.doc.Keyring = "_ses." + id
@@ -239,7 +251,7 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Scope: m.startScope, Trace: m.o.Trace})
+	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Trace: m.o.Trace})
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still
 		// was there before.
@@ -322,17 +334,9 @@ func (m *making) plan() (*plan.Plan, error) {
 	f.Groups, f.Scope = groups, m.scope.name()
 	p, err := plan.Compile(m.spec, nil, o, f)
 	if err == nil {
-		warn(m.o.Warn, p)
+		m.root.warn(p.Warnings...)
 	}
 	return p, err
-}
-
-func warn(hear func(string), p *plan.Plan) {
-	for _, w := range p.Warnings {
-		if hear != nil {
-			hear(w)
-		}
-	}
 }
 
 // filterOf compiles the profile of system calls, if there is one.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"kiste/container/hook"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -104,6 +105,9 @@ func (c *Container) remove() error {
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
 		return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
+	}
+	if c.doc.PID > 0 {
+		c.afterwards(hook.Poststop, specs.StateStopped)
 	}
 	return nil
 }

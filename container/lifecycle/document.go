@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/kernel/cgroup"
@@ -43,6 +45,7 @@ type document struct {
 	Program     string            `json:"program"`        // what the process is to execute
 	Keyring     string            `json:"keyring,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	Hooks       *specs.Hooks      `json:"hooks,omitempty"` // those that come after the creation
 }
 
 // check refuses what this program cannot have written.

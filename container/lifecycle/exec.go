@@ -33,9 +33,6 @@ type ExecOptions struct {
 	// Detach says that nobody holds the terminal, which needs a socket then.
 	Detach bool
 
-	// Warn hears what of Process has no effect. Nil: nobody does.
-	Warn func(string)
-
 	// IgnorePaused lets the process begin in a paused container, where it
 	// waits.
 	IgnorePaused bool
@@ -108,17 +105,31 @@ func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
 	if err := checkTerminal(o.Process, o.Detach, o.ConsoleSocket); err != nil {
 		return nil, err
 	}
-	pidfd, err := c.enterable(o.IgnorePaused)
-	if err != nil {
-		return nil, err
-	}
-	defer pidfd.Close()
 	h, err := dialAll(o.ConsoleSocket, o.PidfdSocket)
 	defer h.close()
 	if err != nil {
 		return nil, err
 	}
-	p, move, err := c.execPlan(o)
+	h.pidFile = o.PidFile
+	p, err := c.exec(o, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := h.tell(p); err != nil {
+		end(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// exec is Exec of a program, in place of the first argument where it has one.
+func (c *Container) exec(o ExecOptions, program string) (*process.Process, error) {
+	pidfd, err := c.enterable(o.IgnorePaused)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	p, move, err := c.execPlan(o, program)
 	if err != nil {
 		return nil, err
 	}
@@ -126,11 +137,6 @@ func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
 	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd, Scope: move})
 	if err != nil {
 		return nil, explain(o.Process.Args[0], err)
-	}
-	h.pidFile = o.PidFile
-	if err := h.tell(proc); err != nil {
-		end(proc)
-		return nil, err
 	}
 	return proc, nil
 }
@@ -154,7 +160,9 @@ func (c *Container) enterable(ignorePaused bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "container"), nil
 }
 
-func (c *Container) execPlan(o ExecOptions) (p *plan.Plan, move func(int) (func(), error), err error) {
+// execPlan compiles o.Process, or a program in place of its first argument, and
+// tells how systemd moves the process into the container's unit.
+func (c *Container) execPlan(o ExecOptions, program string) (p *plan.Plan, move func(int) (func(), error), err error) {
 	t, err := c.target(o.Cgroups)
 	if err != nil {
 		return nil, nil, err
@@ -167,10 +175,12 @@ func (c *Container) execPlan(o ExecOptions) (p *plan.Plan, move func(int) (func(
 	if scope != "" {
 		t.Cgroup = ""
 	}
-	po := plan.Options{Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach}
-	p, err = plan.CompileExec(o.Process, t, po, plan.Facts{Host: os.Geteuid() == 0, LastCap: privilege.LastCap(), Scope: scope})
+	po := plan.Options{Program: program, Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach, Streams: process.Streams(o.Files)}
+	f := process.Facts(c.doc.Hierarchies)
+	f.Scope = scope
+	p, err = plan.CompileExec(o.Process, t, po, f)
 	if err == nil {
-		warn(o.Warn, p)
+		c.root.warn(p.Warnings...)
 	}
 	return p, move, err
 }

@@ -287,4 +287,3 @@ func (f *fixture) madeAgain(t *testing.T, d deed) {
 		d.run(t)
 	}
 }
-

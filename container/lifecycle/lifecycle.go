@@ -45,11 +45,23 @@ import (
 type Root struct {
 	Dir string
 
+	// Warn hears what of a spec has no effect, and of hooks that failed after
+	// the start, or after the end. Nil: nobody does.
+	Warn func(string)
+
 	// Reached hears of each point of the work at which something is done, and
 	// Prepare of each plan before it is carried out. Tests stop the work
 	// there. Nil: nobody hears.
 	Reached func(point string)
 	Prepare func(*plan.Plan, *process.Options)
+}
+
+func (r Root) warn(sentences ...string) {
+	for _, s := range sentences {
+		if r.Warn != nil {
+			r.Warn(s)
+		}
+	}
 }
 
 func (r Root) reached(point string) {

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kiste/container/hook"
 	"kiste/container/plan"
 	"kiste/container/process"
 	"kiste/fault"
@@ -19,7 +21,8 @@ import (
 
 // Start lets the program of a created container begin, and returns when it
 // has. A program that cannot be executed is an *ExecError, and the container is
-// stopped then. A container that has been started is fault.Conflict.
+// stopped then, as it is when a startContainer hook fails. A container that has
+// been started is fault.Conflict.
 func (c *Container) Start() error {
 	lock, err := c.hold()
 	if err != nil {
@@ -38,6 +41,9 @@ func (c *Container) Start() error {
 	}
 	defer sys.Close(pidfd)
 	c.root.reached("opened")
+	if err := hook.Run(hook.StartContainer, hook.Of(c.doc.Hooks, hook.StartContainer), c.hookState(specs.StateCreated), c.asProcess); err != nil {
+		return errors.Join(err, c.end())
+	}
 	if _, err := sys.Write(start, []byte{1}); err != nil {
 		return &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
 	}
@@ -47,6 +53,9 @@ func (c *Container) Start() error {
 	for _, name := range []string{startFIFO, reportFIFO} {
 		os.Remove(c.file(name))
 		c.root.reached("removed " + name)
+	}
+	if err == nil {
+		c.afterwards(hook.Poststart, specs.StateRunning)
 	}
 	return err
 }

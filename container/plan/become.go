@@ -103,10 +103,14 @@ func (c *compiler) landlock() {
 // exec tries the program in each directory of the search path.
 func (c *compiler) exec() {
 	p := c.spec.Process
-	paths := []string{p.Args[0]}
-	if search := c.search(); !strings.Contains(p.Args[0], "/") {
-		paths = nil
-		for _, dir := range strings.Split(search, ":") {
+	var paths []string
+	switch {
+	case c.o.Program != "":
+		paths = []string{c.o.Program}
+	case strings.Contains(p.Args[0], "/"):
+		paths = []string{p.Args[0]}
+	default:
+		for _, dir := range strings.Split(c.search(), ":") {
 			paths = append(paths, path.Join("/", dir, p.Args[0]))
 		}
 	}

@@ -62,6 +62,10 @@ type Options struct {
 	// Bundle is the directory at which relative paths of the spec begin.
 	Bundle string
 
+	// Program is the file that is executed. Empty: process.args[0], which is
+	// looked up.
+	Program string
+
 	// Search is the PATH in which the program is looked up in the container.
 	// Empty: that of process.env.
 	Search string

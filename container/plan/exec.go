@@ -28,19 +28,17 @@ type Target struct {
 }
 
 // CompileExec makes the plan of one more process in the container t. It joins
-// by the pidfd in the slot Container. It is pure; of o, Search, Filter,
-// Keyring, Keep and DieWithParent count, of f Host, LastCap, and Scope where a user may not put the process there himself.
+// by the pidfd in the slot Container. It is pure; of o, Program, Search, Filter,
+// Keyring, Keep, Streams, PlainLines and DieWithParent count. Of f it is Scope
+// where a user may not put the process into its cgroup himself.
 func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) {
 	o.NoLandlock, o.Wait = true, false
 	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
-	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, fresh: map[string]bool{}}
 	for _, check := range []func() error{c.checkProcess, c.checkLabels} {
 		if err := check(); err != nil {
 			return nil, err
 		}
-	}
-	for _, kind := range t.Namespaces {
-		c.joined[kind] = true
 	}
 	c.act("fork", "", Act{Kind: ActFork})
 	c.enterCgroups(t.Tasks)
@@ -52,7 +50,7 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	if err := c.ownLimits(); err != nil {
 		return nil, err
 	}
-	c.join()
+	c.join(t.Namespaces)
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.keyring()
 	c.joinTerminal()
@@ -80,7 +78,11 @@ func (c *compiler) ownLimits() error {
 // join enters all namespaces of the container at once. Nobody in them may look
 // into this process, which has the parent's memory and descriptors
 // (CVE-2016-9962).
-func (c *compiler) join() {
+func (c *compiler) join(elsewhere []string) {
+	c.joined = map[string]bool{}
+	for _, kind := range elsewhere {
+		c.joined[kind] = true
+	}
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	var flags uint64
 	var names, kinds []string

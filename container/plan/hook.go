@@ -21,7 +21,7 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, linux: &specs.Linux{}, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	c := &compiler{spec: &specs.Spec{Process: &specs.Process{Args: args, Env: h.Env}}, linux: &specs.Linux{}, p: &Plan{Slots: []string{""}}, fresh: map[string]bool{}}
 	c.act("fork", "", Act{Kind: ActFork})
 	if t != nil {
 		c.joinAll(*t)
@@ -36,10 +36,7 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 }
 
 func (c *compiler) joinAll(t Target) {
-	for _, kind := range t.Namespaces {
-		c.joined[kind] = true
-	}
 	c.enterCgroups(t.Tasks)
 	c.p.Cgroup = t.Cgroup
-	c.join()
+	c.join(t.Namespaces)
 }

@@ -1,0 +1,59 @@
+package lifecycle
+
+import (
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/hook"
+	"kiste/container/process"
+)
+
+// lateHooks are those that are run after the creation, which the document
+// keeps; nil where there are none.
+func lateHooks(h *specs.Hooks) *specs.Hooks {
+	if h == nil || len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0 {
+		return nil
+	}
+	return &specs.Hooks{StartContainer: h.StartContainer, Poststart: h.Poststart, Poststop: h.Poststop}
+}
+
+// hookState is what hooks get to read.
+func (c *Container) hookState(status specs.ContainerState) specs.State {
+	s := specs.State{Version: c.doc.OCIVersion, ID: c.doc.ID, Status: status, Pid: c.doc.PID, Bundle: c.doc.Bundle, Annotations: c.doc.Annotations}
+	if status == specs.StateStopped {
+		s.Pid = 0
+	}
+	return s
+}
+
+// runHooks runs those of a kind while the process, pid, waits before the pivot.
+func (m *making) runHooks(kind string, pid int) error {
+	launch := hook.Here(m.c.doc.Bundle, os.Environ())
+	if kind == hook.CreateContainer {
+		launch = hook.In(pid, m.c.doc.Rootfs, os.Environ())
+	}
+	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), m.c.hookState(specs.StateCreating), launch)
+}
+
+// asProcess launches a hook in the container as what the container's own
+// process is going to be.
+func (c *Container) asProcess(h specs.Hook, files [3]*os.File) (*process.Process, error) {
+	p, err := c.Process()
+	if err != nil {
+		return nil, err
+	}
+	p.Args, p.Env, p.Terminal = h.Args, h.Env, false
+	if len(p.Args) == 0 {
+		p.Args = []string{h.Path}
+	}
+	return c.exec(ExecOptions{Process: p, Files: files, Detach: true, IgnorePaused: true}, h.Path)
+}
+
+// afterwards runs hooks whose failure is told and changes nothing.
+func (c *Container) afterwards(kind string, status specs.ContainerState) {
+	hooks := hook.Of(c.doc.Hooks, kind)
+	if err := hook.Run(kind, hooks, c.hookState(status), hook.Here(c.doc.Bundle, os.Environ())); err != nil {
+		c.root.warn(err.Error())
+	}
+}
