@@ -74,7 +74,7 @@ func (f *fixture) sh(t *testing.T, c *lifecycle.Container, script string, change
 func TestExec(t *testing.T) {
 	f := newFixture(t, "sleep", "100")
 	need.Clean(t)
-	c := f.running(t, "kiste-exec")
+	c := f.running(t, name("exec"))
 	for _, tt := range []struct {
 		name, script, want string
 		code               int
@@ -109,8 +109,8 @@ func TestExec(t *testing.T) {
 func TestExecRefuses(t *testing.T) {
 	f := newFixture(t, "sleep", "100")
 	need.Clean(t)
-	c := f.running(t, "kiste-exec")
-	f.running(t, "kiste-exec2")
+	c := f.running(t, name("exec"))
+	f.running(t, name("exec2"))
 	for _, tt := range []struct {
 		name   string
 		change func(*lifecycle.ExecOptions)
@@ -121,7 +121,7 @@ func TestExecRefuses(t *testing.T) {
 		{"a file that is no program", func(o *lifecycle.ExecOptions) { o.Process.Args = []string{"/etc"} }, `permission denied`},
 		{"a directory that is not there", func(o *lifecycle.ExecOptions) { o.Process.Cwd = "/nonesuch" }, "no such file or directory"},
 		{"a descriptor as a directory", func(o *lifecycle.ExecOptions) { o.Process.Cwd = "/proc/self/fd/3" }, "too many levels of symbolic links"},
-		{"another container's cgroup", func(o *lifecycle.ExecOptions) { o.Cgroups = map[string]string{"": "../kiste-exec2"} }, "bad sub cgroup path"},
+		{"another container's cgroup", func(o *lifecycle.ExecOptions) { o.Cgroups = map[string]string{"": "../" + name("exec2")} }, "bad sub cgroup path"},
 		{"a cgroup that is not there", func(o *lifecycle.ExecOptions) { o.Cgroups = map[string]string{"": "nonesuch"} }, "no such file or directory"},
 		{"a terminal without a socket", func(o *lifecycle.ExecOptions) { o.Process.Terminal, o.Detach = true, true }, "without setting console socket"},
 	} {

@@ -106,7 +106,7 @@ func (f *fixture) lifeWithHooks(t *testing.T, o lifecycle.CreateOptions, run boo
 		return err != nil
 	}
 	if run {
-		c, p, err := f.root.Run("kiste-hooks", o)
+		c, p, err := f.root.Run(name("hooks"), o)
 		if failed("create", err) {
 			return
 		}
@@ -117,7 +117,7 @@ func (f *fixture) lifeWithHooks(t *testing.T, o lifecycle.CreateOptions, run boo
 		failed("delete", c.Delete(false))
 		return
 	}
-	c, err := f.root.Create("kiste-hooks", o)
+	c, err := f.root.Create(name("hooks"), o)
 	if failed("create", err) {
 		return
 	}

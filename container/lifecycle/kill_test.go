@@ -210,7 +210,7 @@ func TestRuntimeIsKilled(t *testing.T) {
 	adopt(t)
 	before := map[string]string{"create": "", "run": "", "start": "create", "exec": "run", "delete": "run"}
 	for _, verb := range []string{"create", "run", "start", "exec", "delete"} {
-		d := deed{Verb: verb, Dir: f.root.Dir, ID: "kiste-killed", Bundle: f.bundle}
+		d := deed{Verb: verb, Dir: f.root.Dir, ID: name("killed"), Bundle: f.bundle}
 		f.prepared(t, d, before[verb])
 		count, killed := d.run(t)
 		if killed {

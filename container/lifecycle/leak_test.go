@@ -16,7 +16,7 @@ func TestNothingStaysWhateverFails(t *testing.T) {
 	f := newFixture(t, "sleep", "100")
 	o := f.options(t)
 	need.Clean(t, f.bundle)
-	base := f.running(t, "kiste-leak-base")
+	base := f.running(t, name("leak-base"))
 	p, err := base.Process()
 	if err != nil {
 		t.Fatal(err)
@@ -33,13 +33,13 @@ func TestNothingStaysWhateverFails(t *testing.T) {
 				o.FailAt, o.FailCall = failAt, failCall
 			}
 			if verb == "create" {
-				c, err := root.Create("kiste-leak", o)
+				c, err := root.Create(name("leak"), o)
 				if err == nil {
 					end(t, c)
 				}
 				return err
 			}
-			c, err := root.Load("kiste-leak-base")
+			c, err := root.Load(name("leak-base"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -87,7 +87,7 @@ func (f *fixture) nothing(t *testing.T, verb string, step, call int) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%s, step %d, call %d: %d containers, want 1 (%v)", verb, step, call, len(entries), err)
 	}
-	for _, group := range groupsOf("kiste-leak") {
+	for _, group := range groupsOf(name("leak")) {
 		t.Errorf("%s, step %d, call %d: %s is left", verb, step, call, group)
 	}
 }

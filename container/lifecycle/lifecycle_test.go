@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,9 @@ import (
 	"kiste/host"
 	"kiste/internal/need"
 )
+
+// name is a container's id that no other process's tests use.
+func name(s string) string { return "kiste-" + s + "-" + strconv.Itoa(os.Getpid()) }
 
 // A fixture is a bundle and a directory of state.
 type fixture struct {
@@ -136,15 +140,15 @@ func want(t *testing.T, c *lifecycle.Container, status specs.ContainerState) {
 func TestCreateStartDelete(t *testing.T) {
 	f := newFixture(t, "sh", "-c", "echo hello; hostname; cat /proc/1/comm")
 	need.Clean(t)
-	c, err := f.root.Create("kiste-one", f.options(t))
+	c, err := f.root.Create(name("one"), f.options(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want(t, c, specs.StateCreated)
-	if _, err := f.root.Create("kiste-one", f.options(t)); !errors.Is(err, fault.Exists) {
+	if _, err := f.root.Create(name("one"), f.options(t)); !errors.Is(err, fault.Exists) {
 		t.Errorf("a second Create: %v", err)
 	}
-	again, err := f.root.Load("kiste-one")
+	again, err := f.root.Load(name("one"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +174,7 @@ func TestCreateStartDelete(t *testing.T) {
 	if err := c.Delete(false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.root.Load("kiste-one"); !errors.Is(err, fault.NotFound) {
+	if _, err := f.root.Load(name("one")); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Load: %v", err)
 	}
 	if all, bad, err := f.root.List(); len(all)+len(bad) > 0 || err != nil {
