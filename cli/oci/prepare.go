@@ -23,7 +23,7 @@ func (s *session) containers() lifecycle.Root {
 	if s.root == "" {
 		s.root = store.RuntimeDir(ordinary())
 	}
-	return lifecycle.Root{Dir: s.root, Warn: func(err error) { s.log.warn(err.Error()) }}
+	return lifecycle.Root{Dir: s.root, Warn: s.log.warn}
 }
 
 // ordinary reports whether the user's own directories are to be used: of an
