@@ -145,6 +145,10 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 			fmt.Fprintf(env.Err, "%10s  %-7s %s\n", took.Round(time.Microsecond), s.Side, s.Text)
 		}
 	}
+	var signals *terminal.Signals
+	if !p.Wishes.NoSigProxy {
+		signals = terminal.CatchSignals()
+	}
 	proc, err := p.Start(o)
 	pipes.Started()
 	if err != nil {
@@ -152,8 +156,8 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 		p.Discard()
 		return err
 	}
-	if !p.Wishes.NoSigProxy {
-		terminal.ForwardSignals(proc.Signal)
+	if signals != nil {
+		signals.Forward(proc.Signal)
 	}
 	if err := attend(env, proc, p.Wishes, pipes); err != nil {
 		proc.Signal(syscall.SIGKILL)

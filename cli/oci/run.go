@@ -101,14 +101,15 @@ func (s *session) user() terminal.User {
 // An attachment is what lies between the user and a process that runs in the
 // foreground.
 type attachment struct {
-	user  terminal.User
-	pipes *terminal.Pipes
+	user    terminal.User
+	pipes   *terminal.Pipes
+	signals *terminal.Signals
 }
 
 // attach prepares the streams of a process without a terminal. It gets this
 // process's own but for terminals, which a container must not have.
 func (s *session) attach() (*attachment, error) {
-	a := &attachment{user: s.user()}
+	a := &attachment{user: s.user(), signals: terminal.CatchSignals()}
 	var want [3]terminal.Stream
 	for i, f := range []*os.File{s.env.In, s.env.Out, s.env.Err} {
 		want[i] = terminal.Same
@@ -123,7 +124,7 @@ func (s *session) attach() (*attachment, error) {
 
 // attend passes signals and bytes on until p has ended.
 func (a *attachment) attend(p *process.Process) (syscall.WaitStatus, error) {
-	stop := terminal.ForwardSignals(p.Signal)
+	stop := a.signals.Forward(p.Signal)
 	defer stop()
 	reaped := make(chan struct{})
 	go func() {

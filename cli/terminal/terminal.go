@@ -304,26 +304,41 @@ func (u User) Check(interactive, tty bool) error {
 	return nil
 }
 
-// ForwardSignals passes every signal that comes on to send, until stop is
-// called. Not those that are about this process alone: its children, its
-// broken pipes, its terminal, the Go runtime's own.
-func ForwardSignals(send func(syscall.Signal) error) (stop func()) {
-	arrived := make(chan os.Signal, 128)
-	signal.Notify(arrived, usual()...)
+// Signals are those that come to this process, from CatchSignals on.
+type Signals struct {
+	arrived chan os.Signal
+	caught  chan struct{} // closed when signals end this process no more
+}
+
+// CatchSignals keeps signals for Forward. Not those that are about this process
+// alone: its children, its broken pipes, its terminal, the Go runtime's own.
+func CatchSignals() *Signals {
+	s := &Signals{arrived: make(chan os.Signal, 128), caught: make(chan struct{})}
+	// It takes as long as half of a start, which goes on meanwhile.
+	go func() {
+		signal.Notify(s.arrived, usual()...)
+		close(s.caught)
+	}()
+	return s
+}
+
+// Forward passes on to send what has come and what comes, until stop is called.
+func (s *Signals) Forward(send func(syscall.Signal) error) (stop func()) {
+	<-s.caught
 	// To catch a signal costs Go two changes of threads, and there are fifty:
 	// a tenth of the time that a short container takes.
-	rest := time.AfterFunc(20*time.Millisecond, func() { signal.Notify(arrived, forwarded()...) })
+	rest := time.AfterFunc(20*time.Millisecond, func() { signal.Notify(s.arrived, forwarded()...) })
 	var done sync.WaitGroup
 	done.Go(func() {
-		for s := range arrived {
+		for sig := range s.arrived {
 			// A process that is gone needs no signal.
-			_ = send(s.(syscall.Signal))
+			_ = send(sig.(syscall.Signal))
 		}
 	})
 	return func() {
 		rest.Stop()
-		signal.Stop(arrived)
-		close(arrived)
+		signal.Stop(s.arrived)
+		close(s.arrived)
 		done.Wait()
 	}
 }
@@ -333,7 +348,7 @@ func usual() []os.Signal {
 	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGTSTP}
 }
 
-// forwarded are the signals that ForwardSignals passes on.
+// forwarded are the signals that Forward passes on.
 func forwarded() []os.Signal {
 	own := map[syscall.Signal]bool{
 		syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,

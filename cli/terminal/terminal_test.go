@@ -371,7 +371,8 @@ func FuzzParseDetachKeys(f *testing.F) {
 
 func TestForwardSignals(t *testing.T) {
 	got := make(chan syscall.Signal, 8)
-	stop := ForwardSignals(func(s syscall.Signal) error { got <- s; return nil })
+	signals := CatchSignals()
+	stop := signals.Forward(func(s syscall.Signal) error { got <- s; return nil })
 	defer stop()
 	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTERM} {
 		syscall.Kill(os.Getpid(), s)
