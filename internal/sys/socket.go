@@ -152,3 +152,28 @@ func Watched(fd int, name string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
+
+// SeqPair is socketpair(2) of type SOCK_SEQPACKET.
+func SeqPair() (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, named("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
+}
+
+// ReceiveFDs receives one message, of at most len(b) bytes and 8 descriptors,
+// which are the caller's to close.
+func ReceiveFDs(socket *os.File, b []byte) (n int, fds []int, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*8))
+	var oobn int
+	err = onFile(socket, func(fd int) (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return 0, nil, onPath("recvmsg", socket.Name(), err)
+	}
+	_, fds, err = parseControl(oob[:oobn])
+	return n, fds, err
+}

@@ -1,0 +1,278 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/container/criu"
+	"kiste/container/plan"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+)
+
+// CheckpointOptions say what CRIU is to save or to restore, and where. They are
+// those of runc; see criu(8).
+type CheckpointOptions struct {
+	Images string // a directory; empty: "checkpoint" in the working directory
+	Work   string // of CRIU's log; empty: the container's directory, or the images
+	Parent string // images of a PreDump, relative to Images
+
+	LeaveRunning   bool // the container goes on
+	PreDump        bool // only memory is saved, and the container goes on
+	TCPEstablished bool
+	TCPSkip        bool // leave out connections that are being made
+	LinkRemap      bool
+	ExternalUnix   bool
+	ShellJob       bool
+	FileLocks      bool
+	AutoDedup      bool
+	LazyPages      bool
+	StatusFD       int    // gets a zero byte when pages are waited for; 0: none
+	PageServer     string // ADDRESS:PORT
+	Cgroups        string // soft, full, strict, ignore; empty: soft
+	EmptyNetwork   bool   // what is in the network namespace is not saved
+	LSMProfile     string // TYPE:NAME, of a restore
+	LSMMount       string // of a restore
+}
+
+// What a checkpoint has beside CRIU's images: the files behind descriptors 0, 1
+// and 2, as runc writes it.
+const descriptorsFile = "descriptors.json"
+
+// ConfigAnnotation names a configuration file of CRIU's in place of that of
+// runc's; runc's word.
+const configAnnotation = "org.criu.config"
+
+// Checkpoint saves what the container does by CRIU, and removes it, unless it is
+// to go on. One that neither runs nor is paused is fault.Conflict.
+func (c *Container) Checkpoint(o CheckpointOptions) error {
+	if s := c.Status(); s != specs.StateRunning && s != Paused {
+		return &fault.Error{Op: "checkpoint container", On: c.doc.ID, Kind: fault.Conflict, Err: fmt.Errorf("cannot checkpoint a container that is %s", s)}
+	}
+	if err := c.dump(o); err != nil {
+		return &fault.Error{Op: "checkpoint container", On: c.doc.ID, Err: err}
+	}
+	if o.LeaveRunning || o.PreDump {
+		return nil
+	}
+	return c.Delete(true)
+}
+
+func (c *Container) dump(o CheckpointOptions) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	j, err := o.job(spec, "dump.log", c.dir, true)
+	if err != nil {
+		return err
+	}
+	defer j.Images.Close()
+	defer j.Work.Close()
+	pid := int32(c.doc.PID)
+	r := j.Options
+	r.Pid, r.Root, r.LeaveRunning = &pid, &c.doc.Rootfs, flag(o.LeaveRunning)
+	r.TcpSkipInFlight, r.LinkRemap = flag(o.TCPSkip), flag(o.LinkRemap)
+	if o.PreDump {
+		j.Kind, r.TrackMem = rpc.CriuReqType_PRE_DUMP, flag(true)
+	}
+	if o.Parent != "" {
+		r.ParentImg, r.TrackMem = &o.Parent, flag(true)
+	}
+	if o.PageServer != "" {
+		if r.Ps, err = pageServer(o.PageServer); err != nil {
+			return err
+		}
+	}
+	if o.StatusFD > 0 {
+		j.Status = os.NewFile(uintptr(o.StatusFD), "status")
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		if key := externalNamespace(ns); key != "" {
+			_, inode, err := sys.InodeOf(ns.Path)
+			if err != nil {
+				return err
+			}
+			r.External = append(r.External, fmt.Sprintf("%s[%d]:%s", nsName(ns.Type), inode, key))
+		}
+	}
+	if g, err := freezer(c.doc.Cgroup); err == nil {
+		r.FreezeCgroup = &g
+	}
+	if !o.PreDump {
+		if err := c.saveDescriptors(j); err != nil {
+			return err
+		}
+	}
+	return j.Do()
+}
+
+// job is what dump and restore have in common.
+func (o CheckpointOptions) job(spec *specs.Spec, log, work string, make bool) (*criu.Job, error) {
+	images := o.Images
+	if images == "" {
+		images = "checkpoint"
+	}
+	if o.Work != "" {
+		work = o.Work
+	}
+	for _, dir := range []string{images, work} {
+		if make || dir == work {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, &fault.Error{Op: "make directory", On: dir, Err: err}
+			}
+		}
+	}
+	mode, err := cgroupMode(o.Cgroups)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := externalMounts(spec)
+	if err != nil {
+		return nil, err
+	}
+	level := int32(4)
+	j := &criu.Job{Kind: rpc.CriuReqType_DUMP, Options: &rpc.CriuOpts{
+		LogLevel: &level, LogFile: &log, TcpEstablished: flag(o.TCPEstablished), ExtUnixSk: flag(o.ExternalUnix), ShellJob: flag(o.ShellJob),
+		FileLocks: flag(o.FileLocks), AutoDedup: flag(o.AutoDedup), LazyPages: flag(o.LazyPages), OrphanPtsMaster: flag(true),
+		ManageCgroups: flag(mode != rpc.CriuCgMode_IGNORE), ManageCgroupsMode: &mode, ExtMnt: mounts,
+	}}
+	if o.EmptyNetwork {
+		network := uint32(cloneNewNet)
+		j.Options.EmptyNs = &network
+	}
+	if file := spec.Annotations[configAnnotation]; file != "" {
+		j.Options.ConfigFile = &file
+	} else if _, err := os.Stat(runcConfig); err == nil {
+		file := runcConfig
+		j.Options.ConfigFile = &file
+	}
+	if j.Images, err = os.Open(images); err != nil {
+		return nil, &fault.Error{Op: "open images", On: images, Err: err}
+	}
+	if j.Work, err = os.Open(work); err != nil {
+		j.Images.Close()
+		return nil, &fault.Error{Op: "open work directory", On: work, Err: err}
+	}
+	return j, nil
+}
+
+// runcConfig is where CRIU's options for runc's containers are.
+const runcConfig = "/etc/criu/runc.conf"
+
+const cloneNewNet = 0x40000000 // CLONE_NEWNET
+
+func flag(v bool) *bool { return &v }
+
+func cgroupMode(s string) (rpc.CriuCgMode, error) {
+	for _, m := range []struct {
+		name string
+		mode rpc.CriuCgMode
+	}{{"", rpc.CriuCgMode_SOFT}, {"soft", rpc.CriuCgMode_SOFT}, {"full", rpc.CriuCgMode_FULL}, {"strict", rpc.CriuCgMode_STRICT}, {"ignore", rpc.CriuCgMode_IGNORE}} {
+		if m.name == s {
+			return m.mode, nil
+		}
+	}
+	return 0, &fault.Error{Op: "use option", On: "--manage-cgroups-mode " + s, Kind: fault.Invalid, Err: errors.New("invalid manage-cgroups-mode"), Hint: "soft, full, strict or ignore"}
+}
+
+func pageServer(s string) (*rpc.CriuPageServerInfo, error) {
+	var port int32
+	address, text, ok := strings.Cut(s, ":")
+	if _, err := fmt.Sscan(text, &port); !ok || err != nil || port < 1 || port > 65535 {
+		return nil, &fault.Error{Op: "use option", On: "--page-server " + s, Kind: fault.Invalid, Err: errors.New("use --page-server ADDRESS:PORT to specify page server")}
+	}
+	return &rpc.CriuPageServerInfo{Address: &address, Port: &port}, nil
+}
+
+// externalNamespace is the name in the images of a namespace that is not the
+// container's own.
+func externalNamespace(ns specs.LinuxNamespace) string {
+	if ns.Path == "" {
+		return ""
+	}
+	switch ns.Type {
+	case specs.NetworkNamespace:
+		return "extRootNetNS"
+	case specs.PIDNamespace:
+		return "extRootPidNS"
+	}
+	return ""
+}
+
+func nsName(t specs.LinuxNamespaceType) string {
+	if t == specs.NetworkNamespace {
+		return "net"
+	}
+	return string(t)
+}
+
+// freezer is the directory by which CRIU freezes the container.
+func freezer(group string) (string, error) {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return "", err
+	}
+	for _, h := range l.All() {
+		if h.V2 && l.Kind() == "v2" || slices.Contains(h.Controllers, "freezer") {
+			dir := h.Dir(group)
+			_, err := os.Stat(dir)
+			return dir, err
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// externalMounts are those whose sources are the host's. CRIU knows them by the
+// path in the container, and by the same name in the images.
+func externalMounts(spec *specs.Spec) ([]*rpc.ExtMountMap, error) {
+	var all []*rpc.ExtMountMap
+	for _, at := range externalPaths(spec) {
+		// A name with these is more to CRIU than a name (CVE-2026-115520).
+		if strings.Contains(at, "]:") {
+			return nil, &fault.Error{Op: "save mount", On: at, Kind: fault.Unsupported, Err: errors.New("criu cannot tell such a path")}
+		}
+		all = append(all, &rpc.ExtMountMap{Key: &at, Val: &at})
+	}
+	return all, nil
+}
+
+func externalPaths(spec *specs.Spec) []string {
+	var all []string
+	for _, m := range spec.Mounts {
+		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			all = append(all, path.Join("/", m.Destination))
+		}
+	}
+	return append(all, plan.NodeMounts(spec)...)
+}
+
+// saveDescriptors writes down what descriptors 0, 1 and 2 are, so that a restore
+// can give others in their place. What lies on no mount of the container's is
+// external to CRIU.
+func (c *Container) saveDescriptors(j *criu.Job) error {
+	names := make([]string, 3)
+	for i := range names {
+		d, err := c.doc.process().Descriptor(i)
+		if err != nil {
+			return err
+		}
+		names[i] = d
+	}
+	text, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(j.Images.Name(), descriptorsFile), text, 0o600)
+}

@@ -1,0 +1,305 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kiste/container/criu"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
+)
+
+// Restore makes a container go on from what Checkpoint has saved. Its bundle is
+// the one of o; the process is a child of this one, as with Run.
+func (r Root) Restore(id string, o CreateOptions, ck CheckpointOptions) (*Container, *process.Process, error) {
+	m := &making{root: r, o: o}
+	m.begin = func() (*process.Process, error) { return m.restore(ck) }
+	p, err := m.make(id)
+	return m.c, p, err
+}
+
+// A restoring is a Restore under way.
+type restoring struct {
+	m       *making
+	job     *criu.Job
+	group   *cgroup.Group
+	pid     int
+	console *os.File
+}
+
+func (m *making) restore(ck CheckpointOptions) (*process.Process, error) {
+	r := &restoring{m: m}
+	proc, err := r.do(ck)
+	if err != nil {
+		closeFile(r.console)
+		return nil, &fault.Error{Op: "restore container", On: m.c.doc.ID, Err: err}
+	}
+	return proc, nil
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		f.Close()
+	}
+}
+
+func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
+	m := r.m
+	job, err := ck.job(m.spec, "restore.log", m.c.dir, false)
+	if err != nil {
+		return nil, err
+	}
+	r.job = job
+	defer job.Images.Close()
+	defer job.Work.Close()
+	job.Kind = rpc.CriuReqType_RESTORE
+	if err := r.makeGroup(); err != nil {
+		return nil, err
+	}
+	if err := m.writeDown(); err != nil {
+		return nil, err
+	}
+	if err := r.sources(); err != nil {
+		return nil, err
+	}
+	if err := r.descriptors(); err != nil {
+		return nil, err
+	}
+	closeAll, err := r.namespaces()
+	defer closeAll()
+	if err != nil {
+		return nil, err
+	}
+	o := job.Options
+	o.EvasiveDevices, o.RstSibling = flag(true), flag(true)
+	if ck.LSMProfile != "" {
+		o.LsmProfile = &ck.LSMProfile
+	}
+	if ck.LSMMount != "" {
+		o.LsmMountContext = &ck.LSMMount
+	}
+	job.Notify = r.hear
+	job.Started = r.group.Attach
+	unmount, err := r.root()
+	if err != nil {
+		return nil, err
+	}
+	defer unmount()
+	if err := job.Do(); err != nil {
+		return nil, err
+	}
+	return r.adopt()
+}
+
+// makeGroup makes the container's cgroup. CRIU works in it, and so do the
+// processes that it makes.
+func (r *restoring) makeGroup() error {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	steps, err := r.m.groups(l)
+	if err != nil {
+		return err
+	}
+	if err := cgroup.Do(steps); err != nil {
+		return err
+	}
+	if r.group, err = cgroup.Open(l, r.m.c.doc.Cgroup); err != nil {
+		return err
+	}
+	at := r.m.c.doc.Cgroup
+	for _, h := range l.All() {
+		if _, err := os.Stat(h.Dir(at)); err != nil {
+			continue
+		}
+		root := &rpc.CgroupRoot{Path: &at}
+		if !h.V2 {
+			controller := strings.Join(h.Controllers, ",")
+			root.Ctrl = &controller
+		}
+		r.job.Options.CgRoot = append(r.job.Options.CgRoot, root)
+	}
+	return nil
+}
+
+// root mounts the root file system on itself, since CRIU wants a mount, at a
+// place of ours.
+func (r *restoring) root() (unmount func(), err error) {
+	at := r.m.c.file("root")
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return nil, err
+	}
+	if err := sys.Mount(r.m.c.doc.Rootfs, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return nil, err
+	}
+	undo := func() {
+		_ = sys.Unmount(at, unix.MNT_DETACH)
+		_ = os.Remove(at)
+	}
+	if err := sys.Mount("", at, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		undo()
+		return nil, err
+	}
+	r.job.Options.Root = &at
+	return undo, nil
+}
+
+// sources tells CRIU what to mount at the places that are external, and makes
+// those places. A link on the way to one is refused: CRIU would follow it
+// (CVE-2026-119101).
+func (r *restoring) sources() error {
+	spec, o := r.m.spec, r.job.Options
+	byPlace := map[string]string{}
+	for _, m := range spec.Mounts {
+		byPlace[path.Join("/", m.Destination)] = m.Source
+	}
+	root, err := sys.OpenFile(r.m.c.doc.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(root)
+	for _, e := range o.ExtMnt {
+		at := *e.Key
+		source, ok := byPlace[at]
+		if !ok {
+			source = at // a node of the host's
+		} else if err := makePlace(root, at, source); err != nil {
+			return &fault.Error{Op: "make mount point", On: at, Err: err}
+		}
+		e.Val = &source
+	}
+	return nil
+}
+
+// makePlace makes what is missing of a mount point, below other mounts too:
+// those that CRIU makes itself have theirs.
+func makePlace(root int, at, source string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	dir, err := sys.Dup(root)
+	if err != nil {
+		return err
+	}
+	defer func() { sys.Close(dir) }()
+	names := strings.Split(strings.Trim(at, "/"), "/")
+	for i, name := range names {
+		if i == len(names)-1 && !info.IsDir() {
+			err = sys.MknodAt(dir, name, unix.S_IFREG|0o644, 0)
+		} else {
+			err = sys.MkdirAt(dir, name, 0o755)
+		}
+		if err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+		next, err := sys.OpenIn(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		sys.Close(dir)
+		dir = next
+		if link, err := sys.IsLink(dir); err != nil || link {
+			return errors.Join(err, errors.New("a link lies on the way to it"))
+		}
+	}
+	return nil
+}
+
+// descriptors gives the program other standard streams than those that it had.
+func (r *restoring) descriptors() error {
+	f, err := os.Open(filepath.Join(r.job.Images.Name(), descriptorsFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var names []string
+	if err := json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&names); err != nil || len(names) > 3 {
+		return &fault.Error{Op: "read", On: f.Name(), Kind: fault.Invalid, Err: err}
+	}
+	own := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	for i, name := range names {
+		file := r.m.o.Files[i]
+		if file == nil {
+			file = own[i]
+		}
+		if strings.HasPrefix(name, "pipe:[") {
+			r.job.Inherit = append(r.job.Inherit, criu.Inherited{Key: name, File: file})
+		}
+	}
+	return nil
+}
+
+// namespaces gives CRIU those that are not the container's own.
+func (r *restoring) namespaces() (closeAll func(), err error) {
+	var files []*os.File
+	closeAll = func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	for _, ns := range r.m.spec.Linux.Namespaces {
+		key := externalNamespace(ns)
+		if key == "" {
+			continue
+		}
+		f, err := os.Open(ns.Path)
+		if err != nil {
+			return closeAll, err
+		}
+		files = append(files, f)
+		r.job.Inherit = append(r.job.Inherit, criu.Inherited{Key: key, File: f})
+	}
+	return closeAll, nil
+}
+
+// hear does what is to be done while CRIU works.
+func (r *restoring) hear(n criu.Notice) error {
+	switch n.Script {
+	case "post-restore":
+		r.pid = n.PID
+		return r.m.born(n.PID)
+	case "orphan-pts-master":
+		closeFile(r.console)
+		r.console = n.Console
+		return nil
+	case "setup-namespaces":
+		return r.m.hooksOf(n.PID)
+	}
+	closeFile(n.Console)
+	return nil
+}
+
+// adopt makes the restored process, which is a child of this one, a Process.
+func (r *restoring) adopt() (*process.Process, error) {
+	proc, err := process.Adopt(r.pid, r.console)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.m.hearers.tell(proc); err != nil {
+		end(proc)
+		return nil, err
+	}
+	return proc, nil
+}
+
+// hooksOf runs those that come when the namespaces are there.
+func (m *making) hooksOf(pid int) error {
+	if h := m.spec.Hooks; h != nil {
+		return m.runHooks(h, specs.State{Version: m.c.doc.OCIVersion, ID: m.c.doc.ID, Status: specs.StateCreating, Pid: pid, Bundle: m.c.doc.Bundle, Annotations: m.c.doc.Annotations})
+	}
+	return nil
+}
