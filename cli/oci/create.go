@@ -15,6 +15,7 @@ type making struct {
 	detach      bool
 	keep        bool
 	noSubreaper bool
+	saved       *lifecycle.CheckpointOptions // of a restore
 }
 
 func (m *making) options() []option.Row {

@@ -6,6 +6,7 @@ import (
 
 	"kiste/cli/option"
 	"kiste/cli/terminal"
+	"kiste/container/lifecycle"
 	"kiste/container/process"
 	"kiste/internal/sys"
 )
@@ -38,8 +39,16 @@ the signal that ended it.`,
 	}
 }
 
+// begin makes the container and lets its program run, or go on.
+func (s *session) begin(m *making, id string) (*lifecycle.Container, *process.Process, error) {
+	if m.saved != nil {
+		return s.containers().Restore(id, m.o, *m.saved)
+	}
+	return s.containers().Run(id, m.o)
+}
+
 func (s *session) runDetached(m *making, n *notifier, id string) error {
-	_, p, err := s.containers().Run(id, m.o)
+	_, p, err := s.begin(m, id)
 	if err != nil {
 		return err
 	}
@@ -59,7 +68,7 @@ func (s *session) runHere(m *making, n *notifier, id string) error {
 		return err
 	}
 	m.o.Files = a.pipes.Files
-	c, p, err := s.containers().Run(id, m.o)
+	c, p, err := s.begin(m, id)
 	a.pipes.Started()
 	if err != nil {
 		a.pipes.Close()

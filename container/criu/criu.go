@@ -68,12 +68,10 @@ type Inherited struct {
 	File *os.File
 }
 
-// The first descriptors that CRIU gets: of the socket, the images and the log.
+// The first descriptors that CRIU gets.
 const (
-	socketFD = 3 + iota
-	imagesFD
-	workFD
-	firstInherited
+	socketFD       = 3
+	firstInherited = 4
 )
 
 // maxMessage is what one message of CRIU may have: it never has a kilobyte.
@@ -115,20 +113,17 @@ func (j *Job) Do() error {
 }
 
 // files are the descriptors that CRIU gets, and puts their numbers into the
-// options.
+// options. Directories it opens itself, by their numbers in this process.
 func (j *Job) files(socket *os.File) []*os.File {
-	files := []*os.File{socket, j.Images, j.Work}
+	files := []*os.File{socket}
 	o := j.Options
-	o.ImagesDirFd, o.WorkDirFd = number(imagesFD), number(workFD)
-	add := func(f *os.File) *int32 {
-		files = append(files, f)
-		return number(firstInherited + len(files) - 4)
-	}
-	for _, i := range j.Inherit {
-		o.InheritFd = append(o.InheritFd, &rpc.InheritFd{Key: &i.Key, Fd: add(i.File)})
-	}
+	o.ImagesDirFd, o.WorkDirFd = number(int(j.Images.Fd())), number(int(j.Work.Fd()))
 	if j.Status != nil {
-		o.StatusFd = add(j.Status)
+		o.StatusFd = number(int(j.Status.Fd()))
+	}
+	for n, i := range j.Inherit {
+		files = append(files, i.File)
+		o.InheritFd = append(o.InheritFd, &rpc.InheritFd{Key: &i.Key, Fd: number(firstInherited + n)})
 	}
 	return files
 }
@@ -164,7 +159,7 @@ func (j *Job) talk(socket *os.File, pid int) error {
 		switch {
 		case !answer.GetSuccess():
 			closeFile(console)
-			return fmt.Errorf("criu failed: type %s errno %d%s", j.Kind, answer.GetCrErrno(), withColon(answer.GetCrErrmsg()))
+			return fmt.Errorf("criu failed: type %s errno %d", j.Kind, answer.GetCrErrno())
 		case answer.GetType() != notify:
 			closeFile(console)
 			return nil
@@ -175,13 +170,6 @@ func (j *Job) talk(socket *os.File, pid int) error {
 		}
 		request = &rpc.CriuReq{Type: &notify, NotifySuccess: &yes}
 	}
-}
-
-func withColon(s string) string {
-	if s == "" {
-		return ""
-	}
-	return ": " + s
 }
 
 func (j *Job) hear(n Notice) error {
@@ -242,7 +230,8 @@ func (j *Job) explain(err error, said string) error {
 	return f
 }
 
-// firstError is the first line of an error in CRIU's log.
+// firstError is the first line of an error in CRIU's log, but for one that CRIU
+// goes on after.
 func firstError(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
@@ -251,7 +240,7 @@ func firstError(path string) string {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if _, text, ok := strings.Cut(lines.Text(), "Error "); ok {
+		if _, text, ok := strings.Cut(lines.Text(), "Error "); ok && !strings.Contains(text, " rlimit: ") {
 			return text
 		}
 	}

@@ -98,6 +98,13 @@ func (c *Container) dump(o CheckpointOptions) error {
 	if o.StatusFD > 0 {
 		j.Status = os.NewFile(uintptr(o.StatusFD), "status")
 	}
+	mounts, err := c.externals(spec)
+	if err != nil {
+		return err
+	}
+	for _, e := range mounts {
+		r.ExtMnt = append(r.ExtMnt, &rpc.ExtMountMap{Key: &e.at, Val: &e.at})
+	}
 	for _, ns := range spec.Linux.Namespaces {
 		if key := externalNamespace(ns); key != "" {
 			_, inode, err := sys.InodeOf(ns.Path)
@@ -118,12 +125,16 @@ func (c *Container) dump(o CheckpointOptions) error {
 	return j.Do()
 }
 
+func (o CheckpointOptions) images() string {
+	if o.Images == "" {
+		return "checkpoint"
+	}
+	return o.Images
+}
+
 // job is what dump and restore have in common.
 func (o CheckpointOptions) job(spec *specs.Spec, log, work string, make bool) (*criu.Job, error) {
-	images := o.Images
-	if images == "" {
-		images = "checkpoint"
-	}
+	images := o.images()
 	if o.Work != "" {
 		work = o.Work
 	}
@@ -138,15 +149,11 @@ func (o CheckpointOptions) job(spec *specs.Spec, log, work string, make bool) (*
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := externalMounts(spec)
-	if err != nil {
-		return nil, err
-	}
 	level := int32(4)
 	j := &criu.Job{Kind: rpc.CriuReqType_DUMP, Options: &rpc.CriuOpts{
 		LogLevel: &level, LogFile: &log, TcpEstablished: flag(o.TCPEstablished), ExtUnixSk: flag(o.ExternalUnix), ShellJob: flag(o.ShellJob),
 		FileLocks: flag(o.FileLocks), AutoDedup: flag(o.AutoDedup), LazyPages: flag(o.LazyPages), OrphanPtsMaster: flag(true),
-		ManageCgroups: flag(mode != rpc.CriuCgMode_IGNORE), ManageCgroupsMode: &mode, ExtMnt: mounts,
+		ManageCgroups: flag(mode != rpc.CriuCgMode_IGNORE), ManageCgroupsMode: &mode,
 	}}
 	if o.EmptyNetwork {
 		network := uint32(cloneNewNet)
@@ -234,28 +241,53 @@ func freezer(group string) (string, error) {
 	return "", fs.ErrNotExist
 }
 
-// externalMounts are those whose sources are the host's. CRIU knows them by the
-// path in the container, and by the same name in the images.
-func externalMounts(spec *specs.Spec) ([]*rpc.ExtMountMap, error) {
-	var all []*rpc.ExtMountMap
-	for _, at := range externalPaths(spec) {
-		// A name with these is more to CRIU than a name (CVE-2026-115520).
-		if strings.Contains(at, "]:") {
-			return nil, &fault.Error{Op: "save mount", On: at, Kind: fault.Unsupported, Err: errors.New("criu cannot tell such a path")}
+// An external mount is one whose source is the host's: CRIU only makes sure
+// that it is there.
+type external struct {
+	at     string // in the container, and its name in the images
+	source string // on the host
+	place  bool   // its mount point may have to be made
+}
+
+// externals are the external mounts of a container with this spec.
+func (c *Container) externals(spec *specs.Spec) ([]external, error) {
+	var all []external
+	for _, m := range spec.Mounts {
+		at := path.Join("/", m.Destination)
+		switch {
+		case m.Type == "cgroup":
+			all = append(all, c.groupMounts(at)...)
+		case m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
+			all = append(all, external{at, m.Source, true})
 		}
-		all = append(all, &rpc.ExtMountMap{Key: &at, Val: &at})
+	}
+	for _, at := range plan.NodeMounts(spec) {
+		all = append(all, external{at, at, false})
+	}
+	for _, e := range all {
+		// A name with these is more to CRIU than a name (CVE-2026-115520).
+		if strings.Contains(e.at, "]:") {
+			return nil, &fault.Error{Op: "save mount", On: e.at, Kind: fault.Unsupported, Err: errors.New("criu cannot tell such a path")}
+		}
 	}
 	return all, nil
 }
 
-func externalPaths(spec *specs.Spec) []string {
-	var all []string
-	for _, m := range spec.Mounts {
-		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
-			all = append(all, path.Join("/", m.Destination))
+// groupMounts are those at /sys/fs/cgroup: of version 1 one for each hierarchy
+// in which the container has a group.
+func (c *Container) groupMounts(at string) []external {
+	l := c.doc.Hierarchies
+	if l.Kind() == "v2" {
+		return []external{{at, l.Unified.Dir(c.doc.Cgroup), false}}
+	}
+	var all []external
+	for _, h := range l.All() {
+		dir := h.Dir(c.doc.Cgroup)
+		if _, err := os.Stat(dir); err == nil {
+			all = append(all, external{path.Join(at, path.Base(h.Mount)), dir, false})
 		}
 	}
-	return append(all, plan.NodeMounts(spec)...)
+	return all
 }
 
 // saveDescriptors writes down what descriptors 0, 1 and 2 are, so that a restore
@@ -264,11 +296,14 @@ func externalPaths(spec *specs.Spec) []string {
 func (c *Container) saveDescriptors(j *criu.Job) error {
 	names := make([]string, 3)
 	for i := range names {
-		d, err := c.doc.process().Descriptor(i)
+		name, outside, err := c.doc.process().Descriptor(i)
 		if err != nil {
 			return err
 		}
-		names[i] = d
+		if outside {
+			j.Options.External = append(j.Options.External, name)
+		}
+		names[i] = name
 	}
 	text, err := json.Marshal(names)
 	if err != nil {

@@ -113,7 +113,8 @@ type making struct {
 	lock    *store.Lock
 	fifos   [2]*os.File
 	hearers hearers
-	scope   *scope // nil: the cgroup is made without systemd
+	scope   *scope             // nil: the cgroup is made without systemd
+	saved   *CheckpointOptions // of a Restore
 }
 
 func (m *making) make(id string) (*process.Process, error) {
@@ -133,9 +134,14 @@ func (m *making) make(id string) (*process.Process, error) {
 		m.close()
 		return nil, err
 	}
-	// The hook that comes last runs in a container that waits.
-	m.wait = m.wait || m.spec.Hooks != nil && len(m.spec.Hooks.StartContainer) > 0
-	p, err := m.start()
+	begin := m.start
+	if m.saved != nil {
+		begin = m.restore
+	} else {
+		// The hook that comes last runs in a container that waits.
+		m.wait = m.wait || m.spec.Hooks != nil && len(m.spec.Hooks.StartContainer) > 0
+	}
+	p, err := begin()
 	m.close()
 	if err != nil {
 		m.c.remove()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/container/criu"
+	"kiste/container/hook"
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -24,8 +24,7 @@ import (
 // Restore makes a container go on from what Checkpoint has saved. Its bundle is
 // the one of o; the process is a child of this one, as with Run.
 func (r Root) Restore(id string, o CreateOptions, ck CheckpointOptions) (*Container, *process.Process, error) {
-	m := &making{root: r, o: o}
-	m.begin = func() (*process.Process, error) { return m.restore(ck) }
+	m := &making{root: r, o: o, saved: &ck}
 	p, err := m.make(id)
 	return m.c, p, err
 }
@@ -39,9 +38,9 @@ type restoring struct {
 	console *os.File
 }
 
-func (m *making) restore(ck CheckpointOptions) (*process.Process, error) {
+func (m *making) restore() (*process.Process, error) {
 	r := &restoring{m: m}
-	proc, err := r.do(ck)
+	proc, err := r.do(*m.saved)
 	if err != nil {
 		closeFile(r.console)
 		return nil, &fault.Error{Op: "restore container", On: m.c.doc.ID, Err: err}
@@ -57,7 +56,8 @@ func closeFile(f *os.File) {
 
 func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
 	m := r.m
-	job, err := ck.job(m.spec, "restore.log", m.c.dir, false)
+	// The container's directory goes with one that could not be restored.
+	job, err := ck.job(m.spec, "restore.log", ck.images(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (r *restoring) makeGroup() error {
 	if err != nil {
 		return err
 	}
-	steps, err := r.m.groups(l)
+	l, steps, err := r.m.groups(l)
 	if err != nil {
 		return err
 	}
@@ -125,10 +125,16 @@ func (r *restoring) makeGroup() error {
 		if _, err := os.Stat(h.Dir(at)); err != nil {
 			continue
 		}
-		root := &rpc.CgroupRoot{Path: &at}
-		if !h.V2 {
-			controller := strings.Join(h.Controllers, ",")
-			root.Ctrl = &controller
+		// To CRIU a root without a controller is that of all; with an empty
+		// one it is that of version 2 beside version 1.
+		below := strings.TrimPrefix(h.Dir(at), h.Mount)
+		root := &rpc.CgroupRoot{Path: &below}
+		if l.Kind() != "v2" {
+			controllers := strings.Join(h.Controllers, ",")
+			if h.V2 {
+				controllers = ""
+			}
+			root.Ctrl = &controllers
 		}
 		r.job.Options.CgRoot = append(r.job.Options.CgRoot, root)
 	}
@@ -161,25 +167,22 @@ func (r *restoring) root() (unmount func(), err error) {
 // those places. A link on the way to one is refused: CRIU would follow it
 // (CVE-2026-119101).
 func (r *restoring) sources() error {
-	spec, o := r.m.spec, r.job.Options
-	byPlace := map[string]string{}
-	for _, m := range spec.Mounts {
-		byPlace[path.Join("/", m.Destination)] = m.Source
+	mounts, err := r.m.c.externals(r.m.spec)
+	if err != nil {
+		return err
 	}
 	root, err := sys.OpenFile(r.m.c.doc.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer sys.Close(root)
-	for _, e := range o.ExtMnt {
-		at := *e.Key
-		source, ok := byPlace[at]
-		if !ok {
-			source = at // a node of the host's
-		} else if err := makePlace(root, at, source); err != nil {
-			return &fault.Error{Op: "make mount point", On: at, Err: err}
+	for _, e := range mounts {
+		if e.place {
+			if err := makePlace(root, e.at, e.source); err != nil {
+				return &fault.Error{Op: "make mount point", On: e.at, Err: err}
+			}
 		}
-		e.Val = &source
+		r.job.Options.ExtMnt = append(r.job.Options.ExtMnt, &rpc.ExtMountMap{Key: &e.at, Val: &e.source})
 	}
 	return nil
 }
@@ -191,7 +194,7 @@ func makePlace(root int, at, source string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := sys.Dup(root)
+	dir, err := sys.OpenIn(root, ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -236,7 +239,7 @@ func (r *restoring) descriptors() error {
 		if file == nil {
 			file = own[i]
 		}
-		if strings.HasPrefix(name, "pipe:[") {
+		if strings.HasPrefix(name, "pipe:[") || strings.HasPrefix(name, "file[") {
 			r.job.Inherit = append(r.job.Inherit, criu.Inherited{Key: name, File: file})
 		}
 	}
@@ -298,8 +301,11 @@ func (r *restoring) adopt() (*process.Process, error) {
 
 // hooksOf runs those that come when the namespaces are there.
 func (m *making) hooksOf(pid int) error {
-	if h := m.spec.Hooks; h != nil {
-		return m.runHooks(h, specs.State{Version: m.c.doc.OCIVersion, ID: m.c.doc.ID, Status: specs.StateCreating, Pid: pid, Bundle: m.c.doc.Bundle, Annotations: m.c.doc.Annotations})
+	state := specs.State{Version: m.c.doc.OCIVersion, ID: m.c.doc.ID, Status: specs.StateCreating, Pid: pid, Bundle: m.c.doc.Bundle, Annotations: m.c.doc.Annotations}
+	for _, kind := range []string{hook.Prestart, hook.CreateRuntime} {
+		if err := hook.Run(kind, hook.Of(m.spec.Hooks, kind), state, hook.Here(m.c.doc.Bundle, nil)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func (e Ends) fifo(name string, flags int) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err := sys.MakeFIFO(path, 0o600); err != nil {
+	if err := sys.Mkfifo(path, 0o600); err != nil {
 		return nil, err
 	}
 	if err := os.Chown(path, e.UID, e.GID); err != nil {

@@ -215,3 +215,21 @@ func orZero(id *uint32) uint32 {
 var nodeKind = map[string]uint64{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
 
 var nodeText = map[string]string{"c": "S_IFCHR", "u": "S_IFCHR", "b": "S_IFBLK", "p": "S_IFIFO"}
+
+// NodeMounts are the paths of the device nodes that a container with this spec
+// does not have in its /dev but mounted: in a user namespace.
+func NodeMounts(s *specs.Spec) []string {
+	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
+		return nil
+	}
+	var all []string
+	for _, d := range standardDevices {
+		all = append(all, "/dev/"+d.name)
+	}
+	for _, d := range s.Linux.Devices {
+		if at := path.Clean("/" + d.Path); !slices.Contains(all, at) {
+			all = append(all, at)
+		}
+	}
+	return all
+}

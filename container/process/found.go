@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -141,4 +142,35 @@ func parseStat(text []byte) (stat, error) {
 		return stat{}, bad
 	}
 	return stat{state: f[state][0], start: n}, nil
+}
+
+// Descriptor tells what a descriptor of the process is: a path, or "pipe:[INODE]"
+// and the like. A file on no mount of the process's namespace is outside, and
+// is "file[MOUNT:INODE]", in hexadecimal. Source: proc_pid_fd(5),
+// proc_pid_fdinfo(5).
+func (id Identity) Descriptor(fd int) (name string, outside bool, err error) {
+	proc := fmt.Sprintf("/proc/%d/", id.PID)
+	name, err = os.Readlink(fmt.Sprintf("%sfd/%d", proc, fd))
+	if err != nil || !strings.HasPrefix(name, "/") {
+		return name, false, err
+	}
+	info, err := sys.ReadKnob(fmt.Sprintf("%sfdinfo/%d", proc, fd), 4096)
+	if err != nil {
+		return "", false, err
+	}
+	mount := -1
+	for line := range strings.Lines(info) {
+		_, _ = fmt.Sscanf(line, "mnt_id: %d", &mount)
+	}
+	mounts, err := os.ReadFile(proc + "mountinfo")
+	if err != nil {
+		return "", false, err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.HasPrefix(line, strconv.Itoa(mount)+" ") {
+			return name, false, nil
+		}
+	}
+	_, inode, err := sys.InodeOf(fmt.Sprintf("%sfd/%d", proc, fd))
+	return fmt.Sprintf("file[%x:%x]", mount, inode), true, err
 }

@@ -751,3 +751,13 @@ func makeNode(dir int, m chroot.Mount, p *plan.Plan) error {
 	}
 	return sys.ChownAt(dir, "device", int(plan.Outside(p.UIDs, uid)), int(plan.Outside(p.GIDs, gid)))
 }
+
+// Adopt makes a child of this process, which somebody else has made for it, a
+// Process. The console may be nil.
+func Adopt(pid int, console *os.File) (*Process, error) {
+	c, err := sys.AdoptChild(pid)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{PID: pid, Console: console, child: c}, nil
+}

@@ -52,3 +52,10 @@ func Descriptor(f *os.File) (fd int, err error) {
 	err = onFile(f, func(n int) error { fd = n; return nil })
 	return fd, err
 }
+
+// IsLink reports whether a descriptor of O_PATH is of a symbolic link.
+func IsLink(fd int) (bool, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(fd, &st) })
+	return st.Mode&unix.S_IFMT == unix.S_IFLNK, named("fstat", err)
+}

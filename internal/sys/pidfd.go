@@ -43,11 +43,6 @@ func Tee(from, to, n int) (int, error) {
 	return max(got, 0), named("tee", err)
 }
 
-// MakeFIFO is mkfifo(3).
-func MakeFIFO(path string, mode uint32) error {
-	return onPath("mkfifo", path, unix.Mkfifo(path, mode))
-}
-
 // SetPipeSize asks for a pipe of so many bytes; where that is more than the
 // kernel gives this user, the pipe stays as it is.
 func SetPipeSize(fd, bytes int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, bytes) }
@@ -75,4 +70,13 @@ func WaitPidfd(pidfd *os.File) error {
 		return err != nil || ready[0]
 	})
 	return errors.Join(err, failed)
+}
+
+// AdoptChild makes a child of this process that it did not start itself a Child.
+func AdoptChild(pid int) (*Child, error) {
+	fd, err := PidfdOpen(pid)
+	if err != nil {
+		return nil, err
+	}
+	return &Child{PID: pid, PidFD: fd, sock: -1}, nil
 }

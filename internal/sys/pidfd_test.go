@@ -35,7 +35,7 @@ func TestAPidfdKnowsTheExitCode(t *testing.T) {
 
 func TestTeeLeavesWhatItCopies(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
-	if err := MakeFIFO(path, 0o600); err != nil {
+	if err := Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
