@@ -2,6 +2,7 @@ package oci
 
 import (
 	"errors"
+	"os"
 
 	"kiste/cli/option"
 	"kiste/container/lifecycle"
@@ -94,6 +95,7 @@ func restoreVerb() *verb {
 				return err
 			}
 			if m.detach {
+				m.o.Files = [3]*os.File{s.env.In, s.env.Out, s.env.Err}
 				return s.runDetached(m, n, args[0])
 			}
 			return s.runHere(m, n, args[0])

@@ -22,7 +22,8 @@ import (
 )
 
 // Restore makes a container go on from what Checkpoint has saved. Its bundle is
-// the one of o; the process is a child of this one, as with Run.
+// the one of o; o.Files take the place of standard streams that were pipes or
+// files of outside. The process is a child of this one, as with Run.
 func (r Root) Restore(id string, o CreateOptions, ck CheckpointOptions) (*Container, *process.Process, error) {
 	m := &making{root: r, o: o, saved: &ck}
 	p, err := m.make(id)
@@ -233,13 +234,9 @@ func (r *restoring) descriptors() error {
 	if err := json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&names); err != nil || len(names) > 3 {
 		return &fault.Error{Op: "read", On: f.Name(), Kind: fault.Invalid, Err: err}
 	}
-	own := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	for i, name := range names {
 		file := r.m.o.Files[i]
-		if file == nil {
-			file = own[i]
-		}
-		if strings.HasPrefix(name, "pipe:[") || strings.HasPrefix(name, "file[") {
+		if file != nil && (strings.HasPrefix(name, "pipe:[") || strings.HasPrefix(name, "file[")) {
 			r.job.Inherit = append(r.job.Inherit, criu.Inherited{Key: name, File: file})
 		}
 	}
