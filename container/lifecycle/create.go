@@ -265,12 +265,33 @@ func (m *making) start() (*process.Process, error) {
 		return nil, explain(m.c.doc.Program, err)
 	}
 	m.root.reached("process")
+	if err := m.waits(proc); err != nil {
+		end(proc)
+		return nil, err
+	}
 	if err := m.hearers.tell(proc); err != nil {
 		end(proc)
 		return nil, err
 	}
 	m.root.reached("told")
 	return proc, nil
+}
+
+// waits is an error if the process of a container that is to wait has ended: it
+// was killed without a word.
+func (m *making) waits(p *process.Process) error {
+	if !m.wait {
+		return nil
+	}
+	ended, err := sys.Poll(false, p.PidFD())
+	if err != nil || !ended[0] {
+		return err
+	}
+	why := "container init has ended before it was started"
+	if g, err := m.c.group(); err == nil && g.OOMKills() > 0 {
+		why = "container init was OOM-killed (memory limit too low?)"
+	}
+	return &fault.Error{Op: "start container process", Kind: fault.Unavailable, Err: errors.New(why)}
 }
 
 func (m *making) startScope(pid int) (func(), error) { return m.scope.start(pid) }

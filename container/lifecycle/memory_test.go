@@ -1,0 +1,66 @@
+package lifecycle_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kiste/internal/need"
+)
+
+// limitMemory limits what the container may use to so many bytes.
+func (f *fixture) limitMemory(n int64) { f.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &n} }
+
+// A container may have as little memory as its program needs: what waits for
+// the start is some pages.
+func TestLittleMemoryIsEnough(t *testing.T) {
+	f := newFixture(t, "true")
+	f.limitMemory(512 << 10) // this program is larger than the runtime, of which the script runtime_memory speaks
+	o := f.options(t)
+	need.Clean(t)
+	for range 10 {
+		c, err := f.root.Create(name("memory"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := resident(t, c.PID()); n > 8 {
+			t.Errorf("it waits with %d pages, want at most 8", n)
+		}
+		if err := c.Start(); err != nil {
+			t.Error(err)
+		}
+		if status := reap(t, c); status.ExitStatus() != 0 {
+			t.Errorf("exit status %d, signal %v", status.ExitStatus(), status.Signal())
+		}
+		if err := c.Delete(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// resident is how many pages of memory the process has: proc_pid_statm(5).
+func resident(t *testing.T, pid int) (n int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err == nil {
+		_, err = fmt.Sscan(string(text), new(int), &n)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Less than a start needs is told.
+func TestTooLittleMemory(t *testing.T) {
+	f := newFixture(t, "true")
+	f.limitMemory(16 << 10)
+	o := f.options(t)
+	need.Clean(t)
+	if _, err := f.root.Create(name("memory"), o); err == nil || !strings.Contains(err.Error(), "memory") {
+		t.Errorf("Create: %v", err)
+	}
+}
