@@ -2,12 +2,15 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
+	"kiste/container/plan"
+	"kiste/fault"
 	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
 	"kiste/kernel/privilege"
@@ -35,14 +38,59 @@ func understood() *features.Features {
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
+		Hooks:         strings.Fields("prestart createRuntime createContainer startContainer poststart poststop"),
 		MountOptions:  mountOptions(),
 		Linux: &features.Linux{
 			Namespaces:      namespaces(),
 			Capabilities:    capabilities(),
 			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Rdma: &yes},
 			Seccomp:         seccomp(),
+			Apparmor:        &features.Apparmor{Enabled: plans(func(s *specs.Spec) { s.Process.ApparmorProfile = "p" })},
+			Selinux:         &features.Selinux{Enabled: plans(func(s *specs.Spec) { s.Process.SelinuxLabel = "l" })},
+			IntelRdt:        intelRDT(),
+			MemoryPolicy:    memoryPolicy(),
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
+			NetDevices: &features.NetDevices{Enabled: plans(func(s *specs.Spec) {
+				s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth7": {}}
+			})},
 		},
+	}
+}
+
+// plans reports whether a container with what change adds would be refused as
+// not supported, on a host that can do everything.
+func plans(change func(*specs.Spec)) *bool {
+	s := example(false)
+	change(s)
+	_, err := plan.Compile(s, nil, plan.Options{}, plan.Facts{Host: true, LastCap: privilege.LastCap(), AppArmor: true, SELinux: true,
+		Kind: func(string) string { return "dir" }})
+	yes := !errors.Is(err, fault.Unsupported)
+	return &yes
+}
+
+func intelRDT() *features.IntelRdt {
+	given := func(rdt specs.LinuxIntelRdt) *bool { return plans(func(s *specs.Spec) { s.Linux.IntelRdt = &rdt }) }
+	return &features.IntelRdt{
+		Enabled:    given(specs.LinuxIntelRdt{ClosID: "c"}),
+		Schemata:   given(specs.LinuxIntelRdt{Schemata: []string{"L3:0=f"}}),
+		Monitoring: given(specs.LinuxIntelRdt{EnableMonitoring: true}),
+	}
+}
+
+const (
+	memoryModes = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY MPOL_WEIGHTED_INTERLEAVE"
+	memoryFlags = "MPOL_F_STATIC_NODES MPOL_F_RELATIVE_NODES MPOL_F_NUMA_BALANCING"
+)
+
+func memoryPolicy() *features.MemoryPolicy {
+	given := func(p specs.LinuxMemoryPolicy) bool {
+		return *plans(func(s *specs.Spec) { s.Linux.MemoryPolicy = &p })
+	}
+	return &features.MemoryPolicy{
+		Modes: known(memoryModes, func(m specs.MemoryPolicyModeType) bool { return given(specs.LinuxMemoryPolicy{Mode: m}) }),
+		Flags: known(memoryFlags, func(f specs.MemoryPolicyFlagType) bool {
+			return given(specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{f}})
+		}),
 	}
 }
 
@@ -64,9 +112,13 @@ nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid n
 relatime remount rexec ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime
 rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable`
 
-// mountOptions are the words that are not left to a file system.
+// mountOptions are the words that are not left to a file system. That tmpcopyup
+// is none of mount(8) package plan knows.
 func mountOptions() []string {
 	return known(mountWords, func(word string) bool {
+		if word == "tmpcopyup" {
+			return true
+		}
 		p, err := chroot.ParseOptions([]string{word})
 		return err == nil && len(p.Data) == 0
 	})

@@ -352,3 +352,43 @@ func FuzzGlobals(f *testing.F) {
 		}
 	})
 }
+
+// What features lists of words that engines look for.
+func TestFeatures(t *testing.T) {
+	code, out, _ := run(t, "features")
+	if code != 0 {
+		t.Fatal(code)
+	}
+	var f struct {
+		MountOptions []string
+		Linux        struct {
+			Namespaces, Capabilities []string
+			Seccomp                  struct{ Actions, Operators, Archs, KnownFlags []string }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what string
+		list []string
+		want string
+	}{
+		{"mount options", f.MountOptions, "ro rro bind rbind rprivate idmap ridmap tmpcopyup nosymfollow rnosuid"},
+		{"namespaces", f.Linux.Namespaces, "cgroup ipc mount network pid time user uts"},
+		{"capabilities", f.Linux.Capabilities, "CAP_CHOWN CAP_BPF CAP_CHECKPOINT_RESTORE"},
+		{"actions", f.Linux.Seccomp.Actions, seccompActions},
+		{"operators", f.Linux.Seccomp.Operators, seccompOperators},
+		{"architectures", f.Linux.Seccomp.Archs, seccompArchs},
+		{"flags", f.Linux.Seccomp.KnownFlags, seccompFlags},
+	} {
+		if !slices.IsSorted(tt.list) && tt.what != "capabilities" {
+			t.Errorf("%s are not sorted", tt.what)
+		}
+		for word := range strings.FieldsSeq(tt.want) {
+			if !slices.Contains(tt.list, word) {
+				t.Errorf("%s lack %s", tt.what, word)
+			}
+		}
+	}
+}
