@@ -29,6 +29,9 @@ func (c *Container) Start() error {
 		return err
 	}
 	defer lock.Unlock()
+	if why := notStarted(c.Status()); why != "" {
+		return c.cannotStart(why)
+	}
 	start, report, err := c.openFIFOs()
 	if err != nil {
 		return err
@@ -37,7 +40,7 @@ func (c *Container) Start() error {
 	defer sys.Close(report)
 	pidfd, err := c.doc.process().Open()
 	if err != nil {
-		return c.cannotStart("stopped")
+		return c.cannotStart(notStarted(specs.StateStopped))
 	}
 	defer sys.Close(pidfd)
 	c.root.reached("opened")
@@ -79,7 +82,7 @@ func (c *Container) hold() (*store.Lock, error) {
 func (c *Container) openFIFOs() (start, report int, err error) {
 	start, err = sys.OpenFile(c.file(startFIFO), unix.O_WRONLY|unix.O_NONBLOCK)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENXIO) {
-		return -1, -1, c.cannotStart("already running or stopped")
+		return -1, -1, c.cannotStart(notStarted(specs.StateRunning))
 	}
 	if err != nil {
 		return -1, -1, &fault.Error{Op: "start container", On: c.doc.ID, Err: err}
@@ -92,8 +95,22 @@ func (c *Container) openFIFOs() (start, report int, err error) {
 	return start, report, nil
 }
 
-func (c *Container) cannotStart(state string) error {
-	return &fault.Error{Op: "start container", On: c.doc.ID, Kind: fault.Conflict, Err: errors.New("cannot start a container that is " + state)}
+// notStarted is why a container in a state cannot be started, in runc's words;
+// "" for the one that can.
+func notStarted(s specs.ContainerState) string {
+	switch s {
+	case specs.StateCreated:
+		return ""
+	case specs.StateRunning:
+		return "cannot start an already running container"
+	case specs.StateStopped:
+		return "cannot start a container that has stopped"
+	}
+	return "cannot start a container in the " + string(s) + " state"
+}
+
+func (c *Container) cannotStart(why string) error {
+	return &fault.Error{Op: "start container", On: c.doc.ID, Kind: fault.Conflict, Err: errors.New(why)}
 }
 
 // hear waits until the process has closed the report, which it does by
