@@ -243,11 +243,15 @@ func (p *Prepared) explain(err error) error {
 	return &StartError{125, f}
 }
 
+const noMemory = "the limit of memory is too small to start a program, or the host has none left"
+
 // hintOf is what usually helps when a step fails so.
 func hintOf(s *process.StepError) string {
 	switch {
 	case s.Step.Act != nil && s.Step.Act.Kind == plan.ActRlimit:
 		return "only a process with CAP_SYS_RESOURCE raises a limit: ask for less"
+	case errors.Is(s.Err, syscall.ENOMEM):
+		return noMemory
 	case errors.Is(s.Err, syscall.ENOSPC):
 		return "the disk, or the limit of user namespaces (sysctl user.max_*), is full"
 	case fault.HintOf(s.Err) != "":
@@ -279,6 +283,9 @@ func (p *Prepared) explainExec(s *process.StepError) error {
 		f.Kind, f.Err = fault.Unsupported, errors.New("exec format error")
 		f.Hint = p.wrongArchitecture()
 		return &StartError{126, f}
+	case errno == syscall.ENOMEM:
+		f.Hint = noMemory
+		return &StartError{125, f}
 	default:
 		return &StartError{126, f}
 	}

@@ -674,12 +674,9 @@ func (p *Prepared) Discard() {
 	p.e.removeFiles(p.ID, c, true)
 }
 
-// Start starts the container's process. It ends with the thread that forked
-// it; Go ends no thread but those whose goroutine ended while it was locked,
-// so that is with this process.
+// Start starts the container's process. It ends with this process at the
+// latest.
 func (p *Prepared) Start(o process.Options) (*process.Process, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	sys.RestoreFileLimit()
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -114,8 +113,6 @@ func tryStart(p *plan.Plan, o process.Options) error {
 
 // startAndLook starts p, lets look see the process, and ends it.
 func startAndLook(p *plan.Plan, o process.Options, look func(pid int)) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -198,7 +195,6 @@ func (s setting) sleeper(t *testing.T) (pid int, end func()) {
 		}
 	}
 	p := other.compile(t, bundle.Wishes{}, 0)
-	runtime.LockOSThread()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +210,5 @@ func (s setting) sleeper(t *testing.T) (pid int, end func()) {
 			t.Error(err)
 		}
 		proc.Remove()
-		runtime.UnlockOSThread()
 	}
 }

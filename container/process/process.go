@@ -99,8 +99,8 @@ func (e *StepError) Error() string { return e.Step.Text + ": " + e.Err.Error() }
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// Start carries out p. The calling goroutine must be locked to its thread if
-// the plan ends the child with its parent, until the process has ended.
+// Start carries out p. Where the plan ends the child with its parent, that is
+// with this process, or with Remove.
 func Start(p *plan.Plan, o Options) (*Process, error) {
 	r := &run{plan: p, o: o, slots: make([]int32, len(p.Slots))}
 	for i, f := range []*os.File{o.Start, o.Report, o.Container} {
@@ -434,7 +434,8 @@ func (r *run) fork() error {
 			r.add(-1, 0, r.clock.stamp(i))
 		}
 	}
-	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock, Above: r.plan.Above}
+	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock, Above: r.plan.Above,
+		OwnMemory: slices.Contains(r.plan.Slots, "time namespace")} // it is joined
 	if r.plan.Cgroup != "" {
 		fd, err := sys.OpenFile(r.plan.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {

@@ -3,7 +3,6 @@ package sys
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -79,8 +78,9 @@ type Child struct {
 	// forked, as the kernel says.
 	Sender int
 
-	sock int // our end
-	keep any // memory that the child's calls point to
+	sock   int // our end
+	spawn  *spawn
+	parted bool // the child has memory of its own, or has ended
 }
 
 // ChildOptions says how to fork.
@@ -95,6 +95,11 @@ type ChildOptions struct {
 	// number is at least Above.
 	Sock  *int32
 	Above int
+
+	// OwnMemory gives the child a copy of this process's memory, as fork(2)
+	// does and at its price. Who joins a time namespace needs it: the clock
+	// is in the memory.
+	OwnMemory bool
 }
 
 // A ChildError is a call of a child that failed.
@@ -112,49 +117,41 @@ type cloneArgs struct {
 	Flags, Pidfd, ChildTID, ParentTID, ExitSignal, Stack, StackSize, TLS, SetTID, SetTIDSize, Cgroup uint64
 }
 
-//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
-func runtimeBeforeFork()
-
-//go:linkname runtimeAfterFork syscall.runtime_AfterFork
-func runtimeAfterFork()
-
-//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
-func runtimeAfterForkInChild()
-
-// StartChild forks a child that makes calls. It is a plain fork, by clone3(2):
-// the child has a copy of this process's memory as of now, and buffers that
-// the calls fill are its own. The caller must have locked its OS thread if the
-// calls ask for a parent-death signal, and calls Wait in the end.
+// StartChild forks a child that makes calls, by clone3(2). Until its execve it
+// shares this process's memory, as after vfork(2): what its calls leave in
+// slots and buffers can be read here. This process's PR_SET_DUMPABLE is 0 until
+// then, and what it was before after that; an ordinary user who starts two
+// children at the same time may so find the files in /proc of the one that waits
+// to be root's. A parent-death signal comes with the end of this process. The
+// caller calls Wait and Close in the end.
 func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 	pair, err := pairAbove(o.Above)
 	if err != nil {
 		return nil, err
 	}
-	// On the heap, as everything that a number points to: the stack may move.
-	list, pidfd := compile(calls), new(int32)
-	keep := []any{list, calls, pidfd}
-	args := cloneArgs{
-		Flags:      o.Flags | unix.CLONE_PIDFD,
-		Pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
-		ExitSignal: uint64(unix.SIGCHLD),
-		Cgroup:     uint64(o.CgroupFD),
-	}
 	if o.Sock != nil {
 		*o.Sock = int32(pair[1])
 	}
-
-	syscall.ForkLock.Lock()
-	runtimeBeforeFork()
-	pid, errno := fork(&args, list, uintptr(pair[0]), uintptr(pair[1]))
-	runtimeAfterFork()
-	syscall.ForkLock.Unlock()
-
-	unix.Close(pair[1])
-	if errno != 0 {
-		unix.Close(pair[0])
-		return nil, named("clone3", errno)
+	s := begin()
+	s.parents, s.sock, s.list, s.keep = pair[0], pair[1], compile(calls), calls
+	s.args = cloneArgs{
+		Flags:      o.Flags | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND,
+		Pidfd:      uint64(uintptr(unsafe.Pointer(&s.pidfd))),
+		ParentTID:  uint64(uintptr(unsafe.Pointer(&s.pid))),
+		ExitSignal: uint64(unix.SIGCHLD),
+		Cgroup:     uint64(o.CgroupFD),
 	}
-	return &Child{PID: int(pid), PidFD: int(*pidfd), sock: pair[0], keep: keep}, nil
+	if !o.OwnMemory {
+		s.args.Flags |= unix.CLONE_VM | unix.CLONE_VFORK
+	}
+	err = s.run()
+	unix.Close(pair[1])
+	if err != nil {
+		s.parted()
+		unix.Close(pair[0])
+		return nil, err
+	}
+	return &Child{PID: int(s.pid), PidFD: int(s.pidfd), sock: pair[0], spawn: s}, nil
 }
 
 // pairAbove makes the socket: the second end has at least the number above.
@@ -202,34 +199,15 @@ func compile(calls []ChildCall) []raw {
 	return list
 }
 
-// fork is clone3(2), and in the child the whole of its life. Between the two
-// there is one stack frame: nothing here may allocate or grow the stack.
-//
-//go:norace
-//go:noinline
-//go:nosplit
-func fork(args *cloneArgs, list []raw, parents, sock uintptr) (uintptr, syscall.Errno) {
-	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno != 0 || pid != 0 {
-		return pid, errno
-	}
-	runtimeAfterForkInChild()
-	// Else the child would never see the end of its parent.
-	syscall.RawSyscall(unix.SYS_CLOSE, parents, 0, 0)
-	live(list, sock)
-	return 0, 0
-}
-
 // live makes the calls and does not return.
 //
 //go:norace
 //go:noinline
 //go:nosplit
-func live(list []raw, sock uintptr) {
-	var report [2]int32
+func live(s *spawn) {
 	var noted syscall.Errno
-	for i := 0; i < len(list); i++ {
-		c := &list[i]
+	for i := 0; i < len(s.list); i++ {
+		c := &s.list[i]
 		errno := noted
 		if c.onErr != FailNoted {
 			var r uintptr
@@ -260,8 +238,8 @@ func live(list []raw, sock uintptr) {
 			}
 			i += int(c.skip)
 		default:
-			report[0], report[1] = int32(i), int32(errno)
-			syscall.RawSyscall(unix.SYS_WRITE, sock, uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report))
+			s.report[0], s.report[1] = int32(i), int32(errno)
+			syscall.RawSyscall(unix.SYS_WRITE, uintptr(s.sock), uintptr(unsafe.Pointer(&s.report)), unsafe.Sizeof(s.report))
 			syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0)
 		}
 	}
@@ -314,9 +292,19 @@ func (c *Child) Receive() (data []byte, fds []int, err error) {
 	if c.Sender, fds, err = parseControl(oob[:oobn]); err != nil {
 		return nil, nil, err
 	}
-	if n == 8 {
-		e := (*[2]int32)(unsafe.Pointer(&buf[0]))
-		return nil, nil, &ChildError{Index: int(e[0]), Errno: syscall.Errno(e[1])}
+	report := [2]int32{}
+	switch n {
+	case 0:
+		// An execve changes the memory before it closes descriptors. A
+		// child may have had no memory for a message.
+		c.part()
+		report = c.spawn.report
+	case 8:
+		report = *(*[2]int32)(unsafe.Pointer(&buf[0]))
+	}
+	if report[1] != 0 {
+		c.spawn.report = [2]int32{} // it is told once
+		return nil, nil, &ChildError{Index: int(report[0]), Errno: syscall.Errno(report[1])}
 	}
 	return buf[:n], fds, nil
 }
@@ -353,7 +341,14 @@ func (c *Child) CloseSocket() {
 		unix.Close(c.sock)
 		c.sock = -1
 	}
-	runtime.KeepAlive(c.keep)
+}
+
+// part is called when the child no longer shares our memory.
+func (c *Child) part() {
+	if !c.parted {
+		c.parted = true
+		c.spawn.parted()
+	}
 }
 
 // Become makes c stand for the process pid, which the first one has forked
@@ -376,6 +371,9 @@ func (c *Child) Become(pid int) error {
 func (c *Child) Wait() (syscall.WaitStatus, error) {
 	var status unix.WaitStatus
 	err := retry(func() error { _, err := unix.Wait4(c.PID, &status, 0, nil); return err })
+	if err == nil {
+		c.part()
+	}
 	return syscall.WaitStatus(status), named("wait4", err)
 }
 
@@ -384,9 +382,11 @@ func (c *Child) Kill(sig syscall.Signal) error {
 	return named("pidfd_send_signal", unix.PidfdSendSignal(c.PidFD, unix.Signal(sig), nil, 0))
 }
 
-// Close gives the descriptors back.
+// Close gives the descriptors back. A child with a parent-death signal that
+// has not ended yet gets it now.
 func (c *Child) Close() {
 	c.CloseSocket()
+	c.spawn.end()
 	if c.PidFD >= 0 {
 		unix.Close(c.PidFD)
 		c.PidFD = -1

@@ -2,8 +2,12 @@ package sys_test
 
 import (
 	"errors"
+	"os"
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +45,9 @@ func TestChildNamesTheCallThatFailed(t *testing.T) {
 	var ce *sys.ChildError
 	if !errors.As(err, &ce) || ce.Index != 1 || ce.Errno != syscall.ENOENT {
 		t.Errorf("Receive = %v; want call 1, ENOENT", err)
+	}
+	if data, _, err := c.Receive(); err != nil || len(data) != 0 {
+		t.Errorf("and then %q, %v; want the end", data, err)
 	}
 	c.Wait()
 }
@@ -87,6 +94,162 @@ func TestChildEndsWithoutItsParent(t *testing.T) {
 		t.Errorf("status %v; want 255", status)
 	}
 	c.Close()
+}
+
+// Until its execve a child has this process's memory, or a copy.
+func TestChildSharesMemoryUnlessItHasItsOwn(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		pid := new(int32)
+		c, err := sys.StartChild([]sys.ChildCall{{Nr: unix.SYS_GETPID, Out: pid}, exec("/bin/true", "true")}, sys.ChildOptions{OwnMemory: own})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.Receive(); err != nil {
+			t.Error(err)
+		}
+		if seen := int(*pid) == c.PID; seen == own {
+			t.Errorf("own memory %v: the child, %d, has written %d", own, c.PID, *pid)
+		}
+		if status, err := c.Wait(); err != nil || status.ExitStatus() != 0 {
+			t.Errorf("Wait = %v, %v", status, err)
+		}
+		c.Close()
+	}
+}
+
+func dumpable(t *testing.T) int {
+	t.Helper()
+	d, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// While a child that nobody may look into shares this process's memory, nobody
+// may look into that; and then again.
+func TestChildMakesItsParentUndumpableForAWhile(t *testing.T) {
+	in, sock := sys.NewInbox(0), new(int32)
+	before := dumpable(t)
+	waits := []sys.ChildCall{
+		{Nr: unix.SYS_PRCTL, Args: [6]sys.ChildArg{sys.Number(unix.PR_SET_DUMPABLE), sys.Number(0)}},
+		{Nr: unix.SYS_WRITE, Args: [6]sys.ChildArg{{Slot: sock}, sys.BytesOf("r"), sys.Number(1)}},
+		in.Receive(sock),
+		exec("/bin/true", "true"),
+	}
+	first, err := sys.StartChild(waits, sys.ChildOptions{Sock: sock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, _, err := first.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := sys.StartChild([]sys.ChildCall{exec("/bin/true", "true")}, sys.ChildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Receive()
+	second.Wait()
+	second.Close()
+	if d := dumpable(t); d != 0 {
+		t.Errorf("PR_GET_DUMPABLE is %d while a child shares the memory; want 0", d)
+	}
+	if err := first.Send([]byte{1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	first.Receive()
+	if d := dumpable(t); d != before {
+		t.Errorf("PR_GET_DUMPABLE is %d and was %d", d, before)
+	}
+	first.Wait()
+}
+
+// The parent whose death a child is told of is this process, not the thread
+// that asked for it; whoever closes a Child is through with it.
+func TestChildOutlivesTheThreadThatAskedForIt(t *testing.T) {
+	started, ended := make(chan *sys.Child), make(chan bool)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the thread ends
+		defer close(ended)
+		c, err := sys.StartChild([]sys.ChildCall{
+			{Nr: unix.SYS_PRCTL, Args: [6]sys.ChildArg{sys.Number(unix.PR_SET_PDEATHSIG), sys.Number(uintptr(unix.SIGTERM))}},
+			exec("/bin/sleep", "sleep", "100"),
+		}, sys.ChildOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+		started <- c
+	}()
+	c := <-started
+	<-ended
+	if c == nil {
+		return
+	}
+	if _, _, err := c.Receive(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if fds, err := sys.Poll(false, c.PidFD); err != nil || fds[0] {
+		t.Errorf("the child has ended with a thread: %v", err)
+	}
+	pid := c.PidFD
+	c.PidFD = -1
+	c.Close()
+	if fds, err := sys.Poll(true, pid); err != nil || !fds[0] {
+		t.Error(err)
+	}
+	unix.Close(pid)
+	if status, _ := c.Wait(); status.Signal() != unix.SIGTERM {
+		t.Errorf("status %v; want SIGTERM", status)
+	}
+}
+
+// Many at once, of which some fail, leave neither threads nor descriptors.
+func TestChildrenAtOnce(t *testing.T) {
+	count := func() (n int) {
+		for _, dir := range []string{"/proc/self/task", "/proc/self/fd"} {
+			list, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(list)
+		}
+		return n
+	}
+	var all sync.WaitGroup
+	work := func(rounds int) {
+		for g := range 8 {
+			all.Go(func() {
+				for i := range rounds {
+					program := []string{"/bin/true", "/no/such"}[(g+i)%2]
+					c, err := sys.StartChild([]sys.ChildCall{exec(program, "true")}, sys.ChildOptions{OwnMemory: i%5 == 0})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, _, err = c.Receive()
+					if failed := errors.As(err, new(*sys.ChildError)); failed != (program == "/no/such") {
+						t.Errorf("%s: %v", program, err)
+					}
+					if _, err := c.Wait(); err != nil {
+						t.Error(err)
+					}
+					c.Close()
+				}
+			})
+		}
+		all.Wait()
+	}
+	work(5)
+	before := count()
+	work(50)
+	for end := time.Now().Add(time.Second); count() > before && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after := count(); after > before+10 { // Go starts a thread when it likes
+		t.Errorf("%d threads and descriptors before, %d after", before, after)
+	}
 }
 
 func BenchmarkChild(b *testing.B) {

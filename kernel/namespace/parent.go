@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"kiste/fault"
@@ -13,13 +12,10 @@ import (
 
 // fork lets a child make the calls and stays as its parent.
 func (s *script) fork(ready func(pid int) error) (code int, err error) {
-	// PR_SET_PDEATHSIG fires when the thread ends that forked.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	caught := catch()
 	defer signal.Stop(caught)
 	sys.RestoreFileLimit()
-	child, err := sys.StartChild(s.calls, sys.ChildOptions{Sock: s.socket()})
+	child, err := sys.StartChild(s.calls, sys.ChildOptions{Sock: s.socket(), OwnMemory: s.clock})
 	if err != nil {
 		return 0, &fault.Error{Op: "start in namespaces", Err: err}
 	}

@@ -143,7 +143,8 @@ type script struct {
 	sock  *int32
 	paths []string // where the command may be
 	args  []string
-	tail  int // index of the first execve
+	tail  int  // index of the first execve
+	clock bool // it joins a time namespace, for which its memory must be its own
 }
 
 func (s *script) socket() *int32 {
@@ -172,6 +173,7 @@ func (s *script) unshareFS() {
 
 func (s *script) join(targets []Target, fds []int) {
 	for i, t := range targets {
+		s.clock = s.clock || t.Kind.Name == "time"
 		s.add("join "+t.Kind.Name+" namespace "+t.Path, unix.SYS_SETNS, sys.Number(fds[i]), sys.Number(t.Kind.Flag))
 	}
 }
