@@ -28,6 +28,7 @@ var (
 	CgroupV2    = power("cgroup2", "limits through the unified hierarchy alone", func() bool { return exists("/sys/fs/cgroup/cgroup.controllers") }, "boot with systemd.unified_cgroup_hierarchy=1")
 	CgroupV1    = power("cgroup1", "limits through version 1 hierarchies", func() bool { return exists("/sys/fs/cgroup/memory/cgroup.procs") }, "none needed: version 2 is better")
 	CgroupOwn   = power("cgroup-delegated", "limits: a cgroup in which we may make others", cgroupOwn, "be root, or systemd-run --user --scope -p Delegate=yes COMMAND")
+	Systemd     = power("systemd", "cgroups that systemd makes", func() bool { return exists("/run/systemd/system") }, "boot with systemd as init")
 	CgroupClone = power("clone-into-cgroup", "a process starts in its cgroup, with no moving", func() bool { return CgroupV2.Have() && Clone3.Have() }, "boot with systemd.unified_cgroup_hierarchy=1")
 
 	Openat2       = power("openat2", "paths in a container's tree are resolved safely", sys.HasOpenat2, "boot Linux 5.14 or later; in a container, the outer engine must allow openat2(2)")
@@ -66,7 +67,7 @@ type Group struct {
 func Groups() []Group {
 	return []Group{
 		{"Who one is", []Power{Root, Userns, UsernsTry, Subids, TimeNS}},
-		{"Limits", []Power{CgroupV2, CgroupV1, CgroupOwn, CgroupClone}},
+		{"Limits", []Power{CgroupV2, CgroupV1, CgroupOwn, CgroupClone, Systemd}},
 		{"Files", []Power{Openat2, MountSetattr, Overlay, OverlayUserns, Idmap, IdmapOverlay, OverlayFD, ErofsFile}},
 		{"Walls", []Power{Seccomp, SeccompNotify, Landlock, AppArmor, SELinux}},
 		{"Processes", []Power{Pidfd, Clone3, KVM, CRIU}},

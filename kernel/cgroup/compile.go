@@ -235,7 +235,7 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 	switch {
 	case h.V2 && len(needed)+len(wished) > 0:
 		steps = append(steps, Step{Op: Need, Path: path.Join(mk.Path, "cgroup.controllers"), Value: strings.Join(append(slices.Clone(needed), wished...), " "), V2: true, Above: c.enables(h)})
-	case h.Has("cpuset"):
+	case h.Has("cpuset") && !h.V2:
 		steps = append(steps, c.inherit(h, c.group, c.writes[h.Mount])...)
 	}
 	steps = append(steps, c.writes[h.Mount]...)

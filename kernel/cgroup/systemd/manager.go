@@ -9,14 +9,9 @@ import (
 	"strings"
 
 	"kiste/fault"
+	"kiste/host"
 	"kiste/internal/bus"
 )
-
-// Running reports whether systemd is this host's init: sd_booted(3).
-func Running() bool {
-	info, err := os.Lstat("/run/systemd/system")
-	return err == nil && info.IsDir()
-}
 
 // A Manager is a connection with one instance of systemd.
 type Manager struct {
@@ -37,8 +32,8 @@ const (
 // own socket, which needs no message bus, or else by the bus. It is
 // fault.Unsupported where no systemd runs.
 func Connect(user bool) (*Manager, error) {
-	if !Running() {
-		return nil, &fault.Error{Op: "connect to systemd", Kind: fault.Unsupported, Err: errors.New("this host was not booted with it"), Hint: "leave out --systemd-cgroup"}
+	if !host.Systemd.Have() {
+		return nil, &fault.Error{Op: "connect to systemd", Kind: fault.Unsupported, Err: errors.New("this host was not booted with it"), Hint: "leave out --systemd-cgroup, or " + host.Systemd.Remedy}
 	}
 	var last error = fs.ErrNotExist
 	for _, d := range doors(user, os.Getenv) {
