@@ -49,7 +49,8 @@ type Options struct {
 type Now struct {
 	Memory int64 // bytes
 	Swap   int64 // bytes of swap alone; version 2, elsewhere -1
-	Quota  int64 // microseconds of CPU time in each period
+	Quota  int64 // microseconds of CPU time in each period; version 2
+	Period uint64
 }
 
 // accounting are the controllers of Options.Account.

@@ -281,8 +281,9 @@ func (g *Group) Now() Now {
 	}
 	if d, ok := g.with("cpu"); ok && d.h.V2 {
 		text, _ := sys.ReadKnob(d.path+"/cpu.max", 64)
-		quota, _, _ := strings.Cut(text, " ")
+		quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
 		n.Quota, _ = parseNumberFile(quota)
+		n.Period, _ = strconv.ParseUint(period, 10, 64)
 	}
 	return n
 }

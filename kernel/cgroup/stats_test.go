@@ -101,11 +101,11 @@ func FuzzStats(f *testing.F) {
 }
 
 func TestStatsOfAGroupAtWork(t *testing.T) {
-	g := create(t, Limits{Memory: Memory{Limit: 64 << 20}, Pids: 9, CPU: CPU{CPUs: 0.2}})
-	start(t, g, "head -c 8M /dev/zero | tail -c 8M | sleep 100 & while :; do :; done")
+	g := create(t, Limits{Memory: Memory{Limit: 64 << 20}, Pids: 9, CPU: CPU{CPUs: 0.5}})
+	start(t, g, "head -c 4M /dev/zero | tail -c 4M | sleep 100 & while :; do :; done")
 	settle(t, "it has worked", func() bool {
 		s, err := g.Stats()
-		return err == nil && s.CPU.Usage.Total > 0 && s.CPU.Throttling.ThrottledPeriods > 0 && s.Pids.Current >= 3 && s.Memory.Usage.Usage > 8<<20
+		return err == nil && s.CPU.Usage.Total > 0 && s.CPU.Throttling.ThrottledPeriods > 0 && s.Pids.Current >= 3 && s.Memory.Usage.Usage > 4<<20
 	})
 	s, err := g.Stats()
 	if err != nil {
@@ -131,25 +131,25 @@ func TestOOMIsTold(t *testing.T) {
 	g := create(t, Limits{Memory: Memory{Limit: 16 << 20, Swap: 16 << 20}})
 	feed := startFed(t, g, "while read x; do head -c 200M /dev/zero | tail -c 100M | wc -c; done")
 	settle(t, "the process is in", func() bool { return entered(g) })
-	ctx, cancel := within(t, 20*time.Second)
+	ctx, cancel := within(t, 100*time.Second)
 	defer cancel()
 	told, ended := make(chan bool, 100), make(chan error, 1)
 	go func() { ended <- g.OnOOM(ctx, func() { told <- true }) }()
-	for range 3 {
+	for range 2 {
 		for heard := false; !heard; { // the first may come before the watch
 			if _, err := feed.Write([]byte("\n")); err != nil {
 				t.Fatal(err)
 			}
 			select {
 			case heard = <-told:
-			case <-time.After(2 * time.Second):
+			case <-time.After(20 * time.Second):
 			case err := <-ended:
 				t.Fatalf("the watch ended: %v", err)
 			}
 		}
 	}
 	feed.Close()
-	if err := <-ended; err != nil || g.OOMKills() < 3 {
+	if err := <-ended; err != nil || g.OOMKills() < 2 {
 		t.Errorf("%d kills, %v", g.OOMKills(), err)
 	}
 	if err := g.OnOOM(ctx, func() {}); err != nil {

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -260,7 +261,7 @@ func bandwidth(quota int64, period uint64, burst *uint64, o Options) []want {
 }
 
 func quotaWants(quota int64, period uint64, again bool, now Now) []want {
-	w := want{field: "linux.resources.cpu.quota", c1: "cpu", c2: "cpu", v2: one("cpu.max", cpuMax(quota, period))}
+	w := want{field: "linux.resources.cpu.quota", c1: "cpu", c2: "cpu", v2: one("cpu.max", cpuMax(quota, cmp.Or(period, now.Period)))}
 	if period != 0 {
 		w.v1 = []file{{File: File{"cpu.cfs_period_us", number(period)}, try: again}}
 	}

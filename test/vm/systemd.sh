@@ -18,9 +18,9 @@ bundle() { # NAME PROGRAM RESOURCES ANNOTATIONS
 	(
 		cd "$work/$1"
 		kiste-runtime spec ${rootless:-}
-		tr -d '\n\t' < config.json | sed -e 's/"terminal": *true/"terminal": false/' -e 's/"args": *\[[^]]*\]/"args": ["sh", "-c", "'"$2"'"]/' \
-			-e 's/"linux": *{/"annotations": {'"$4"'}, "linux": {"cgroupsPath": "'"${5:-}"'", /' -e 's/"resources": *{/"resources": {'"$3"',/' > new
-		case $(cat new) in *'"resources"'*) ;; *) sed -i -e 's/"linux": *{/"linux": {"resources": {'"$3"'},/' new ;; esac
+		tr -d '\n\t' < config.json | sed -e 's/"terminal": *true/"terminal": false/' -e 's|"args": *\[[^]]*\]|"args": ["sh", "-c", "'"$2"'"]|' \
+			-e 's|"linux": *{|"annotations": {'"$4"'}, "linux": {"cgroupsPath": "'"${5:-}"'", |' -e 's|"resources": *{|"resources": {'"$3"',|' > new
+		case $(cat new) in *'"resources"'*) ;; *) sed -i -e 's|"linux": *{|"linux": {"resources": {'"$3"'},|' new ;; esac
 		mv new config.json
 	)
 }
