@@ -90,7 +90,7 @@ func ParseOptions(words []string) (Parsed, error) {
 func (p Parsed) Super() []string {
 	var names []string
 	for _, o := range options() {
-		if o.attr == 0 && !o.off && o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && p.Flags&o.flag != 0 {
+		if o.attr == 0 && !o.off && !isATime(o) && o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && p.Flags&o.flag != 0 {
 			names = append(names, o.name)
 		}
 	}

@@ -2,6 +2,7 @@ package chroot
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,15 @@ func TestParseOptions(t *testing.T) {
 				t.Errorf("ParseOptions(%q) = %+v, %v; want %+v", tt.in, got, err, tt.want)
 			}
 		})
+	}
+}
+
+// What is the mount's is not also said to the file system, which may not know
+// it: cgroup2 refuses relatime.
+func TestSuperIsTheFileSystemsAlone(t *testing.T) {
+	p, err := ParseOptions(strings.Split("ro,nosuid,noexec,nodev,relatime,sync,lazytime,bind,silent,nodiratime,strictatime", ","))
+	if got := p.Super(); err != nil || !slices.Equal(got, []string{"sync", "lazytime", "ro"}) {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
