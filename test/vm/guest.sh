@@ -27,4 +27,8 @@ if [ -e /payload/user.sh ]; then
 		DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus PATH="$PATH" \
 		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/user.sh
 fi
+if [ -e /payload/systemd.sh ]; then
+	run "root: systemd.sh" sh /payload/systemd.sh
+	run "user: systemd.sh" runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" sh /payload/systemd.sh
+fi
 exit $failed

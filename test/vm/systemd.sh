@@ -78,6 +78,6 @@ grep -q 'slice:prefix:name' "$work/err"
 
 echo "- nothing is left"
 test -z "$(ls "$work/state" 2> /dev/null)"
-test -z "$($sd list-units --all --plain --no-legend 'kiste-*' 'docker-*')"
+test -z "$($sd list-units --all --plain --no-legend 'kiste-*.scope' 'docker-*.scope')"
 rm -rf "$work"
 echo done

@@ -19,7 +19,7 @@ import (
 )
 
 // tested are the packages whose tests run inside, as go list patterns.
-var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/..."}
+var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
 
 // limit bounds one boot, from the firmware to the power switch.
 const limit = 10 * time.Minute
@@ -74,7 +74,7 @@ func payloadDisk(t *testing.T) string {
 		}
 	}
 	run(t, top, "go", "build", "-o", filepath.Join(tree, "bin")+"/", "./cmd/...")
-	for _, name := range []string{"guest.sh", "root.sh", "user.sh"} {
+	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "systemd.sh"} {
 		run(t, "", "cp", name, tree)
 	}
 	run(t, "", "cp", busybox(t), filepath.Join(tree, "bin", "busybox"))
