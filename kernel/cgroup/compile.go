@@ -20,7 +20,7 @@ type Options struct {
 	Now Now
 
 	// Adopt allows that the group exists if nobody is in it and it is not
-	// frozen. It is then as if Compile's steps had made it: Undo removes it.
+	// frozen. Undo leaves what was there.
 	Adopt bool
 
 	// Unit says that systemd makes the group, with the processes that belong
@@ -227,7 +227,7 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 	case c.o.Exist:
 		mk.Value = shared
 	case c.o.Adopt:
-		mk.Value = adopt
+		mk.Value, mk.made = adopt, new(bool)
 	case c.o.Unit:
 		mk.Value = unit
 	}

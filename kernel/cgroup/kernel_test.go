@@ -418,8 +418,8 @@ func TestCreateAdoptsAnIdleGroup(t *testing.T) {
 	if err := again(); !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("a group with a process: %v", err)
 	}
-	if _, err := Open(g.layout, g.Path); err != nil {
-		t.Errorf("the refused Create took the group away: %v", err)
+	if now, err := Open(g.layout, g.Path); err != nil || len(now.Dirs()) != len(g.Dirs()) {
+		t.Errorf("of %v the refused Create left %v, %v", g.Dirs(), now.Dirs(), err)
 	}
 }
 

@@ -56,6 +56,9 @@ type Step struct {
 	// Above are steps for the groups above. They are done only if the step
 	// fails, which is then done again: nearly always all is there.
 	Above []Step
+
+	// made tells Undo of a Mkdir that adopts whether the directory is its own.
+	made *bool
 }
 
 // A File is a file of the same directory, and what to write.
@@ -133,7 +136,7 @@ func (s Step) do() error {
 // Undo takes back what Do made and the end of the process would not: the
 // directory. What others may use by now stays.
 func (s Step) Undo() {
-	if s.Op == Mkdir && s.Value != shared {
+	if s.Op == Mkdir && s.Value != shared && (s.made == nil || *s.made) {
 		sys.Rmdir(s.Path)
 	}
 }
@@ -141,6 +144,9 @@ func (s Step) Undo() {
 func (s Step) mkdir() error {
 	err := os.Mkdir(s.Path, 0o755)
 	switch {
+	case err == nil && s.made != nil:
+		*s.made = true
+		return nil
 	case err == nil || (s.Value == shared || s.Value == unit) && errors.Is(err, fs.ErrExist):
 		return nil
 	case s.Value == adopt && errors.Is(err, fs.ErrExist):
