@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // decision: say why in the commit, and in ARCHITECTURE.md.
 var floors = [][]string{
 	{"fault", "progress", "internal/sys", "internal/stub", "internal/bus", "store", "host", "internal/need"},
-	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/cgroup/systemd", "kernel/network", "kernel/privilege"},
+	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/cgroup/systemd", "kernel/cgroup/resctrl", "kernel/network", "kernel/privilege"},
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor"},
@@ -55,7 +55,7 @@ type guest struct {
 var guests = []guest{
 	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "cli/heavy", "test/bench/oci"},
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
-	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "cli/oci", "test/..."},
+	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "kernel/cgroup/resctrl", "cli/oci", "test/..."},
 		"the words of the OCI runtime specification; a bundle is one"},
 	{"github.com/klauspost/compress", []string{"image/compression", "engine/fetch", "test/bench/pull"},
 		"zstd layers, and a gzip that is twice as fast as the standard library's"},

@@ -12,6 +12,8 @@ import (
 	"kiste/container/lifecycle"
 	"kiste/fault"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/cgroup/resctrl"
+	"kiste/kernel/network"
 )
 
 func eventsVerb() *verb {
@@ -64,8 +66,8 @@ type event struct {
 // statistics are the data of a "stats" event.
 type statistics struct {
 	cgroup.Stats
-	IntelRDT          struct{} `json:"intel_rdt"`
-	NetworkInterfaces []string `json:"network_interfaces"` // runc knows none either
+	IntelRDT          resctrl.Stats      `json:"intel_rdt"`
+	NetworkInterfaces []network.Counters `json:"network_interfaces"` // of which runc has none
 }
 
 // A watch writes the events of a container; several goroutines may do so.
@@ -90,7 +92,14 @@ func (w *watch) stats() error {
 	if err != nil {
 		return err
 	}
-	return w.write(event{Type: "stats", ID: w.c.ID(), Data: statistics{Stats: now}})
+	data := statistics{Stats: now}
+	if data.IntelRDT, err = w.c.ClassStats(); err != nil {
+		return err
+	}
+	if data.NetworkInterfaces, err = network.CountersOf(w.c.PID()); err != nil {
+		return err
+	}
+	return w.write(event{Type: "stats", ID: w.c.ID(), Data: data})
 }
 
 // follow writes events until the container has ended, or nobody reads them.

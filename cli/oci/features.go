@@ -62,7 +62,7 @@ func understood() *features.Features {
 func plans(change func(*specs.Spec)) *bool {
 	s := example(false)
 	change(s)
-	_, err := plan.Compile(s, nil, plan.Options{}, plan.Facts{Host: true, LastCap: privilege.LastCap(), AppArmor: true, SELinux: true,
+	_, err := plan.Compile(s, nil, plan.Options{}, plan.Facts{Host: true, LastCap: privilege.LastCap(), AppArmor: true, SELinux: true, ClassTasks: []string{"tasks"},
 		Kind: func(string) string { return "dir" }})
 	yes := !errors.Is(err, fault.Unsupported)
 	return &yes

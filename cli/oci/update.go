@@ -77,25 +77,14 @@ in config.json; devices are not changed.`,
 			if u.ignored != "" {
 				s.log.warn("limits of kernel memory are of no effect")
 			}
-			if err := u.checkRDT(); err != nil {
-				return err
+			if u.l3 != "" || u.memBw != "" {
+				if err := c.UpdateClass(u.l3, u.memBw); err != nil {
+					return err
+				}
 			}
 			return c.Update(r)
 		},
 	}
-}
-
-// checkRDT refuses the schemas of Intel RDT where the host has none.
-func (u *update) checkRDT() error {
-	for _, o := range []struct{ value, why string }{
-		{u.l3, "Intel RDT/CAT: l3 cache schema is not enabled"},
-		{u.memBw, "Intel RDT/MBA: memory bandwidth schema is not enabled"},
-	} {
-		if o.value != "" {
-			return &fault.Error{Op: "update container", Kind: fault.Unsupported, Err: errors.New(o.why)}
-		}
-	}
-	return nil
 }
 
 func weightVar(p *uint16) option.Var {

@@ -261,7 +261,7 @@ func (m *making) start() (*process.Process, error) {
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still
 		// was there before.
-		m.c.doc.Cgroup, m.c.doc.Unit = "", nil
+		m.c.doc.Cgroup, m.c.doc.Unit, m.c.doc.Class = "", nil, nil
 		return nil, explain(m.c.doc.Program, err)
 	}
 	m.root.reached("process")
@@ -359,6 +359,9 @@ func (m *making) plan() (*plan.Plan, error) {
 	}
 	f := process.Facts(layout)
 	f.Groups, f.Scope = groups, m.scope.name()
+	if err := m.class(&f); err != nil {
+		return nil, err
+	}
 	p, err := plan.Compile(m.spec, nil, o, f)
 	if err == nil {
 		m.root.warn(p.Warnings...)

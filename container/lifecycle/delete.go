@@ -97,6 +97,9 @@ func (c *Container) remove() error {
 		return err
 	}
 	c.root.reached("removed cgroup")
+	if err := c.removeClass(); err != nil {
+		return err
+	}
 	for _, name := range []string{startFIFO, reportFIFO, configFile, stateFile} {
 		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}

@@ -11,6 +11,7 @@ import (
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/cgroup/systemd"
 	"kiste/store"
 )
@@ -40,9 +41,10 @@ type document struct {
 	PID         int               `json:"pid"`   // 0: there is no process yet
 	Birth       uint64            `json:"birth"` // start time of the process, in clock ticks since the boot
 	Cgroup      string            `json:"cgroup,omitempty"`
-	Hierarchies cgroup.Layout     `json:"hierarchies"`    // in which it is
-	Unit        *systemd.Unit     `json:"unit,omitempty"` // that systemd has made; nil: none
-	Program     string            `json:"program"`        // what the process is to execute
+	Hierarchies cgroup.Layout     `json:"hierarchies"`     // in which it is
+	Unit        *systemd.Unit     `json:"unit,omitempty"`  // that systemd has made; nil: none
+	Class       *resctrl.Class    `json:"class,omitempty"` // of cache and memory bandwidth; nil: none
+	Program     string            `json:"program"`         // what the process is to execute
 	Keyring     string            `json:"keyring,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Hooks       *specs.Hooks      `json:"hooks,omitempty"` // those that come after the creation

@@ -198,6 +198,7 @@ func (c *Container) target(sub map[string]string) (plan.Target, error) {
 		}
 	}
 	t.Cgroup, t.Tasks, err = c.execGroups(sub)
+	t.Tasks = append(t.Tasks, c.classTasks()...)
 	return t, err
 }
 

@@ -19,6 +19,9 @@ func (c *compiler) cgroups() error {
 			c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
 		}
 	}
+	for _, s := range c.f.Class {
+		c.act(s.String(), s.For, Act{Kind: ActClass, Class: s})
+	}
 	if c.f.Scope == "" {
 		c.p.Cgroup = cgroup.UnifiedDir(c.f.Groups)
 	}

@@ -221,7 +221,7 @@ func (c *compiler) checkUnsupported() error {
 		field string
 		given bool
 	}{
-		{"linux.intelRdt", l.IntelRdt != nil},
+		{"linux.intelRdt", l.IntelRdt != nil && len(c.f.ClassTasks) == 0},
 		{"linux.memoryPolicy", l.MemoryPolicy != nil},
 		{"linux.personality", l.Personality != nil},
 		{"linux.netDevices", len(l.NetDevices) > 0},

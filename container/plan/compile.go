@@ -9,6 +9,7 @@ import (
 
 	"kiste/fault"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/chroot"
 	"kiste/kernel/privilege"
 )
@@ -33,6 +34,11 @@ type Facts struct {
 	// Scope is the name of the unit that systemd makes for the container; the
 	// Groups are then of that. Empty: none.
 	Scope string
+
+	// Class are the steps of the container's class of cache and memory
+	// bandwidth, ClassTasks the files by which it enters that. Empty: none.
+	Class      []resctrl.Step
+	ClassTasks []string
 
 	// Landlock is the version in the kernel; 0: none.
 	Landlock int

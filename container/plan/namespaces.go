@@ -167,6 +167,7 @@ func mapText(ms []IDMap) string {
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
 	c.enterCgroups(cgroup.Tasks(c.f.Groups))
+	c.enterBy(c.f.ClassTasks, "class", "linux.intelRdt")
 	c.awaitParent()
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
@@ -231,10 +232,12 @@ func (c *compiler) awaitParent() {
 // enterCgroups writes 0 into files of version 1 as long as the child is the
 // host's root, and with one thread, which is a hundred times cheaper than to be
 // moved by pid.
-func (c *compiler) enterCgroups(files []string) {
+func (c *compiler) enterCgroups(files []string) { c.enterBy(files, "cgroup", "linux.cgroupsPath") }
+
+func (c *compiler) enterBy(files []string, what, field string) {
 	for _, file := range files {
 		fd := c.slot(file)
-		c.child("enter the cgroup of "+file, "linux.cgroupsPath",
+		c.child("enter the "+what+" of "+file, field,
 			open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, "0"))
 	}
 }

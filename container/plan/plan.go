@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/cgroup"
+	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/chroot"
 	"kiste/kernel/privilege"
 )
@@ -58,6 +59,7 @@ type ActKind string
 // The acts.
 const (
 	ActCgroup  ActKind = "cgroup"
+	ActClass   ActKind = "class"
 	ActScope   ActKind = "scope" // what Options.Scope of package process does
 	ActEnter   ActKind = "enter"
 	ActFork    ActKind = "fork"
@@ -76,6 +78,7 @@ const (
 type Act struct {
 	Kind   ActKind
 	Cgroup cgroup.Step
+	Class  resctrl.Step
 	Mount  chroot.Mount // of ActRoot, ActBind, ActCopyUp
 	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
 	UIDs   []IDMap      // by these maps

@@ -185,6 +185,12 @@ func (r *run) act(a *plan.Act) error {
 			r.undo = append(r.undo, a.Cgroup.Undo)
 		}
 		return err
+	case plan.ActClass:
+		err := a.Class.Do()
+		if err == nil {
+			r.undo = append(r.undo, a.Class.Undo)
+		}
+		return err
 	case plan.ActScope:
 		undo, err := r.o.Scope(r.child.PID)
 		if err == nil {
