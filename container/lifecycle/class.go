@@ -52,8 +52,18 @@ func (c *Container) classTasks() []string {
 // share it; an empty one stays. A container without a class is
 // fault.Unsupported.
 func (c *Container) UpdateClass(l3, mb string) error {
-	if c.doc.Class == nil {
-		return &fault.Error{Op: "update container", On: c.doc.ID, Kind: fault.Unsupported, Err: errors.New("updating a non-existent Intel RDT configuration is not supported")}
+	h, _ := resctrl.Detect() // a host without has nothing
+	for _, no := range []struct {
+		so  bool
+		why string
+	}{
+		{l3 != "" && !h.L3, "Intel RDT/CAT: l3 cache schema is not enabled"},
+		{mb != "" && !h.MB, "Intel RDT/MBA: memory bandwidth schema is not enabled"},
+		{c.doc.Class == nil, "updating a non-existent Intel RDT configuration is not supported"},
+	} {
+		if no.so {
+			return &fault.Error{Op: "update container", On: c.doc.ID, Kind: fault.Unsupported, Err: errors.New(no.why)}
+		}
 	}
 	return c.doc.Class.Update(l3, mb)
 }
