@@ -5,8 +5,10 @@ import (
 	"os"
 
 	"kiste/cli/oci"
+	"kiste/internal/sys"
 )
 
 func main() {
+	sys.SlowMonitor()
 	os.Exit(oci.Main(&oci.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
 }

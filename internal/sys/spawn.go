@@ -137,6 +137,8 @@ func (s *spawn) start() syscall.Errno {
 //go:noescape
 func startThread(s *spawn, stack uintptr) int
 
+var _ = begun // by the assembler
+
 // begun is the whole life of the child, on the thread's stack. It comes from
 // the assembler, and there is no goroutine: nothing below may allocate, split
 // the stack, or ask Go's runtime for anything.
