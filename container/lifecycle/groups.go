@@ -192,13 +192,5 @@ func (c *Container) removeGroup() error {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	if err := g.Kill(ctx); err != nil {
-		return err
-	}
-	if g.Frozen() {
-		if err := g.Thaw(ctx); err != nil {
-			return err
-		}
-	}
-	return errors.Join(c.stopUnit(), g.Remove(ctx))
+	return errors.Join(g.End(ctx), c.stopUnit())
 }

@@ -239,7 +239,10 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 	case h.Has("cpuset") && !h.V2:
 		steps = append(steps, c.inherit(h, c.group, c.writes[h.Mount])...)
 	}
-	steps = append(steps, c.writes[h.Mount]...)
+	for _, s := range c.writes[h.Mount] {
+		s.made = mk.made
+		steps = append(steps, s)
+	}
 	if h.V2 && c.o.Owner != 0 {
 		steps = append(steps, Step{Op: Own, Path: mk.Path, Value: strconv.Itoa(c.o.Owner), V2: true})
 	}

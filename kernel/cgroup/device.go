@@ -221,7 +221,7 @@ func (s Step) guard() error {
 // old ones go, so that nobody inside is ever denied what both lists allow.
 func (s Step) listDevices() error {
 	all, except := s.Rules[0], s.Rules[1:]
-	if !s.Fresh && !all.Allow {
+	if !s.fresh() && !all.Allow {
 		text, err := sys.ReadKnob(s.Path+"/devices.list", maxFile)
 		if err != nil {
 			return denied("read", s.Path+"/devices.list", err)

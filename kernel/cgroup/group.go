@@ -317,6 +317,24 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
+// End kills what is in the group and removes it, for which it waits until ctx
+// ends. Mostly nobody is there any more.
+func (g *Group) End(ctx context.Context) error {
+	err := g.rmdir()
+	if !errors.Is(err, syscall.EBUSY) {
+		return wrap("remove cgroup", g.Path, err)
+	}
+	if err := g.Kill(ctx); err != nil {
+		return err
+	}
+	if g.Frozen() {
+		if err := g.Thaw(ctx); err != nil {
+			return err
+		}
+	}
+	return g.Remove(ctx)
+}
+
 func (g *Group) populated() bool {
 	if d, ok := g.unified(); ok {
 		text, _ := sys.ReadKnob(d.path+"/cgroup.events", 512)

@@ -24,6 +24,8 @@ type Hierarchy struct {
 	// Below is the cgroup below which groups are made, empty for the root:
 	// see For.
 	Below string
+
+	own string // the caller's, where Detect has seen it
 }
 
 // Dir is the directory of the cgroup with the given path ("/kiste/web").
@@ -150,7 +152,7 @@ func usual() (Layout, bool) {
 		}
 		if f[0] == "0" {
 			if at := usualMount + "/unified"; whole(at) {
-				l.Unified = Hierarchy{Mount: at, Root: "/", V2: true}
+				l.Unified = Hierarchy{Mount: at, Root: "/", V2: true, own: f[2]}
 			}
 			continue
 		}
@@ -158,7 +160,7 @@ func usual() (Layout, bool) {
 		if strings.Contains(at, "..") || !whole(at) {
 			return l, false
 		}
-		l.V1 = append(l.V1, Hierarchy{Mount: at, Root: "/", Controllers: strings.Split(f[1], ",")})
+		l.V1 = append(l.V1, Hierarchy{Mount: at, Root: "/", Controllers: strings.Split(f[1], ","), own: f[2]})
 	}
 	return l, len(l.V1) > 0
 }

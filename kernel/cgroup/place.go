@@ -34,13 +34,12 @@ func For(l Layout, cgroupsPath, name string) (Layout, string, error) {
 	if err != nil || strings.HasPrefix(group, "/") {
 		return l, clean, err
 	}
-	const self = "/proc/self/cgroup"
-	table, err := sys.ReadKnob(self, 1<<20)
+	ownOf, err := membership(l)
 	if err != nil {
-		return l, "", &fault.Error{Op: "read", On: self, Err: err}
+		return l, "", err
 	}
 	if l.Kind() == "v2" {
-		own, ok := parseMembership(table, l.Unified)
+		own, ok := ownOf(l.Unified)
 		if !ok || strings.HasPrefix(own, "/..") {
 			return l, "", &fault.Error{Op: "find cgroup of this process", Kind: fault.Unsupported, Hint: "give an absolute cgroupsPath"}
 		}
@@ -48,11 +47,24 @@ func For(l Layout, cgroupsPath, name string) (Layout, string, error) {
 	}
 	l.V1 = slices.Clone(l.V1)
 	for _, h := range append([]*Hierarchy{&l.Unified}, pointers(l.V1)...) {
-		if own, ok := parseMembership(table, *h); ok && !strings.HasPrefix(own, "/..") && h.Mount != "" {
+		if own, ok := ownOf(*h); ok && !strings.HasPrefix(own, "/..") && h.Mount != "" {
 			h.Below = strings.TrimPrefix(h.Dir(own), h.Mount)
 		}
 	}
 	return l, clean, nil
+}
+
+// membership tells in which cgroups of l the caller is.
+func membership(l Layout) (func(Hierarchy) (string, bool), error) {
+	if all := l.All(); len(all) > 0 && !slices.ContainsFunc(all, func(h Hierarchy) bool { return h.own == "" }) {
+		return func(h Hierarchy) (string, bool) { return h.own, true }, nil
+	}
+	const self = "/proc/self/cgroup"
+	table, err := sys.ReadKnob(self, 1<<20)
+	if err != nil {
+		return nil, &fault.Error{Op: "read", On: self, Err: err}
+	}
+	return func(h Hierarchy) (string, bool) { return parseMembership(table, h) }, nil
 }
 
 func pointers[T any](list []T) []*T {

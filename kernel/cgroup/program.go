@@ -118,7 +118,7 @@ func (s Step) attachProgram() error {
 	}
 	defer sys.Close(at)
 	var old []uint32
-	if !s.Fresh {
+	if !s.fresh() {
 		if old, err = sys.BPFQuery(at, unix.BPF_CGROUP_DEVICE); err != nil {
 			return s.noProgram(err)
 		}

@@ -57,9 +57,13 @@ type Step struct {
 	// fails, which is then done again: nearly always all is there.
 	Above []Step
 
-	// made tells Undo of a Mkdir that adopts whether the directory is its own.
+	// made is set by a Mkdir that adopts where the directory is its own: it
+	// undoes no other, and a Guard finds no rules there.
 	made *bool
 }
+
+// fresh reports whether the group of a Guard has no rules yet.
+func (s Step) fresh() bool { return s.Fresh || s.made != nil && *s.made }
 
 // A File is a file of the same directory, and what to write.
 type File struct{ Name, Value string }
