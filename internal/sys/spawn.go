@@ -70,8 +70,12 @@ func begin() *spawn {
 	return s
 }
 
-// parted is for when the child has memory of its own, or has ended.
+// parted is for when the child has memory of its own, or has ended. Nil is that
+// of a child that this process has not made.
 func (s *spawn) parted() {
+	if s == nil {
+		return
+	}
 	spawns.Lock()
 	defer spawns.Unlock()
 	s.list, s.keep = nil, nil
@@ -80,8 +84,11 @@ func (s *spawn) parted() {
 	}
 }
 
-// end lets the thread end.
+// end lets the thread end, if there is one.
 func (s *spawn) end() {
+	if s == nil {
+		return
+	}
 	atomic.StoreInt32(&s.release, 1)
 	unix.RawSyscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&s.release)), futexWake, 1)
 }
