@@ -40,10 +40,12 @@ func understood() *features.Features {
 		OCIVersionMax: specs.Version,
 		Hooks:         strings.Fields("prestart createRuntime createContainer startContainer poststart poststop"),
 		MountOptions:  mountOptions(),
+		// what sets properties of systemd's units, and CRIU's configuration
+		PotentiallyUnsafeConfigAnnotations: []string{"org.criu.config", "org.systemd.property."},
 		Linux: &features.Linux{
 			Namespaces:      namespaces(),
 			Capabilities:    capabilities(),
-			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Rdma: &yes},
+			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp:         seccomp(),
 			Apparmor:        &features.Apparmor{Enabled: plans(func(s *specs.Spec) { s.Process.ApparmorProfile = "p" })},
 			Selinux:         &features.Selinux{Enabled: plans(func(s *specs.Spec) { s.Process.SelinuxLabel = "l" })},

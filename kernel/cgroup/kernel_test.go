@@ -423,6 +423,52 @@ func TestCreateAdoptsAnIdleGroup(t *testing.T) {
 	}
 }
 
+// Below a threaded group a process gets in by way of a threaded one, and what
+// limits whole processes is refused with the reason.
+func TestThreadedGroups(t *testing.T) {
+	need.Power(t, host.Root)
+	l, p := ground(t)
+	if l.Unified.Mount == "" {
+		t.Skip("NEEDS a unified hierarchy")
+	}
+	only := Layout{Unified: l.Unified}
+	for _, name := range []string{"", "/a", "/b"} {
+		if err := os.MkdirAll(l.Unified.Dir(p+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sys.WriteKnob(l.Unified.Dir(p+"/a")+"/cgroup.type", "threaded"); err != nil {
+		t.Fatal(err)
+	}
+	b := l.Unified.Dir(p + "/b")
+	if got := kindOf(b); got != "domain invalid" {
+		t.Fatalf("the group is %q", got)
+	}
+	if err := Refused(b, syscall.EOPNOTSUPP); !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "domain invalid") {
+		t.Errorf("the reason: %v", err)
+	}
+	if l.Unified.Has("memory") {
+		_, err := Create(only, p+"/b", Limits{Memory: Memory{Limit: 1 << 20}}, Options{Exist: true})
+		if !errors.Is(err, fault.Unsupported) && !errors.Is(err, syscall.EOPNOTSUPP) {
+			t.Errorf("a limit of memory: %v", err)
+		}
+	}
+	c := exec.Command("sleep", "100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	if err := attachTo(b, c.Process.Pid, true).Do(); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := Of(l, c.Process.Pid); err != nil || at != p+"/b" {
+		t.Errorf("the process is in %q, %v", at, err)
+	}
+	if got := kindOf(b); got != "threaded" {
+		t.Errorf("the group is %q", got)
+	}
+}
+
 // A group that may exist and does not: its memory limit goes before its swap
 // limit, as in every new one.
 func TestCreateOfGroupThatMayExist(t *testing.T) {
