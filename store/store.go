@@ -33,7 +33,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -228,7 +227,7 @@ func WriteJSON(path string, v any) error {
 // maxDocument bounds what ReadJSON reads: nothing of ours is as large.
 const maxDocument = 16 << 20
 
-// ReadJSON reads the document at path into v. A damaged one is
+// ReadJSON reads the document at path into v, which is zero. A damaged one is
 // fault.Invalid and names the path.
 func ReadJSON(path string, v any) error {
 	info, err := os.Stat(path)
@@ -242,7 +241,7 @@ func ReadJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := Decode(b, v); err != nil {
 		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: err, Hint: "the file is damaged: remove the object it belongs to"}
 	}
 	return nil

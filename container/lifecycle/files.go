@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/store"
 )
 
 // maxConfig bounds config.json and process.json: the largest that anybody has
@@ -34,7 +34,7 @@ func readJSON(path string, v any) ([]byte, error) {
 	case len(text) > maxConfig:
 		return nil, &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: fmt.Errorf("it has more than %d bytes", maxConfig)}
 	}
-	if err := json.Unmarshal(text, v); err != nil {
+	if err := store.Decode(text, v); err != nil {
 		return nil, &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: err}
 	}
 	return text, nil

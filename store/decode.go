@@ -1,0 +1,525 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Decode reads JSON into *v, which is zero, with the result and the errors of
+// encoding/json. It is for documents that are read once in a process's life:
+// what most of the time of encoding/json goes into is a decoder for each type.
+// For an OCI spec it takes 0.1 ms in place of 0.6, of the 5 that a short
+// container takes. What is not plain it leaves to encoding/json: keys in
+// another case or given twice, characters by pairs of escapes, and all errors.
+func Decode(text []byte, v any) error {
+	if decodePlain(text, v) == nil {
+		return nil
+	}
+	reflect.ValueOf(v).Elem().SetZero()
+	return json.Unmarshal(text, v)
+}
+
+// errNotPlain stands for all that encoding/json is asked about.
+var errNotPlain = errors.New("not plain")
+
+// decodePlain reads what is plain. The strings of v share one copy of text.
+func decodePlain(text []byte, v any) error {
+	if !utf8.Valid(text) {
+		return errNotPlain
+	}
+	d := decoder{text: string(text), types: map[reflect.Type]*structType{}}
+	if err := d.value(reflect.ValueOf(v).Elem(), 0); err != nil {
+		return err
+	}
+	if d.space(); d.at != len(d.text) {
+		return errNotPlain
+	}
+	return nil
+}
+
+type decoder struct {
+	text  string
+	at    int
+	types map[reflect.Type]*structType
+}
+
+// A structType is a struct's fields as a document has them.
+type structType struct {
+	names []string
+	index []int       // of the field; of an embedded struct's: of that one
+	inner []*embedded // nil: the field is the struct's own
+}
+
+// embedded is where a field of an embedded struct is.
+type embedded struct {
+	of *structType
+	at int // among the names of that one
+}
+
+const (
+	maxDepth  = 64
+	maxFields = 64 // the width of a set of those seen
+)
+
+func (d *decoder) space() {
+	for d.at < len(d.text) {
+		switch d.text[d.at] {
+		case ' ', '\t', '\n', '\r':
+			d.at++
+		default:
+			return
+		}
+	}
+}
+
+// next gives the next character that is no space, and passes over it; 0 is the
+// end.
+func (d *decoder) next() byte {
+	d.space()
+	if d.at == len(d.text) {
+		return 0
+	}
+	d.at++
+	return d.text[d.at-1]
+}
+
+// literal passes over word if it is next.
+func (d *decoder) literal(word string) bool {
+	d.space()
+	if !strings.HasPrefix(d.text[d.at:], word) {
+		return false
+	}
+	d.at += len(word)
+	return true
+}
+
+// value reads one value into v.
+func (d *decoder) value(v reflect.Value, depth int) error {
+	if depth > maxDepth {
+		return errNotPlain
+	}
+	if handled, err := d.custom(v, depth); handled {
+		return err
+	}
+	kind := v.Kind()
+	if d.literal("null") {
+		switch kind {
+		case reflect.Pointer, reflect.Map, reflect.Slice:
+			v.SetZero()
+		}
+		return nil
+	}
+	switch kind {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		return d.value(v.Elem(), depth+1)
+	case reflect.Struct:
+		return d.structure(v, depth)
+	case reflect.Map:
+		return d.mapping(v, depth)
+	case reflect.Slice:
+		return d.slice(v, depth)
+	case reflect.String:
+		s, err := d.str()
+		v.SetString(s)
+		return err
+	case reflect.Bool:
+		switch {
+		case d.literal("true"):
+			v.SetBool(true)
+		case d.literal("false"):
+			v.SetBool(false)
+		default:
+			return errNotPlain
+		}
+		return nil
+	}
+	return d.number(v, kind)
+}
+
+// custom reads values of types that unmarshal themselves.
+func (d *decoder) custom(v reflect.Value, depth int) (bool, error) {
+	t := v.Type()
+	if t.Name() == "" || !v.CanAddr() || reflect.PointerTo(t).NumMethod() == 0 {
+		return false, nil
+	}
+	u, ok := v.Addr().Interface().(json.Unmarshaler)
+	if !ok {
+		_, fromText := v.Addr().Interface().(interface{ UnmarshalText([]byte) error })
+		if fromText || v.Kind() == reflect.String { // as json.Number
+			return true, errNotPlain
+		}
+		return false, nil
+	}
+	d.space()
+	from := d.at
+	if err := d.skip(depth); err != nil {
+		return true, err
+	}
+	return true, u.UnmarshalJSON([]byte(d.text[from:d.at]))
+}
+
+// members reads an object: member is called for each key, at its value.
+func (d *decoder) members(member func(key string) error) error {
+	if d.next() != '{' {
+		return errNotPlain
+	}
+	if d.literal("}") {
+		return nil
+	}
+	for {
+		key, err := d.str()
+		if err != nil {
+			return err
+		}
+		if d.next() != ':' {
+			return errNotPlain
+		}
+		if err := member(key); err != nil {
+			return err
+		}
+		switch d.next() {
+		case '}':
+			return nil
+		case ',':
+		default:
+			return errNotPlain
+		}
+	}
+}
+
+func (d *decoder) structure(v reflect.Value, depth int) error {
+	t, err := d.typeOf(v.Type())
+	if err != nil {
+		return err
+	}
+	var seen uint64
+	return d.members(func(key string) error {
+		at, err := t.find(key)
+		if err != nil {
+			return err
+		}
+		if at < 0 {
+			return d.skip(depth + 1)
+		}
+		if seen&(1<<at) != 0 {
+			return errNotPlain
+		}
+		seen |= 1 << at
+		return d.value(t.field(v, at), depth+1)
+	})
+}
+
+// find gives the number of the field, -1 where there is none.
+func (t *structType) find(key string) (int, error) {
+	for i, name := range t.names {
+		if name == key {
+			return i, nil
+		}
+	}
+	for _, name := range t.names {
+		if strings.EqualFold(name, key) {
+			return -1, errNotPlain
+		}
+	}
+	return -1, nil
+}
+
+func (t *structType) field(v reflect.Value, at int) reflect.Value {
+	v = v.Field(t.index[at])
+	if e := t.inner[at]; e != nil {
+		return e.of.field(v, e.at)
+	}
+	return v
+}
+
+// typeOf lists the fields of t, those of embedded structs behind its own.
+func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
+	if known := d.types[t]; known != nil {
+		return known, nil
+	}
+	s := &structType{}
+	var structs []int
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag := f.Tag.Get("json")
+		name, options, _ := strings.Cut(tag, ",")
+		switch {
+		case tag == "-":
+		case options == "string" || strings.HasSuffix(options, ",string"):
+			return nil, errNotPlain
+		case f.Anonymous && name == "":
+			structs = append(structs, i)
+		case f.IsExported():
+			if name == "" {
+				name = f.Name
+			}
+			if err := s.add(name, i, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, i := range structs {
+		if err := d.embed(s, t.Field(i).Type, i); err != nil {
+			return nil, err
+		}
+	}
+	d.types[t] = s
+	return s, nil
+}
+
+// embed adds the fields of the embedded struct t, which may not be s's own too:
+// which of them counts is not plain.
+func (d *decoder) embed(s *structType, t reflect.Type, index int) error {
+	if t.Kind() != reflect.Struct {
+		return errNotPlain
+	}
+	inner, err := d.typeOf(t)
+	if err != nil {
+		return err
+	}
+	for at, name := range inner.names {
+		if err := s.add(name, index, &embedded{of: inner, at: at}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *structType) add(name string, index int, e *embedded) error {
+	if len(s.names) == maxFields {
+		return errNotPlain
+	}
+	for _, other := range s.names {
+		if other == name {
+			return errNotPlain
+		}
+	}
+	s.names, s.index, s.inner = append(s.names, name), append(s.index, index), append(s.inner, e)
+	return nil
+}
+
+func (d *decoder) mapping(v reflect.Value, depth int) error {
+	t := v.Type()
+	if t.Key().Kind() != reflect.String || reflect.PointerTo(t.Key()).NumMethod() > 0 {
+		return errNotPlain
+	}
+	v.Set(reflect.MakeMap(t))
+	return d.members(func(key string) error {
+		k := reflect.ValueOf(key).Convert(t.Key())
+		if v.MapIndex(k).IsValid() {
+			return errNotPlain
+		}
+		element := reflect.New(t.Elem()).Elem()
+		err := d.value(element, depth+1)
+		v.SetMapIndex(k, element)
+		return err
+	})
+}
+
+func (d *decoder) slice(v reflect.Value, depth int) error {
+	if v.Type().Elem().Kind() == reflect.Uint8 || d.next() != '[' {
+		return errNotPlain
+	}
+	if d.literal("]") {
+		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+		return nil
+	}
+	for n := 0; ; n++ {
+		if n == v.Cap() {
+			v.Grow(max(1, n))
+		}
+		v.SetLen(n + 1)
+		if err := d.value(v.Index(n), depth+1); err != nil {
+			return err
+		}
+		switch d.next() {
+		case ']':
+			return nil
+		case ',':
+		default:
+			return errNotPlain
+		}
+	}
+}
+
+// digits gives the text of a number and passes over it.
+func (d *decoder) digits() (string, error) {
+	d.space()
+	from := d.at
+	many := func() bool {
+		start := d.at
+		for d.at < len(d.text) && d.text[d.at]-'0' < 10 {
+			d.at++
+		}
+		return d.at > start
+	}
+	one := func(of string) bool {
+		if d.at == len(d.text) || strings.IndexByte(of, d.text[d.at]) < 0 {
+			return false
+		}
+		d.at++
+		return true
+	}
+	one("-")
+	if !one("0") && !many() {
+		return "", errNotPlain
+	}
+	if one(".") && !many() {
+		return "", errNotPlain
+	}
+	if one("eE") {
+		one("+-")
+		if !many() {
+			return "", errNotPlain
+		}
+	}
+	return d.text[from:d.at], nil
+}
+
+func (d *decoder) number(v reflect.Value, kind reflect.Kind) error {
+	text, err := d.digits()
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || v.OverflowInt(n) {
+			return errNotPlain
+		}
+		v.SetInt(n)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || v.OverflowUint(n) {
+			return errNotPlain
+		}
+		v.SetUint(n)
+	case reflect.Float32, reflect.Float64:
+		n, err := strconv.ParseFloat(text, v.Type().Bits())
+		if err != nil || v.OverflowFloat(n) {
+			return errNotPlain
+		}
+		v.SetFloat(n)
+	default:
+		return errNotPlain
+	}
+	return nil
+}
+
+// str reads a string.
+func (d *decoder) str() (string, error) {
+	if d.next() != '"' {
+		return "", errNotPlain
+	}
+	from := d.at
+	for ; d.at < len(d.text); d.at++ {
+		switch c := d.text[d.at]; {
+		case c == '"':
+			d.at++
+			return d.text[from : d.at-1], nil
+		case c == '\\':
+			return d.escaped(from)
+		case c < ' ':
+			return "", errNotPlain
+		}
+	}
+	return "", errNotPlain
+}
+
+// escaped reads the rest of a string that began at from.
+func (d *decoder) escaped(from int) (string, error) {
+	b := []byte(d.text[from:d.at])
+	for d.at < len(d.text) {
+		c := d.text[d.at]
+		d.at++
+		switch {
+		case c == '"':
+			return string(b), nil
+		case c < ' ':
+			return "", errNotPlain
+		case c != '\\':
+			b = append(b, c)
+			continue
+		case d.at == len(d.text):
+			return "", errNotPlain
+		}
+		c = d.text[d.at]
+		d.at++
+		if c == 'u' {
+			r, err := d.rune()
+			if err != nil {
+				return "", err
+			}
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		i := strings.IndexByte(`"\/bfnrt`, c)
+		if i < 0 {
+			return "", errNotPlain
+		}
+		b = append(b, "\"\\/\b\f\n\r\t"[i])
+	}
+	return "", errNotPlain
+}
+
+// rune reads the four digits of an escape.
+func (d *decoder) rune() (rune, error) {
+	if d.at+4 > len(d.text) {
+		return 0, errNotPlain
+	}
+	n, err := strconv.ParseUint(d.text[d.at:d.at+4], 16, 16)
+	if err != nil || n >= 0xd800 && n < 0xe000 {
+		return 0, errNotPlain // half of a pair
+	}
+	d.at += 4
+	return rune(n), nil
+}
+
+// skip passes over a value.
+func (d *decoder) skip(depth int) error {
+	if depth > maxDepth {
+		return errNotPlain
+	}
+	d.space()
+	if d.at == len(d.text) {
+		return errNotPlain
+	}
+	switch d.text[d.at] {
+	case '{':
+		return d.members(func(string) error { return d.skip(depth + 1) })
+	case '[':
+		return d.skipList(depth)
+	case '"':
+		_, err := d.str()
+		return err
+	}
+	if d.literal("null") || d.literal("true") || d.literal("false") {
+		return nil
+	}
+	_, err := d.digits()
+	return err
+}
+
+func (d *decoder) skipList(depth int) error {
+	d.at++
+	if d.literal("]") {
+		return nil
+	}
+	for {
+		if err := d.skip(depth + 1); err != nil {
+			return err
+		}
+		switch d.next() {
+		case ']':
+			return nil
+		case ',':
+		default:
+			return errNotPlain
+		}
+	}
+}
