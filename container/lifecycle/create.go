@@ -257,7 +257,7 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Trace: m.o.Trace})
+	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Listener: m.giveListener, Trace: m.o.Trace})
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still
 		// was there before.

@@ -14,7 +14,6 @@ import (
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
-	"kiste/kernel/privilege"
 )
 
 // ExecOptions say what to run in a container that is there.
@@ -134,7 +133,7 @@ func (c *Container) exec(o ExecOptions, program string) (*process.Process, error
 		return nil, err
 	}
 	sys.RestoreFileLimit()
-	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd, Scope: move})
+	proc, err := c.root.carryOut(p, process.Options{Files: o.Files, Container: pidfd, Scope: move, Listener: c.giveListener})
 	if err != nil {
 		return nil, explain(o.Process.Args[0], err)
 	}
@@ -167,7 +166,12 @@ func (c *Container) execPlan(o ExecOptions, program string) (p *plan.Plan, move 
 	if err != nil {
 		return nil, nil, err
 	}
-	filter, err := c.filter()
+	s, err := c.spec()
+	if err != nil {
+		return nil, nil, err
+	}
+	t.Linux = s.Linux
+	filter, err := filterOf(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -200,15 +204,6 @@ func (c *Container) target(sub map[string]string) (plan.Target, error) {
 	t.Cgroup, t.Tasks, err = c.execGroups(sub)
 	t.Tasks = append(t.Tasks, c.classTasks()...)
 	return t, err
-}
-
-// filter is the compiled filter of system calls, from the creation.
-func (c *Container) filter() (privilege.Filter, error) {
-	s, err := c.spec()
-	if err != nil {
-		return privilege.Filter{}, err
-	}
-	return filterOf(s)
 }
 
 // end kills a process that nobody has heard of yet.

@@ -57,3 +57,24 @@ func (c *Container) afterwards(kind string, status specs.ContainerState) {
 		c.root.warn(err.Error())
 	}
 }
+
+// giveListener sends the listener of system calls of the container's process to
+// where the document wants it.
+func (m *making) giveListener(pid, fd int) error {
+	state := m.c.hookState(specs.StateCreating)
+	state.Pid = pid
+	return sendListener(m.spec.Linux.Seccomp, pid, fd, state)
+}
+
+// giveListener is the same for one more process.
+func (c *Container) giveListener(pid, fd int) error {
+	s, err := c.spec()
+	if err != nil {
+		return err
+	}
+	return sendListener(s.Linux.Seccomp, pid, fd, c.hookState(specs.StateRunning))
+}
+
+func sendListener(s *specs.LinuxSeccomp, pid, fd int, state specs.State) error {
+	return process.SendListener(s.ListenerPath, specs.ContainerProcessState{Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: pid, Metadata: s.ListenerMetadata, State: state}, fd)
+}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kiste/fault"
 	"kiste/internal/stub"
 	"kiste/kernel/privilege"
 )
@@ -22,6 +23,8 @@ func (c *compiler) become() error {
 	if err := c.trampoline(); err != nil {
 		return err
 	}
+	c.attributes()
+	c.labels()
 	c.landlock()
 	c.enterWorkdir()
 	c.rlimits()
@@ -65,8 +68,40 @@ func (c *compiler) filter() {
 	if len(f.Instructions) == 0 {
 		return
 	}
-	c.child(fmt.Sprintf("filter system calls by %d instructions", len(f.Instructions)), "linux.seccomp",
-		call("seccomp", unix.SYS_SECCOMP, named(1, "SECCOMP_SET_MODE_FILTER"), named(uint64(f.Flags), hex(uint64(f.Flags))), Arg{Kind: Filter, Bytes: f.Bytes()}))
+	load := call("seccomp", unix.SYS_SECCOMP, named(1, "SECCOMP_SET_MODE_FILTER"), named(uint64(f.Flags), hex(uint64(f.Flags))), Arg{Kind: Filter, Bytes: f.Bytes()})
+	if f.Flags&privilege.NewListener == 0 {
+		c.child(fmt.Sprintf("filter system calls by %d instructions", len(f.Instructions)), "linux.seccomp", load)
+		return
+	}
+	c.listen(load)
+}
+
+// Listener begins the message in which a child tells the number of its filter's
+// listener, an int32 in the machine's order.
+const Listener = "listener"
+
+// checkListener: who is to be asked has to be somewhere.
+func (c *compiler) checkListener() error {
+	s := c.linux.Seccomp
+	if c.o.Filter.Flags&privilege.NewListener != 0 && (s == nil || s.ListenerPath == "") {
+		return refused("linux.seccomp.listenerPath", fault.Invalid, "seccomp listenerPath is not set")
+	}
+	return nil
+}
+
+// listen loads a filter that asks a listener. From here on each call may have to
+// wait for it, but for write(2), which a profile may not ask about: so the child
+// only tells the number, the parent fetches the descriptor, and then lets the
+// child go on and hands the listener out.
+func (c *compiler) listen(load Call) {
+	fd := c.slot("listener")
+	message := append([]byte(Listener), 0, 0, 0, 0)
+	c.child(fmt.Sprintf("filter system calls by %d instructions, some by a listener", len(c.o.Filter.Instructions)), "linux.seccomp", load.to(fd),
+		call("write", unix.SYS_WRITE, from(Sock), Arg{Kind: Buf, Bytes: message, Slot: fd, Value: uint64(len(Listener)), Text: "{listener <listener>}"}, num(uint64(len(message)))))
+	c.phase++
+	c.release()
+	c.act("give the listener to "+c.linux.Seccomp.ListenerPath, "linux.seccomp.listenerPath", Act{Kind: ActListener, Path: c.linux.Seccomp.ListenerPath})
+	c.child("wait until the parent has the listener", "linux.seccomp", call("read", unix.SYS_READ, from(Sock), buf(make([]byte, 1), "{}"), num(1)).want(1))
 }
 
 // landlock is one wall more: no device nodes at all, and where the host's

@@ -111,7 +111,7 @@ func (c *compiler) groups(m *mount) {
 		m.detached, m.group.whole = c.slot("mount "+m.Destination), true
 		a := m.Parsed
 		a.RecSet |= unix.MOUNT_ATTR_RDONLY
-		c.child("take "+at+" for "+m.Destination, m.field, append([]Call{openTree(at, true).to(m.detached)}, attributes(m.detached, a)...)...)
+		c.child("take "+at+" for "+m.Destination, m.field, append([]Call{openTree(at, true).to(m.detached)}, mountAttributes(m.detached, a)...)...)
 		return
 	}
 	if c.f.Cgroup.Kind() == "v2" {

@@ -24,7 +24,7 @@ const (
 // check refuses what later steps would trip over. The words of an error are
 // runc's where it has some.
 func (c *compiler) check() error {
-	for _, part := range []func() error{c.checkProcess, c.checkRoot, c.checkBounds, c.checkMounts, c.checkNames, c.checkLabels, c.checkUnsupported} {
+	for _, part := range []func() error{c.checkProcess, c.checkRoot, c.checkBounds, c.checkMounts, c.checkNames, c.checkLabels, c.checkAttributes, c.checkTime, c.checkNetDevices, c.checkListener, c.checkUnsupported} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -216,18 +216,12 @@ func (c *compiler) checkLabels() error {
 }
 
 func (c *compiler) checkUnsupported() error {
-	l, p := c.linux, c.spec.Process
+	l := c.linux
 	for _, f := range []struct {
 		field string
 		given bool
 	}{
 		{"linux.intelRdt", l.IntelRdt != nil && len(c.f.ClassTasks) == 0},
-		{"linux.memoryPolicy", l.MemoryPolicy != nil},
-		{"linux.personality", l.Personality != nil},
-		{"linux.netDevices", len(l.NetDevices) > 0},
-		{"linux.timeOffsets", len(l.TimeOffsets) > 0},
-		{"process.scheduler", p.Scheduler != nil},
-		{"process.ioPriority", p.IOPriority != nil},
 	} {
 		if f.given {
 			return refused(f.field, fault.Unsupported, "this version cannot")

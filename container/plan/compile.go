@@ -134,6 +134,9 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	}
 	c.bringRoot(root)
 	c.collect()
+	if c.bornInNetwork() {
+		c.netDevices()
+	}
 	c.release()
 	c.settle()
 	c.fileSystems()
@@ -164,6 +167,7 @@ type compiler struct {
 	phase  int             // of the steps to come
 	joined map[string]bool // kinds of namespaces that exist already
 	fresh  map[string]bool
+	joins  []join
 	mounts []mount
 	root   Slot
 	rootAt string // where on the host the root is attached before it becomes the root; empty: nowhere
@@ -232,7 +236,7 @@ func (c *compiler) slot(name string) Slot {
 // bring adds an act of the parent whose descriptor the child gets.
 func (c *compiler) bring(name, text, field string, a Act) Slot {
 	a.FD = c.slot(name)
-	c.p.Inbox++
+	c.p.Inbox = append(c.p.Inbox, a.FD)
 	c.act(text, field, a)
 	return a.FD
 }

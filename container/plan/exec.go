@@ -25,6 +25,10 @@ type Target struct {
 	// cgroups; Cgroup is the directory of version 2 to be born in.
 	Tasks  []string
 	Cgroup string
+
+	// Linux has what the container's document says of every process in it:
+	// Seccomp, Personality, MemoryPolicy. Nil: nothing.
+	Linux *specs.Linux
 }
 
 // CompileExec makes the plan of one more process in the container t. It joins
@@ -34,28 +38,46 @@ type Target struct {
 func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) {
 	o.NoLandlock, o.Wait = true, false
 	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
+	if l := t.Linux; l != nil {
+		spec.Linux = &specs.Linux{Seccomp: l.Seccomp, Personality: l.Personality, MemoryPolicy: l.MemoryPolicy}
+	}
 	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, fresh: map[string]bool{}}
-	for _, check := range []func() error{c.checkProcess, c.checkLabels} {
+	for _, check := range []func() error{c.checkProcess, c.checkLabels, c.checkAttributes, c.checkListener} {
 		if err := check(); err != nil {
 			return nil, err
 		}
 	}
 	c.act("fork", "", Act{Kind: ActFork})
+	initial, final := "", ""
+	if a := p.ExecCPUAffinity; a != nil {
+		initial, final = a.Initial, a.Final
+	}
+	if initial != "" {
+		c.affinity(initial, "process.execCPUAffinity.initial")
+	}
 	c.enterCgroups(t.Tasks)
 	if f.Scope != "" {
 		c.act("let systemd move the child into "+f.Scope, "", Act{Kind: ActScope})
 		c.act("let the child go on", "", Act{Kind: ActRelease})
 		c.awaitParent()
 	}
+	if initial == "" || final != "" {
+		c.affinity(final, "process.execCPUAffinity.final")
+	}
 	if err := c.ownLimits(); err != nil {
 		return nil, err
 	}
+	c.privateProc() // the host's, before the container's lies there
 	c.join(t.Namespaces)
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.keyring()
 	c.joinTerminal()
 	c.limited = true
-	return c.p, c.become()
+	if err := c.become(); err != nil {
+		return nil, err
+	}
+	c.sort()
+	return c.p, nil
 }
 
 // ownLimits are set by the child itself while it still has the host's powers.

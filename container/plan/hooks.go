@@ -22,7 +22,7 @@ func (c *compiler) hooks() {
 	}
 	h := c.spec.Hooks
 	c.child("go back to the host's root, and let the hooks run", "hooks",
-		call("fchdir", unix.SYS_FCHDIR, from(c.above)), chrootHere(), call("fchdir", unix.SYS_FCHDIR, from(c.root)), write(Sock, Ready))
+		append(append([]Call{call("fchdir", unix.SYS_FCHDIR, from(c.above)), chrootHere(), call("fchdir", unix.SYS_FCHDIR, from(c.root))}, c.dumpable(1)...), write(Sock, Ready))...)
 	c.phase++
 	for _, k := range []struct {
 		kind  string
@@ -35,7 +35,17 @@ func (c *compiler) hooks() {
 		}
 	}
 	c.release()
-	c.child("wait for the hooks", "hooks", c.hearByte())
+	c.child("wait for the hooks", "hooks", append([]Call{c.hearByte()}, c.dumpable(0)...)...)
 	c.above = 0
 	c.pivot()
+}
+
+// dumpable lets an ordinary user's hooks find the process, which has no powers
+// over one that nobody may look into. There is nobody else in its namespaces
+// yet, unless it has joined them.
+func (c *compiler) dumpable(yes uint64) []Call {
+	if c.f.Host || len(c.joins) > 0 {
+		return nil
+	}
+	return []Call{prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(yes))}
 }

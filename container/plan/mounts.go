@@ -186,7 +186,7 @@ func (c *compiler) fileSystems() {
 			if below := subpath(m.Parsed); below != "" {
 				calls = c.openBelow(m.Source, below, m.detached)
 			}
-			c.child("take "+m.Source+" for "+m.Destination, m.field, append(calls, attributes(m.detached, m.Parsed)...)...)
+			c.child("take "+m.Source+" for "+m.Destination, m.field, append(calls, mountAttributes(m.detached, m.Parsed)...)...)
 		case m.Type == "cgroup":
 			c.groups(m)
 		default:
@@ -305,8 +305,8 @@ func (c *compiler) dataOf(fstype string, a chroot.Parsed) []string {
 	return data
 }
 
-// attributes are the calls that give a detached bind its options.
-func attributes(mount Slot, a chroot.Parsed) []Call {
+// mountAttributes are the calls that give a detached bind its options.
+func mountAttributes(mount Slot, a chroot.Parsed) []Call {
 	calls := propagation(mount, a)
 	if a.RecSet|a.RecClear != 0 {
 		calls = append(calls, setattr(mount, unix.AT_RECURSIVE, a.RecSet, a.RecClear, 0))

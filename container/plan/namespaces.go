@@ -19,7 +19,7 @@ import (
 var cloneFlag = map[specs.LinuxNamespaceType]uint64{
 	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.IPCNamespace: unix.CLONE_NEWIPC,
 	specs.UTSNamespace: unix.CLONE_NEWUTS, specs.MountNamespace: unix.CLONE_NEWNS, specs.UserNamespace: unix.CLONE_NEWUSER,
-	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP, specs.TimeNamespace: unix.CLONE_NEWTIME,
 }
 
 // namespaces splits them into those of the clone and those to join, and adds
@@ -32,14 +32,20 @@ func (c *compiler) namespaces() error {
 	if err := c.checkNamespaces(); err != nil {
 		return err
 	}
-	if c.joined["user"] {
+	switch {
+	case c.joined["user"], c.unshares():
 		// What is not joined has to belong to the joined user namespace.
 		c.p.Flags = 0
+	case c.fresh["time"]:
+		c.p.Flags &^= unix.CLONE_NEWPID // the first process in it is the one that the child forks
 	}
 	joins = c.enterFirst(joins)
 	fresh := slices.Sorted(maps.Keys(c.fresh))
 	c.act("fork with new namespaces "+strings.Join(fresh, " "), "linux.namespaces", Act{Kind: ActFork})
 	c.phase++
+	if c.unshares() {
+		joins = c.unshareFirst(joins)
+	}
 	switch {
 	case c.joined["user"]:
 		c.p.UIDs, c.p.GIDs = idMaps(c.o.UIDs), idMaps(c.o.GIDs)
@@ -55,9 +61,37 @@ func (c *compiler) namespaces() error {
 		if ns.Type == specs.UserNamespace {
 			c.p.Userns = ns.Path
 		}
-		c.bring(string(ns.Type)+" namespace", "open "+ns.Path, "linux.namespaces."+string(ns.Type), Act{Kind: ActOpen, Path: ns.Path})
+		fd := c.bring(string(ns.Type)+" namespace", "open "+ns.Path, "linux.namespaces."+string(ns.Type), Act{Kind: ActOpen, Path: ns.Path})
+		c.joins = append(c.joins, join{string(ns.Type), fd})
 	}
 	return nil
+}
+
+// A join is a namespace whose descriptor the child gets.
+type join struct {
+	kind string
+	fd   Slot
+}
+
+// unshares reports whether the child makes its user namespace itself: not
+// before it has joined a time namespace, which neither a thread among others
+// can nor the root of a user namespace may.
+func (c *compiler) unshares() bool { return c.fresh["user"] && c.joined["time"] }
+
+// unshareFirst lets the child join the time namespace and then make the others,
+// before the parent does anything else. It gives the other joins.
+func (c *compiler) unshareFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespace {
+	return slices.DeleteFunc(joins, func(ns specs.LinuxNamespace) bool {
+		if ns.Type != specs.TimeNamespace {
+			return false
+		}
+		fd := c.slot("time namespace")
+		c.child("join the time namespace", "linux.namespaces.time", open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0, "O_RDONLY|O_CLOEXEC").to(fd),
+			call("setns", unix.SYS_SETNS, from(fd), named(unix.CLONE_NEWTIME, "CLONE_NEWTIME")))
+		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()), write(Sock, Ready))
+		c.phase++
+		return true
+	})
 }
 
 // sortNamespaces sets the flags of the clone and gives what is to be joined.
@@ -80,8 +114,8 @@ func (c *compiler) sortNamespaces() (joins []specs.LinuxNamespace, err error) {
 		}
 		c.fresh[kind] = true
 		// The cgroup namespace has to begin in the container's cgroup, so
-		// the child makes it once it is there.
-		if ns.Type != specs.CgroupNamespace {
+		// the child makes it once it is there, as well as that of time.
+		if ns.Type != specs.CgroupNamespace && ns.Type != specs.TimeNamespace {
 			c.p.Flags |= flag
 		}
 	}
@@ -123,11 +157,16 @@ func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespa
 	if !c.fresh["user"] || !c.f.Host {
 		return joins
 	}
+	var rest []specs.LinuxNamespace
 	for _, ns := range joins {
+		if ns.Type == specs.TimeNamespace {
+			rest = append(rest, ns) // see unshares
+			continue
+		}
 		c.act("enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type), Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)})
 		delete(c.joined, string(ns.Type))
 	}
-	return nil
+	return rest
 }
 
 // nsFile is the name of a namespace in /proc/PID/ns.
@@ -169,18 +208,17 @@ func (c *compiler) settle() {
 	c.enterCgroups(cgroup.Tasks(c.f.Groups))
 	c.enterBy(c.f.ClassTasks, "class", "linux.intelRdt")
 	c.awaitParent()
+	c.newTime()
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
-	for slot, name := range c.p.Slots {
-		if kind, ok := strings.CutSuffix(name, " namespace"); ok {
-			c.child("join the "+name, "linux.namespaces."+kind, call("setns", unix.SYS_SETNS, from(Slot(slot)), named(cloneFlag[specs.LinuxNamespaceType(kind)], flagText(kind))))
-		}
+	for _, j := range c.joins {
+		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag[specs.LinuxNamespaceType(j.kind)], flagText(j.kind))))
 	}
 	if c.joined["user"] {
 		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()))
 	}
-	if c.joined["pid"] || c.joined["user"] && c.fresh["pid"] {
+	if c.joined["pid"] || c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 || c.fresh["time"] {
 		c.forkAgain()
 	}
 	if c.fresh["user"] || c.joined["user"] {
@@ -189,10 +227,14 @@ func (c *compiler) settle() {
 	if c.fresh["cgroup"] {
 		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
 	}
+	c.affinity("", "")
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.child("make files with the modes that are asked for", "", umask(0))
 	c.keepMounts()
 	c.loopback()
+	if !c.bornInNetwork() {
+		c.netDevices()
+	}
 }
 
 // keepMounts lets no mount of this namespace be one of the host's too. A
@@ -226,7 +268,7 @@ func (c *compiler) loopback() {
 // awaitParent takes what the parent sends, at once, before it goes on.
 func (c *compiler) awaitParent() {
 	wait := Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox}
-	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (c.p.Inbox+InboxSize-1)/InboxSize))...)
+	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (len(c.p.Inbox)+InboxSize-1)/InboxSize))...)
 }
 
 // enterCgroups writes 0 into files of version 1 as long as the child is the
@@ -244,16 +286,17 @@ func (c *compiler) enterBy(files []string, what, field string) {
 
 // forkAgain lets a second child, whose parent is the first one's, be the first
 // inside of a pid namespace that was joined, or that has to belong to a user
-// namespace that was joined. It is the one for which clone(2) gives 0.
+// namespace that was joined, and of a new time namespace. It is the one for
+// which clone(2) gives 0.
 func (c *compiler) forkAgain() {
 	c.p.Fork2 = true
 	flags, text := uint64(unix.CLONE_PARENT)|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"
-	if c.fresh["pid"] {
+	if c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 {
 		flags, text = flags|unix.CLONE_NEWPID, text+"|CLONE_NEWPID"
 	}
 	clone := call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).want(1)
 	clone.OnErr, clone.Errno, clone.Skip = SkipOnErrno, uintptr(unix.EPIPE), 1
-	c.child("fork into the pid namespace", "linux.namespaces.pid", clone,
+	c.child("fork once more", "linux.namespaces", clone,
 		call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
 		write(Sock, Hello), c.hearByte())
 }
@@ -275,7 +318,7 @@ func (c *compiler) newFlags() Arg {
 	var flags uint64
 	var names []string
 	for kind := range c.fresh {
-		if flag := cloneFlag[specs.LinuxNamespaceType(kind)]; flag != unix.CLONE_NEWCGROUP && flag != unix.CLONE_NEWPID {
+		if flag := cloneFlag[specs.LinuxNamespaceType(kind)]; flag&(unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID|unix.CLONE_NEWTIME) == 0 {
 			flags, names = flags|flag, append(names, flagText(kind))
 		}
 	}

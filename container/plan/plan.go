@@ -58,20 +58,22 @@ type ActKind string
 
 // The acts.
 const (
-	ActCgroup  ActKind = "cgroup"
-	ActClass   ActKind = "class"
-	ActScope   ActKind = "scope" // what Options.Scope of package process does
-	ActEnter   ActKind = "enter"
-	ActFork    ActKind = "fork"
-	ActMapIDs  ActKind = "map ids"
-	ActRlimit  ActKind = "rlimit"
-	ActOOM     ActKind = "oom"
-	ActRoot    ActKind = "root"
-	ActBind    ActKind = "bind"
-	ActCopyUp  ActKind = "copy up"
-	ActOpen    ActKind = "open"
-	ActHooks   ActKind = "hooks"
-	ActRelease ActKind = "release"
+	ActCgroup   ActKind = "cgroup"
+	ActClass    ActKind = "class"
+	ActScope    ActKind = "scope" // what Options.Scope of package process does
+	ActEnter    ActKind = "enter"
+	ActFork     ActKind = "fork"
+	ActMapIDs   ActKind = "map ids"
+	ActRlimit   ActKind = "rlimit"
+	ActOOM      ActKind = "oom"
+	ActRoot     ActKind = "root"
+	ActBind     ActKind = "bind"
+	ActCopyUp   ActKind = "copy up"
+	ActOpen     ActKind = "open"
+	ActHooks    ActKind = "hooks"
+	ActDevice   ActKind = "network device"
+	ActListener ActKind = "listener"
+	ActRelease  ActKind = "release"
 )
 
 // An Act is a parent's step as data.
@@ -83,9 +85,10 @@ type Act struct {
 	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
 	UIDs   []IDMap      // by these maps
 	GIDs   []IDMap
-	Path   string // of ActOpen and ActEnter: a namespace
+	Path   string // of ActOpen and ActEnter: a namespace; of ActListener: a socket
+	Name   string // of ActDevice: of the link on the host
 	Rlimit privilege.Rlimit
-	Value  string // of ActOOM; of ActHooks their kind; of ActEnter the kind as in /proc/PID/ns
+	Value  string // of ActOOM; of ActHooks their kind; of ActDevice the name in the container; of ActEnter the kind as in /proc/PID/ns
 	FD     Slot   // where the child finds the descriptor
 }
 
@@ -98,7 +101,7 @@ type Plan struct {
 	UIDs    []IDMap // of the user namespace, new or joined; empty: none
 	GIDs    []IDMap
 	Cgroup  string // the cgroup to be born in; those of version 1 the child enters itself
-	Inbox   int    // how many descriptors the parent sends; they are slots 1 to Inbox
+	Inbox   []Slot // of the descriptors that the parent sends, in their order
 	Slots   []string
 	Console Slot   // the master of the terminal, which the child sends; 0: none
 	Userns  string // the path of the user namespace that is joined; empty: none

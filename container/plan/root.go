@@ -73,7 +73,7 @@ func (c *compiler) attachRoot(root []chroot.Mount) {
 		}
 		c.root = c.slot("root")
 		a, _ := chroot.ParseOptions(m.Options)
-		calls := append([]Call{openTree(m.Source, true).to(c.root)}, attributes(c.root, a)...)
+		calls := append([]Call{openTree(m.Source, true).to(c.root)}, mountAttributes(c.root, a)...)
 		c.moveRoot("attach "+m.Source+" as root", calls...)
 	}
 	if c.hooked() {

@@ -1,11 +1,13 @@
 package process_test
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,6 +29,7 @@ import (
 	"kiste/host"
 	"kiste/internal/need"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/privilege"
 )
 
 // An ociBox is a container of a document alone, as engines write it.
@@ -88,6 +92,12 @@ func (b *ociBox) hooks(kind string, pid int) error {
 	return hook.Run(kind, hook.Of(b.spec.Hooks, kind), specs.State{Version: specs.Version, ID: "box", Status: specs.StateCreating, Pid: pid, Bundle: b.dir}, launch)
 }
 
+func (b *ociBox) listener(pid, fd int) error {
+	s := b.spec.Linux.Seccomp
+	return process.SendListener(s.ListenerPath, specs.ContainerProcessState{Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: pid, Metadata: s.ListenerMetadata,
+		State: specs.State{Version: specs.Version, ID: "box", Status: specs.StateCreating, Pid: pid, Bundle: b.dir}}, fd)
+}
+
 // run gives what the container writes, and why it could not be started.
 func (b *ociBox) run(t *testing.T) (string, error) {
 	t.Helper()
@@ -110,7 +120,7 @@ func (b *ociBox) run(t *testing.T) (string, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	proc, err := process.Start(p, process.Options{Files: [3]*os.File{null, out, out}, Hooks: b.hooks})
+	proc, err := process.Start(p, process.Options{Files: [3]*os.File{null, out, out}, Hooks: b.hooks, Listener: b.listener})
 	if err != nil {
 		return "", err
 	}
@@ -287,6 +297,32 @@ func TestDocuments(t *testing.T) {
 			}
 			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/a", Destination: "/proc/uptime", Options: []string{"bind"}})
 		}},
+		{"clocks of its own", "cut -d. -f1 /proc/uptime | sed 's/^70[0-9]*$/offset/'; readlink /proc/self/ns/time; echo $$", `offset\ntime:\[\d+\]\n1`, func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+			b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 700_000_000, Nanosecs: 5}, "monotonic": {Secs: 3}}
+		}},
+		{"clocks of a mapped container", "cut -d. -f1 /proc/uptime | sed 's/^70[0-9]*$/offset/'; echo $$; id -u", `offset\n1\n0`, func(_ *testing.T, b *ociBox) {
+			b.mapped().spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+			b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 700_000_000}}
+		}},
+		{"somebody's clocks", "readlink /proc/self/ns/time; echo $$", `time:\[4026531834\]\n1`, func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace, Path: "/proc/self/ns/time"})
+		}},
+		{"somebody's clocks in a mapped container", "readlink /proc/self/ns/time; echo $$; id -u; ls /sys/class/net", `time:\[4026531834\]\n1\n0\nlo`, func(_ *testing.T, b *ociBox) {
+			b.mapped().spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace, Path: "/proc/self/ns/time"})
+		}},
+		{"a batch process", "cat /proc/self/stat | cut -d' ' -f19,41", "9 3", func(_ *testing.T, b *ociBox) {
+			b.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 9, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagKeepParams}}
+			b.spec.Process.Scheduler.Flags = nil
+			b.spec.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE, Priority: 7}
+		}},
+		{"a real-time process that goes back on fork", "cat /proc/1/stat | cut -d' ' -f40,41", "7 1", func(_ *testing.T, b *ociBox) {
+			b.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Priority: 7, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
+		}},
+		{"a machine of 32 bits without random addresses", "cat /proc/self/personality", "00040008", func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32, Flags: []specs.LinuxPersonalityFlag{"ADDR_NO_RANDOMIZE"}}
+		}},
+		{"all CPUs, whatever the parent has", "grep Cpus_allowed_list /proc/self/status | cut -f2", "0-\\d+", nil},
 		{"an overlay of many layers", "ls /o | head -3; ls /o | wc -l", "a0\na1\na10\n60", func(t *testing.T, b *ociBox) {
 			var layers []string
 			for i := range 60 {
@@ -324,6 +360,120 @@ func TestDocuments(t *testing.T) {
 			b.says(t, tt.want)
 		})
 	}
+}
+
+// Links of the host become the container's, with their addresses.
+func TestNetworkDevices(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, tt := range []struct {
+		name   string
+		change func(b *ociBox)
+	}{
+		{"born in the network", func(*ociBox) {}},
+		{"mapped", func(b *ociBox) { b.mapped() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ip := func(args ...string) {
+				if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+					t.Fatalf("ip %v: %v %s", args, err, out)
+				}
+			}
+			ip("link", "add", "kt0", "type", "veth", "peer", "name", "kt1")
+			t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "kt1").Run() })
+			ip("addr", "add", "10.77.0.2/24", "dev", "kt0")
+			ip("addr", "add", "fd77::2/64", "dev", "kt0", "nodad")
+			ip("link", "set", "kt0", "up")
+			b := newBox(t, "ls /sys/class/net; cat /sys/class/net/in0/flags; cat /proc/net/fib_trie | grep -c 10.77.0.2; grep -c ^fd77 /proc/net/if_inet6")
+			tt.change(b)
+			b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"kt0": {Name: "in0"}}
+			b.says(t, `in0\nlo\n0x1[0-9a-f]*3\n[1-9]\n1`)
+		})
+	}
+	b := newBox(t, "true")
+	b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{"nosuch": {}}
+	b.refuses(t, `give the link nosuch to the container: find link "nosuch": no such device`)
+}
+
+// A call that the document wants to have answered is answered by who listens.
+func TestSystemCallsAreAnswered(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	for _, keep := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no new privileges %v", keep), func(t *testing.T) {
+			b := newBox(t, "mkdir /made 2>&1 || true; ls -d /made 2>&1 || true")
+			b.spec.Process.NoNewPrivileges = keep
+			path := b.dir + "/listener"
+			b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: path, ListenerMetadata: "data",
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat", "read", "close"}[:2], Action: specs.ActNotify}}}
+			var err error
+			if b.o.Filter, err = privilege.Compile(b.spec.Linux.Seccomp, runtime.GOARCH); err != nil {
+				t.Fatal(err)
+			}
+			states := answer(t, path)
+			b.says(t, "mkdir: .*No medium found\nls: .*No such file or directory")
+			var s specs.ContainerProcessState
+			if err := json.Unmarshal(<-states, &s); err != nil || s.Metadata != "data" || s.Fds[0] != specs.SeccompFdName || s.State.ID != "box" || s.Pid == 0 {
+				t.Errorf("the state is %+v, %v", s, err)
+			}
+		})
+	}
+	b := newBox(t, "true")
+	b.o.Filter = privilege.Filter{Instructions: make([]privilege.Instruction, 1), Flags: privilege.NewListener}
+	b.refuses(t, "seccomp listenerPath is not set")
+	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/no/such"}
+	b.o.Filter.Instructions[0] = privilege.Instruction{Op: 6, K: 0x7fff0000} // return: allow
+	b.refuses(t, "give the listener of system calls to")
+}
+
+// answer listens at path for one listener of system calls, and answers all of
+// them with ENOMEDIUM. It gives the state that came with it.
+func answer(t *testing.T, path string) <-chan []byte {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	states := make(chan []byte, 1)
+	go func() {
+		defer close(states)
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		data, oob := make([]byte, 4096), make([]byte, 64)
+		n, m, _, _, err := c.ReadMsgUnix(data, oob)
+		if err != nil {
+			return
+		}
+		states <- data[:n]
+		messages, err := unix.ParseSocketControlMessage(oob[:m])
+		if err != nil || len(messages) == 0 {
+			return
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			return
+		}
+		defer unix.Close(fds[0])
+		for {
+			var request [80]byte // struct seccomp_notif: the id comes first
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0502100, uintptr(unsafe.Pointer(&request))); errno != 0 {
+				return
+			}
+			var response [24]byte // struct seccomp_notif_resp: id, value, error, flags
+			copy(response[:8], request[:8])
+			binary.NativeEndian.PutUint32(response[16:], uint32(0xffffffff-uint32(unix.ENOMEDIUM)+1))
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0182101, uintptr(unsafe.Pointer(&response))); errno != 0 {
+				return
+			}
+		}
+	}()
+	return states
 }
 
 // tree is a shared mount with another one below it.
@@ -423,6 +573,9 @@ func TestDocumentsThatCannotStart(t *testing.T) {
 			if err := os.Symlink(b.dir, b.root+"/dev"); err != nil {
 				t.Fatal(err)
 			}
+		}},
+		{"a node that is not there", "set_mempolicy", func(_ *testing.T, b *ociBox) {
+			b.spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "900"}
 		}},
 		{"a namespace of another kind", "join the network namespace: setns: invalid argument", func(_ *testing.T, b *ociBox) {
 			b.without(specs.NetworkNamespace).spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/self/ns/uts"})
@@ -529,11 +682,13 @@ func rootless(t *testing.T) {
 	}
 	b.spec.Process.Terminal = false
 	b.spec.Root.Readonly = false
-	b.spec.Process.Args = []string{"/bin/sh", "-c", "id -u; hostname; touch /new && ls -ln /new | tr -s ' ' | cut -d' ' -f3; ls /sys/fs/cgroup | head -1; touch /sys/fs/cgroup/x 2>/dev/null || echo fixed; cat /bind/f; cat /proc/keys | wc -c"}
+	b.spec.Process.Args = []string{"/bin/sh", "-c", "id -u; hostname; touch /new && ls -ln /new | tr -s ' ' | cut -d' ' -f3; ls /sys/fs/cgroup | head -1; touch /sys/fs/cgroup/x 2>/dev/null || echo fixed; cat /bind/f; cat /proc/keys | wc -c; cat /tmp/hooked"}
 	if err := errors.Join(os.Mkdir(dir+"/data", 0o755), os.WriteFile(dir+"/data/f", []byte("F\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	b.mount(specs.Mount{Type: "bind", Source: dir + "/data", Destination: "/bind", Options: []string{"rbind", "ro", "rprivate"}})
+	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec", `readlink /proc/$(sed 's/.*"pid":\([0-9]*\).*/\1/')/ns/mnt`}}},
+		CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec", "test -e proc/self; test $(id -u) = 0; echo hooked > tmp/hooked"}}}}
 	layout, err := cgroup.Detect()
 	if err != nil {
 		t.Fatal(err)
@@ -542,5 +697,5 @@ func rootless(t *testing.T) {
 	if b.f.Host {
 		t.Fatal("an ordinary user has the host's powers")
 	}
-	b.says(t, `0\nrunc\n0\n([^\n]*\n)?fixed\nF\n0`)
+	b.says(t, `0\nrunc\n0\n([^\n]*\n)?fixed\nF\n0\nhooked`)
 }

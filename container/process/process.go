@@ -32,6 +32,7 @@ import (
 	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
+	"kiste/kernel/network"
 )
 
 // Options say how to carry a plan out.
@@ -61,6 +62,12 @@ type Options struct {
 	// Scope lets systemd make a unit with the process pid in it, where the
 	// plan wants one, and gives what undoes that.
 	Scope func(pid int) (undo func(), err error)
+
+	// Listener gets a descriptor of the listener of the filter of system calls
+	// of the process pid, which is not the callee's to close: to send it to
+	// the place that the document names (SendListener). An error undoes the
+	// start. Nil: a plan with a listener fails.
+	Listener func(pid, fd int) error
 
 	// Trace hears how long each step took: of the parent's as they end, of
 	// the child's when it has become its program.
@@ -122,40 +129,43 @@ func Start(p *plan.Plan, o Options) (*Process, error) {
 
 // A run is a Start under way.
 type run struct {
-	plan    *plan.Plan
-	o       Options
-	slots   []int32
-	given   [3]int32 // Start, Report, Container
-	inboxes []*sys.Inbox
-	waits   int // how many of them have their call
-	outbox  *sys.Outbox
-	sock    int32
-	calls   []sys.ChildCall
-	origin  []int // of each call: its step
-	index   []int // and its number there
-	next    int   // the parent's next step
-	sends   []int // descriptors for the child, in order
-	fds     []int // to close at the end
-	child   *sys.Child
-	shift   *chroot.Shift // by the container's user namespace
-	shifts  []ownShift
-	root    int // the detached root, if the parent has made it
-	console *os.File
-	undo    []func()
-	home    []int         // this thread's own namespaces, while it is elsewhere
-	second  bool          // the child is the one that it forked
-	forked  time.Duration // CLOCK_MONOTONIC at the fork
-	clock   *clock
+	plan     *plan.Plan
+	o        Options
+	slots    []int32
+	given    [3]int32 // Start, Report, Container
+	inboxes  []*sys.Inbox
+	received map[plan.Slot]*int32 // where descriptors of the parent's stand
+	waits    int                  // how many of them have their call
+	outbox   *sys.Outbox
+	sock     int32
+	calls    []sys.ChildCall
+	origin   []int // of each call: its step
+	index    []int // and its number there
+	next     int   // the parent's next step
+	sends    []int // descriptors for the child, in order
+	fds      []int // to close at the end
+	child    *sys.Child
+	shift    *chroot.Shift // by the container's user namespace
+	shifts   []ownShift
+	root     int // the detached root, if the parent has made it
+	console  *os.File
+	listener int
+	undo     []func()
+	home     []int         // this thread's own namespaces, while it is elsewhere
+	second   bool          // the child is the one that it forked
+	forked   time.Duration // CLOCK_MONOTONIC at the fork
+	clock    *clock
 }
 
-// parent does the parent's steps up to the next that lets the child go on.
+// parent does the parent's steps up to the next of the child's.
 func (r *run) parent() error {
-	for r.next < len(r.plan.Steps) {
-		i, s := r.next, r.plan.Steps[r.next]
+	steps := r.plan.Steps
+	for r.next < len(steps) && steps[r.next].Side == plan.Child {
 		r.next++
-		if s.Side != plan.Parent {
-			continue
-		}
+	}
+	for r.next < len(steps) && steps[r.next].Side == plan.Parent {
+		i, s := r.next, steps[r.next]
+		r.next++
 		began := time.Now()
 		err := r.act(s.Act)
 		if r.o.DieAt == i+1 {
@@ -169,9 +179,6 @@ func (r *run) parent() error {
 		}
 		if r.o.Trace != nil {
 			r.o.Trace(s, time.Since(began))
-		}
-		if s.Act.Kind == plan.ActRelease {
-			return nil
 		}
 	}
 	return nil
@@ -217,6 +224,10 @@ func (r *run) act(a *plan.Act) error {
 		return r.mount(a)
 	case plan.ActCopyUp:
 		return r.send(r.copyUp(a))
+	case plan.ActDevice:
+		return network.Give(a.Name, fmt.Sprintf("/proc/%d/ns/net", r.child.PID), a.Value)
+	case plan.ActListener:
+		return r.handOut()
 	case plan.ActHooks:
 		if r.o.Hooks == nil {
 			return &fault.Error{Op: "run hooks", Kind: fault.Unsupported}
@@ -403,13 +414,7 @@ func (r *run) leave() error {
 
 // fork compiles the child's calls and starts it.
 func (r *run) fork() error {
-	for left := r.plan.Inbox; left >= 0; left -= plan.InboxSize {
-		r.inboxes = append(r.inboxes, sys.NewInbox(min(left, plan.InboxSize)))
-		if left <= plan.InboxSize {
-			break
-		}
-	}
-	r.outbox = sys.NewOutbox()
+	r.makeBoxes()
 	if r.o.Trace != nil {
 		clock, err := newClock(len(r.plan.Steps))
 		if err != nil {
@@ -467,6 +472,24 @@ func (r *run) fork() error {
 	return nil
 }
 
+// makeBoxes makes what the child receives its descriptors with, and what it
+// sends its terminal with.
+func (r *run) makeBoxes() {
+	r.outbox = sys.NewOutbox()
+	r.received = make(map[plan.Slot]*int32, len(r.plan.Inbox))
+	boxes := slices.Collect(slices.Chunk(r.plan.Inbox, plan.InboxSize))
+	if len(boxes) == 0 {
+		boxes = [][]plan.Slot{nil} // a message without any
+	}
+	for _, slots := range boxes {
+		box := sys.NewInbox(len(slots))
+		for i, s := range slots {
+			r.received[s] = box.FD(i)
+		}
+		r.inboxes = append(r.inboxes, box)
+	}
+}
+
 // noCall is the number of no system call.
 const noCall = 1 << 20
 
@@ -511,8 +534,8 @@ func (r *run) at(s plan.Slot) *int32 {
 		return &r.given[2]
 	case s == 0:
 		return nil
-	case int(s) <= r.plan.Inbox: // the parent's descriptors have the first slots
-		return r.inboxes[(int(s)-1)/plan.InboxSize].FD((int(s) - 1) % plan.InboxSize)
+	case r.received[s] != nil:
+		return r.received[s]
 	case s == r.plan.Console:
 		return r.outbox.FD()
 	}
@@ -575,6 +598,11 @@ func (r *run) hear() error {
 				return err
 			}
 			continue
+		case len(data) == len(plan.Listener)+4 && string(data[:len(plan.Listener)]) == plan.Listener:
+			if err := r.fetch(int(binary.NativeEndian.Uint32(data[len(plan.Listener):]))); err != nil {
+				return err
+			}
+			continue
 		case len(data) > 0:
 			continue
 		}
@@ -582,6 +610,23 @@ func (r *run) hear() error {
 		r.traceChild()
 		return nil
 	}
+}
+
+// fetch takes a copy of the listener that the child has told of, and goes on.
+func (r *run) fetch(number int) error {
+	fd, err := sys.PidfdGetFD(r.child.PidFD, number)
+	if err != nil {
+		return err
+	}
+	r.listener, r.fds = fd, append(r.fds, fd)
+	return r.parent()
+}
+
+func (r *run) handOut() error {
+	if r.o.Listener == nil {
+		return &fault.Error{Op: "give away the listener of system calls", Kind: fault.Unsupported}
+	}
+	return r.o.Listener(r.child.PID, r.listener)
 }
 
 // follow makes the second child the child, as soon as it is heard of.

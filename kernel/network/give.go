@@ -1,0 +1,95 @@
+package network
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+)
+
+// Give moves a link of the calling thread's network namespace into the one at
+// path, under the name inside, and brings it up there. It keeps its addresses,
+// but for those that depend on where it was: a lease's, which run out, and those
+// of narrower scope than the whole network, which the kernel makes itself.
+//
+// Afterwards the link lives and ends with that namespace: hardware comes back to
+// the first one, the kernel's own kinds are gone. Needs CAP_NET_ADMIN over
+// both. No such link is fault.NotFound; a name that is taken there is
+// fault.Exists, and the link stays, down.
+func Give(name, path, inside string) error {
+	here, err := Here()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	there, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	link, err := here.Link(name)
+	if err != nil {
+		return err
+	}
+	// Before it is down, which takes those of IPv6 away.
+	addresses, err := here.lasting(link.Index)
+	if err != nil {
+		return err
+	}
+	if err := here.give(link, there, inside); err != nil {
+		return err
+	}
+	for _, p := range addresses {
+		if err := there.AddAddress(inside, p); err != nil && fault.KindOf(err) != fault.Exists {
+			return err
+		}
+	}
+	return there.SetUp(inside)
+}
+
+// give moves and renames at once: each of the names may be taken by another
+// link at the other side.
+func (n *Namespace) give(link Link, to *Namespace, inside string) error {
+	if _, err := n.socket.request(unix.RTM_NEWLINK, 0, ifinfo(link.Index, 0, unix.IFF_UP)); err != nil {
+		return named("take down link", link.Name, err)
+	}
+	b := ifinfo(link.Index, 0, 0)
+	b.text(unix.IFLA_IFNAME, inside)
+	b.u32(unix.IFLA_NET_NS_FD, uint32(to.FD))
+	_, err := n.socket.request(unix.RTM_NEWLINK, 0, b)
+	return named("move link", link.Name, err)
+}
+
+// lasting are the addresses of a link that are permanent and of the widest
+// scope.
+func (n *Namespace) lasting(index int) ([]Prefix, error) {
+	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
+	if err != nil {
+		return nil, named("list addresses", "", err)
+	}
+	var all []Prefix
+	for _, m := range answers {
+		i, p, err := parseAddress(m.data)
+		if err != nil {
+			return nil, named("list addresses", "", err)
+		}
+		if flags, scope := addressFlags(m.data); i == index && flags&unix.IFA_F_PERMANENT != 0 && scope == unix.RT_SCOPE_UNIVERSE {
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// addressFlags are of the data of an RTM_NEWADDR that parseAddress has read: 8
+// bits in its header, and all of them in an attribute.
+func addressFlags(data []byte) (flags uint32, scope byte) {
+	flags, scope = uint32(data[2]), data[3]
+	attributes, _ := parseAttributes(data[unix.SizeofIfAddrmsg:])
+	for _, a := range attributes {
+		if a.kind == unix.IFA_FLAGS && len(a.data) >= 4 {
+			flags = binary.NativeEndian.Uint32(a.data)
+		}
+	}
+	return flags, scope
+}
