@@ -101,7 +101,7 @@ func In(pid int, dir string, env []string) Launcher {
 		if err != nil {
 			return nil, err
 		}
-		p, err := plan.CompileHook(h, dir, &plan.Target{Namespaces: kinds})
+		p, err := plan.CompileHook(h, dir, &plan.Target{Namespaces: kinds, Alone: os.Geteuid() != 0})
 		if err != nil {
 			return nil, err
 		}

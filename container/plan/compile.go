@@ -184,6 +184,7 @@ type compiler struct {
 	late   []readOnly
 
 	limited     bool // the limits are set already
+	alone       bool // nobody is where the child goes
 	unknownCaps []string
 }
 

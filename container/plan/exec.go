@@ -26,6 +26,11 @@ type Target struct {
 	Tasks  []string
 	Cgroup string
 
+	// Alone: nobody else is in its namespaces yet, so nobody has to be kept
+	// from looking into the process, and the container's may be looked into
+	// by an ordinary user's parent, with whom this process shares its memory.
+	Alone bool
+
 	// Linux has what the container's document says of every process in it:
 	// Seccomp, Personality, MemoryPolicy. Nil: nothing.
 	Linux *specs.Linux
@@ -105,7 +110,9 @@ func (c *compiler) join(elsewhere []string) {
 	for _, kind := range elsewhere {
 		c.joined[kind] = true
 	}
-	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+	if !c.alone {
+		c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+	}
 	var flags uint64
 	var names, kinds []string
 	for _, k := range namespace.Kinds() {

@@ -37,6 +37,6 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 
 func (c *compiler) joinAll(t Target) {
 	c.enterCgroups(t.Tasks)
-	c.p.Cgroup = t.Cgroup
+	c.p.Cgroup, c.alone = t.Cgroup, t.Alone
 	c.join(t.Namespaces)
 }
