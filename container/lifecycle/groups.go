@@ -29,7 +29,7 @@ func (m *making) groups(l cgroup.Layout) (cgroup.Layout, []cgroup.Step, error) {
 		return l, nil, err
 	}
 	limits.Devices = append(limits.Devices, cgroup.DefaultDevices()...)
-	o := cgroup.Options{Account: true, Owner: ownerOf(m.spec), Rootless: os.Geteuid() != 0}
+	o := cgroup.Options{Account: true, Owner: ownerOf(m.spec), Rootless: ordinary()}
 	if m.o.Systemd {
 		steps, err := m.scoped(l, limits, o)
 		return l, steps, err

@@ -28,7 +28,7 @@ type scope struct {
 
 // scoped are the steps of the container's cgroup where systemd makes it.
 func (m *making) scoped(l cgroup.Layout, limits cgroup.Limits, o cgroup.Options) ([]cgroup.Step, error) {
-	user := os.Geteuid() != 0 || host.InUserns()
+	user := ordinary()
 	if user && l.Kind() != "v2" {
 		return nil, &fault.Error{Op: "use systemd's cgroups", Kind: fault.Unsupported, Err: errors.New("a user's own instance has none of version 1"), Hint: "leave out --systemd-cgroup"}
 	}
@@ -52,7 +52,7 @@ func (m *making) scoped(l cgroup.Layout, limits cgroup.Limits, o cgroup.Options)
 	if err := unused(l, group); err != nil {
 		return nil, err
 	}
-	o.Unit, o.Rootless = true, user
+	o.Unit = true
 	steps, err := cgroup.Compile(l, group, limits, o)
 	if err != nil {
 		return nil, err
@@ -66,6 +66,10 @@ func (m *making) scoped(l cgroup.Layout, limits cgroup.Limits, o cgroup.Options)
 	m.c.doc.Cgroup, m.c.doc.Hierarchies, m.c.doc.Unit = group, l, &unit
 	return steps, nil
 }
+
+// ordinary reports whether this is not the host's root: such a user makes no
+// device nodes, and has an instance of systemd of his own.
+func ordinary() bool { return os.Geteuid() != 0 || host.InUserns() }
 
 // groupOf is the cgroup that the unit gets.
 func groupOf(u systemd.Unit, m *systemd.Manager) (string, error) {

@@ -252,18 +252,24 @@ func (g *Group) spread(old []dir) error {
 	return nil
 }
 
-// checkUsage refuses a memory limit below the current usage.
+// checkUsage refuses a limit of memory, or of memory with swap, that the group
+// uses up now. What it uses is not known before it is there.
 func (g *Group) checkUsage(m Memory) error {
-	if !m.CheckUsage || m.Limit <= 0 {
+	if !m.CheckUsage || m.Limit <= 0 && m.Swap <= 0 {
 		return nil
 	}
 	u, err := g.Usage()
-	if err != nil || u.Memory == nil || u.Memory.Current <= m.Limit {
+	if err != nil || u.Memory == nil {
 		return err
 	}
-	return &fault.Error{Op: "limit memory of cgroup", On: g.Path, Kind: fault.Conflict,
-		Err:  errText("it uses " + strconv.FormatInt(u.Memory.Current, 10) + " bytes now, which is more than " + strconv.FormatInt(m.Limit, 10)),
-		Hint: "a limit below the usage would kill processes"}
+	for _, limit := range []int64{m.Swap, m.Limit} {
+		if limit > 0 && limit <= u.Memory.Current {
+			return &fault.Error{Op: "limit memory of cgroup", On: g.Path, Kind: fault.Conflict,
+				Err:  errText("it uses " + strconv.FormatInt(u.Memory.Current, 10) + " bytes now, and the limit is to be " + strconv.FormatInt(limit, 10)),
+				Hint: "a limit below the usage would kill processes"}
+		}
+	}
+	return nil
 }
 
 // Now are the limits of the group that decide how Compile changes others.

@@ -368,9 +368,11 @@ func TestUpdateRefusesLimitBelowUsage(t *testing.T) {
 		u, err := g.Usage()
 		return err == nil && u.Memory != nil && u.Memory.Current > 12<<20
 	})
-	err := g.Update(Limits{Memory: Memory{Limit: 4 << 20, CheckUsage: true}})
-	if !errors.Is(err, fault.Conflict) {
-		t.Errorf("Update = %v, want a conflict", err)
+	for _, m := range []Memory{{Limit: 4 << 20, CheckUsage: true}, {Limit: 64 << 20, Swap: 64 << 20, CheckUsage: true}} {
+		err := g.Update(Limits{Memory: m})
+		if fits := m.Limit > 32<<20; fits != (err == nil) || !fits && !errors.Is(err, fault.Conflict) {
+			t.Errorf("Update to %d: %v", m.Limit, err)
+		}
 	}
 }
 
