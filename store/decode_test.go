@@ -21,22 +21,21 @@ type base struct {
 // everything has each kind of field that documents have.
 type everything struct {
 	base
-	S     string
-	N     named `json:"n"`
-	I8    int8
-	U     *uint64 `json:"u,omitempty"`
-	F     float64
-	T     bool
-	L     []base
-	P     **base
-	M     map[string]string
-	MM    map[named][]int
-	When  time.Time
-	Took  time.Duration
-	Raw   json.RawMessage
-	Mode  *os.FileMode
-	Skip  int `json:"-"`
-	inner int
+	S    string
+	N    named `json:"n"`
+	I8   int8
+	U    *uint64 `json:"u,omitempty"`
+	F    float64
+	T    bool
+	L    []base
+	P    **base
+	M    map[string]string
+	MM   map[named][]int
+	When time.Time
+	Took time.Duration
+	Raw  json.RawMessage
+	Mode *os.FileMode
+	Skip int `json:"-"`
 }
 
 var documents = []string{

@@ -160,8 +160,8 @@ func (c *child) start(cmd *exec.Cmd) error {
 	return err
 }
 
-// bury takes away those who died and are not ours.
-func (c *child) bury() {
+// bury takes away those who died and are not ours, and counts those there were.
+func (c *child) bury() (others int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
@@ -170,9 +170,11 @@ func (c *child) bury() {
 		for _, word := range strings.Fields(string(text)) {
 			if pid, err := strconv.Atoi(word); err == nil && pid != c.pid {
 				syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+				others++
 			}
 		}
 	}
+	return others
 }
 
 // adopt makes this process the parent of containers whose runtime is gone, as
@@ -197,6 +199,9 @@ func adopt(t *testing.T) {
 	t.Cleanup(func() {
 		close(end)
 		<-ended
+		for late := time.Now().Add(time.Second); ours.bury() > 0 && time.Now().Before(late); {
+			time.Sleep(5 * time.Millisecond) // the last one may not be dead yet
+		}
 		unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	})
 }
