@@ -120,6 +120,7 @@ func (c *compiler) join(elsewhere []string) {
 			flags, names, kinds = flags|uint64(k.Flag), append(names, "CLONE_NEW"+strings.ToUpper(k.File)), append(kinds, k.Name)
 		}
 	}
+	c.p.OwnMemory = c.joined["time"]
 	if flags != 0 {
 		c.child("join the namespaces "+strings.Join(kinds, " "), "linux.namespaces", call("setns", unix.SYS_SETNS, from(Container), named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))))
 	}

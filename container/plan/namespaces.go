@@ -32,6 +32,7 @@ func (c *compiler) namespaces() error {
 	if err := c.checkNamespaces(); err != nil {
 		return err
 	}
+	c.p.OwnMemory = c.joined["time"]
 	switch {
 	case c.joined["user"], c.unshares():
 		// What is not joined has to belong to the joined user namespace.

@@ -97,17 +97,18 @@ type IDMap struct{ Inside, Outside, Size uint32 }
 
 // A Plan is everything between a bundle and a process.
 type Plan struct {
-	Flags   uint64  // of clone3(2), without CLONE_INTO_CGROUP
-	UIDs    []IDMap // of the user namespace, new or joined; empty: none
-	GIDs    []IDMap
-	Cgroup  string // the cgroup to be born in; those of version 1 the child enters itself
-	Inbox   []Slot // of the descriptors that the parent sends, in their order
-	Slots   []string
-	Console Slot   // the master of the terminal, which the child sends; 0: none
-	Userns  string // the path of the user namespace that is joined; empty: none
-	Fork2   bool   // the child forks once more, and leaves; the second one says Hello, and waits for a byte
-	Above   int    // the child's end of the socket has at least this number
-	Steps   []Step // in the order in which they happen
+	Flags     uint64  // of clone3(2), without CLONE_INTO_CGROUP
+	UIDs      []IDMap // of the user namespace, new or joined; empty: none
+	GIDs      []IDMap
+	Cgroup    string // the cgroup to be born in; those of version 1 the child enters itself
+	Inbox     []Slot // of the descriptors that the parent sends, in their order
+	Slots     []string
+	Console   Slot   // the master of the terminal, which the child sends; 0: none
+	Userns    string // the path of the user namespace that is joined; empty: none
+	Fork2     bool   // the child forks once more, and leaves; the second one says Hello, and waits for a byte
+	OwnMemory bool   // the child shares no memory with its parent: it joins a time namespace, which a process that does may not
+	Above     int    // the child's end of the socket has at least this number
+	Steps     []Step // in the order in which they happen
 
 	// Warnings are what is passed over, as sentences.
 	Warnings []string

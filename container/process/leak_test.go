@@ -1,9 +1,11 @@
 package process_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -156,33 +158,100 @@ func TestNothingStaysWhateverStepFails(t *testing.T) {
 			if err := tryStart(p, process.Options{}); err != nil {
 				t.Fatal(err)
 			}
-			calls := 0
-			for i, step := range p.Steps {
-				calls += len(step.Calls)
-				if step.Side != plan.Parent {
-					continue
-				}
-				t.Run(fmt.Sprintf("parent %d", i+1), func(t *testing.T) {
-					need.Clean(t, s.root, s.dir+"/work")
-					err := tryStart(p, process.Options{FailAt: i + 1})
-					if err == nil || !strings.Contains(err.Error(), step.Text) {
-						t.Errorf("Start: %v; want %q to fail", err, step.Text)
-					}
-				})
-			}
-			every := 1
-			if testing.Short() {
-				every = 17 // an emulated machine takes a second for each
-			}
-			for n := 1; n <= calls; n += every {
-				t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
-					need.Clean(t, s.root, s.dir+"/work")
-					// A call that may fail changes nothing.
-					_ = tryStart(p, process.Options{FailCall: n})
-				})
+			everyStepFails(t, p, process.Options{}, s.root, s.dir+"/work")
+		})
+	}
+}
+
+// everyStepFails lets each act of the parent and each call of the child fail in
+// turn; dirs must be as before, as all else.
+func everyStepFails(t *testing.T, p *plan.Plan, o process.Options, dirs ...string) {
+	t.Helper()
+	calls := 0
+	for i, step := range p.Steps {
+		calls += len(step.Calls)
+		if step.Side != plan.Parent {
+			continue
+		}
+		t.Run(fmt.Sprintf("parent %d", i+1), func(t *testing.T) {
+			need.Clean(t, dirs...)
+			o := o
+			o.FailAt = i + 1
+			err := tryStart(p, o)
+			if err == nil || !strings.Contains(err.Error(), step.Text) {
+				t.Errorf("Start: %v; want %q to fail", err, step.Text)
 			}
 		})
 	}
+	every := 1
+	if testing.Short() {
+		every = 17 // an emulated machine takes a second for each
+	}
+	for n := 1; n <= calls; n += every {
+		t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
+			need.Clean(t, dirs...)
+			o := o
+			o.FailCall = n
+			// A call that may fail changes nothing.
+			_ = tryStart(p, o)
+		})
+	}
+}
+
+// The same of documents, with all that those do not have.
+func TestNothingStaysOfDocumentsWhateverStepFails(t *testing.T) {
+	need.Power(t, host.Root, host.Idmap)
+	need.Clean(t)
+	for _, mapped := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mapped %v", mapped), func(t *testing.T) {
+			b := rich(t)
+			if mapped {
+				b.mapped()
+			}
+			p, err := plan.Compile(b.spec, nil, b.o, b.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := process.Options{Hooks: b.hooks, Listener: func(int, int) error { return nil }}
+			if err := tryStart(p, o); err != nil {
+				t.Fatal(err)
+			}
+			everyStepFails(t, p, o, b.dir)
+		})
+	}
+}
+
+// rich is a container that has a little of everything.
+func rich(t *testing.T) *ociBox {
+	t.Helper()
+	b := newBox(t, "exec sleep 100")
+	b.full(t)
+	if err := errors.Join(os.Mkdir(b.dir+"/data", 0o755), os.MkdirAll(b.root+"/secret/in", 0o755), os.MkdirAll(b.root+"/srv/deep", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	own := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 7000, Size: 10}}
+	b.mount(specs.Mount{Type: "bind", Source: b.dir + "/data", Destination: "/data", Options: []string{"rbind", "ro", "rslave"}, UIDMappings: own, GIDMappings: own})
+	b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/srv", Options: []string{"ro"}})
+	s := b.spec
+	s.Process.Terminal, s.Process.ConsoleSize, s.Process.Cwd = true, &specs.Box{Height: 25, Width: 80}, "/srv"
+	s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch}
+	s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE}
+	s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux}
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}}
+	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/fifo", Type: "c", Major: 1, Minor: 3}}
+	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/secret")
+	s.Linux.RootfsPropagation = "rshared"
+	hooks := []specs.Hook{{Path: "/bin/true"}}
+	s.Hooks = &specs.Hooks{Prestart: hooks, CreateRuntime: hooks, CreateContainer: hooks}
+	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/nobody", Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
+	var err error
+	if b.o.Filter, err = privilege.Compile(s.Linux.Seccomp, runtime.GOARCH); err != nil {
+		t.Fatal(err)
+	}
+	b.o.Keyring = "_ses.box"
+	return b
 }
 
 // sleeper is a running container to join.

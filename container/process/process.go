@@ -446,7 +446,7 @@ func (r *run) fork() error {
 		}
 	}
 	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock, Above: r.plan.Above,
-		OwnMemory: slices.Contains(r.plan.Slots, "time namespace")} // it is joined
+		OwnMemory: r.plan.OwnMemory}
 	if r.plan.Cgroup != "" {
 		fd, err := sys.OpenFile(r.plan.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {

@@ -2,14 +2,20 @@ package process_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"kiste/container/plan"
+	"kiste/container/process"
 	"kiste/host"
 	"kiste/internal/need"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // The calls that the child makes are those that were printed, one for one.
@@ -38,6 +44,58 @@ func TestChildMakesTheCallsThatWerePrinted(t *testing.T) {
 			}
 			follow(t, parsePlan(printed.out), traced(t, s, args))
 		})
+	}
+}
+
+// The same of a document with all that those have not. A tracer cannot follow
+// into a process that was forked by another name, so its clocks are the host's.
+func TestChildOfADocumentMakesTheCallsThatWerePrinted(t *testing.T) {
+	if os.Getenv("KISTE_TRACED") != "" {
+		startTraced(t)
+		return
+	}
+	need.Power(t, host.Root, host.Idmap)
+	need.Program(t, "strace")
+	need.Clean(t)
+	for _, kind := range []string{"plain", "mapped"} {
+		t.Run(kind, func(t *testing.T) {
+			dir := newStorage(t).dir
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("strace", "-ff", "-s", "4096", "-X", "raw", "-o", dir+"/trace", self, "-test.run", "^TestChildOfADocument", "-test.v")
+			cmd.Env = append(os.Environ(), "KISTE_TRACED="+kind, "KISTE_PRINTED="+dir+"/printed", "KISTE_BUILT="+kiste)
+			if r := finish(t, cmd); r.code != 0 {
+				t.Fatalf("code %d\n%s\n%s", r.code, r.out, r.err)
+			}
+			printed, err := os.ReadFile(dir + "/printed")
+			if err != nil {
+				t.Fatal(err)
+			}
+			follow(t, parsePlan(string(printed)), pivoted(t, dir))
+		})
+	}
+}
+
+// startTraced prints the calls of a rich document and carries it out.
+func startTraced(t *testing.T) {
+	t.Helper()
+	b := rich(t)
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.TimeNamespace })
+	b.spec.Linux.TimeOffsets = nil
+	if os.Getenv("KISTE_TRACED") == "mapped" {
+		b.mapped()
+	}
+	p, err := plan.Compile(b.spec, nil, b.o, b.f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(os.Getenv("KISTE_PRINTED"), []byte(p.Calls()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryStart(p, process.Options{Hooks: b.hooks, Listener: func(int, int) error { return nil }}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -118,6 +176,12 @@ func traced(t *testing.T, s storage, args []string) []line {
 	if r := finish(t, cmd); r.code != 0 {
 		t.Fatalf("code %d\n%s", r.code, r.err)
 	}
+	return pivoted(t, dir)
+}
+
+// pivoted are the calls of the traced process that has called pivot_root.
+func pivoted(t *testing.T, dir string) []line {
+	t.Helper()
 	files, _ := filepath.Glob(dir + "/trace.*")
 	for _, file := range files {
 		b, err := os.ReadFile(file)
