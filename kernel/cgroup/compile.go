@@ -208,6 +208,8 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 			return nil
 		}
 		c.need(h, "devices")
+	case l.Unified.Mount != "" && (len(rules) > mostRules || len(Program(rules)) > mostInstructions):
+		return unsupported(field, "devices", "there are too many rules for one program")
 	case l.Unified.Mount != "":
 		h = l.Unified
 		guard.Path, guard.V2, guard.Optional = h.Dir(c.group), true, c.o.Rootless
@@ -217,6 +219,9 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 	c.writes[h.Mount] = append(c.writes[h.Mount], guard)
 	return nil
 }
+
+// mostRules bounds the work of making a program of them.
+const mostRules = 4096
 
 // hierarchy is the steps in one of them: the directory, the controllers handed
 // down to it, then the knobs. What lies above the group is there already for

@@ -96,6 +96,90 @@ func FuzzReduce(f *testing.F) {
 	})
 }
 
+// The program says of each device what the rules in their order say.
+func FuzzProgram(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 250, 7, 9, 100})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var rules []DeviceRule
+		for ; len(b) >= 2; b = b[2:] {
+			n, m := int(b[0]), int(b[1])
+			rules = append(rules, DeviceRule{Allow: n&1 == 0, Type: "abc"[n>>1%3], Major: int64(n>>3%4) - 1, Minor: int64(n>>5%4) - 1, Access: accessOf(int32(m%7 + 1))})
+		}
+		p := Program(rules)
+		for typ, letter := range map[uint32]byte{devBlock: 'b', devChar: 'c', 7: 'x'} {
+			for number := range 16 {
+				for asked := int32(1); asked <= devAll; asked++ {
+					major, minor := uint32(number&3), uint32(number>>2)
+					want := true
+					for _, bit := range []int32{devRead, devWrit, devMknod} {
+						device := DeviceRule{Type: letter, Major: int64(major), Minor: int64(minor), Access: accessOf(bit)}
+						want = want && (asked&bit == 0 || lastWord(rules, device))
+					}
+					if got := interpret(t, p, typ|uint32(asked)<<16, major, minor); got != want {
+						t.Fatalf("%s: %c %d:%d %s allowed %v, want %v", show(rules), letter, major, minor, accessOf(asked), got, want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// interpret runs the instructions that a device program is made of.
+func interpret(t *testing.T, p []uint64, access, major, minor uint32) bool {
+	t.Helper()
+	r := [11]uint64{}
+	context := map[int16]uint32{0: access, 4: major, 8: minor}
+	for at := 0; at < len(p); at++ {
+		op, dst, src, off, imm := uint8(p[at]), p[at]>>8&15, p[at]>>12&15, int16(p[at]>>16), uint32(p[at]>>32)
+		switch op {
+		case loadWord:
+			r[dst] = uint64(context[off])
+		case moveImm:
+			r[dst] = uint64(int64(int32(imm)))
+		case moveReg32:
+			r[dst] = uint64(uint32(r[src]))
+		case andImm:
+			r[dst] = uint64(uint32(r[dst]) & imm)
+		case shiftImm:
+			r[dst] = uint64(uint32(r[dst]) >> imm)
+		case jumpNE:
+			if uint32(r[dst]) != imm {
+				at += int(off)
+			}
+		case jump:
+			at += int(off)
+		case exit:
+			return r[0] != 0
+		default:
+			t.Fatalf("instruction %#x", p[at])
+		}
+	}
+	t.Fatal("the program has no end")
+	return false
+}
+
+// A list that no program can hold is refused, soon.
+func TestTooManyDeviceRules(t *testing.T) {
+	var rules []DeviceRule
+	for n := range int64(1000) {
+		rules = append(rules, DeviceRule{Allow: true, Type: 'c', Major: n, Minor: -1, Access: "r"}, DeviceRule{Allow: true, Type: 'c', Major: -1, Minor: n, Access: "w"})
+	}
+	if _, err := Compile(unified(), "a", Limits{Devices: rules}, Options{}); !errors.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("got %v", err)
+	}
+	many := make([]DeviceRule, 5000)
+	if _, err := Compile(unified(), "a", Limits{Devices: many}, Options{}); !errors.Is(err, fault.Unsupported) {
+		t.Errorf("got %v", err)
+	}
+	some := rules[:0:0]
+	for n := range int64(3000) {
+		some = append(some, DeviceRule{Allow: true, Type: 'b', Major: 8, Minor: n, Access: "rw"})
+	}
+	if _, err := Compile(unified(), "a", Limits{Devices: some}, Options{}); err != nil {
+		t.Errorf("3000 disks: %v", err)
+	}
+}
+
 // lastWord is what the last rule says that speaks of the device.
 func lastWord(rules []DeviceRule, device DeviceRule) bool {
 	for _, r := range slices.Backward(rules) {

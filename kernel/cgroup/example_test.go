@@ -64,7 +64,7 @@ func ExampleParseDeviceRule() {
 	fmt.Println(len(cgroup.Program([]cgroup.DeviceRule{rule})), "instructions on version 2")
 	// Output:
 	// c 1:3 rw
-	// 18 instructions on version 2
+	// 24 instructions on version 2
 }
 
 // A group is made, read and removed; its name is all that has to be kept.

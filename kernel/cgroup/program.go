@@ -24,7 +24,7 @@ const (
 	andImm    = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
 	shiftImm  = unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K
 	jumpNE    = unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_K
-	jumpEQ    = unix.BPF_JMP32 | unix.BPF_JEQ | unix.BPF_K
+	jump      = unix.BPF_JMP | unix.BPF_JA
 	exit      = unix.BPF_JMP | unix.BPF_EXIT
 )
 
@@ -32,16 +32,18 @@ const (
 const (
 	devBlock, devChar          = 1, 2
 	devMknod, devRead, devWrit = 1, 2, 4
+	devAll                     = devMknod | devRead | devWrit
 )
 
 // Program is the device rules as a BPF_PROG_TYPE_CGROUP_DEVICE program, in
 // instructions of 8 bytes.
 //
-// Register 3 holds the kinds of access that are asked for and not yet judged.
-// Rules are taken from the last to the first: one that allows takes its bits
-// out, and when none are left the answer is yes; one that denies a bit that is
-// left answers no. At the end the answer is no. So each kind of access is
-// decided by the last rule that speaks of it.
+// Each kind of access is decided by the last rule that speaks of the device and
+// of it. That is found out here, for each device that a rule names and for all
+// others, so that the program only has to tell devices apart: by type, major
+// and minor number. The kernel's verifier, which follows each way through a
+// program, needs 80 µs for those of a runtime; it needed 400 for one that read
+// rule by rule.
 func Program(rules []DeviceRule) []uint64 {
 	p := []uint64{
 		instruction(loadWord, 2, 1, 0, 0), // access<<16 | type
@@ -50,61 +52,113 @@ func Program(rules []DeviceRule) []uint64 {
 		instruction(shiftImm, 3, 0, 0, 16),   // access
 		instruction(loadWord, 4, 1, 4, 0),    // major
 		instruction(loadWord, 5, 1, 8, 0),    // minor
-		instruction(moveImm, 0, 0, 0, 1),
-		instruction(jumpNE, 3, 0, 1, 0),
-		instruction(exit, 0, 0, 0, 0), // nothing is asked for
 	}
-	for _, r := range slices.Backward(rules) {
-		p = append(p, block(r)...)
-		if r.everything() {
-			break // what stands before counts no more
+	for _, t := range []struct {
+		letter byte
+		number int64
+	}{{'b', devBlock}, {'c', devChar}} {
+		p = append(p, unless(2, t.number, ofType(rules, t.letter))...)
+	}
+	p = append(p, verdict(0)...)
+	used := false
+	for i, in := range p {
+		if in == toEnd {
+			used = true
+			p[i] = instruction(jump, 0, 0, int16(len(p)-i-1), 0)
 		}
 	}
-	return append(p, instruction(moveImm, 0, 0, 0, 0), instruction(exit, 0, 0, 0, 0))
+	if !used {
+		return p
+	}
+	return append(p, // yes if no access is left
+		instruction(moveImm, 0, 0, 0, 0), instruction(jumpNE, 3, 0, 1, 0), instruction(moveImm, 0, 0, 0, 1), instruction(exit, 0, 0, 0, 0))
 }
 
-// block is one rule: tests that jump behind it when they fail, then its
-// verdict.
-func block(r DeviceRule) []uint64 {
-	bits := bitsOf(r.access())
-	verdict := []uint64{ // deny: answer no if one of bits is asked for
-		instruction(moveReg32, 6, 3, 0, 0),
-		instruction(andImm, 6, 0, 0, bits),
-		instruction(jumpEQ, 6, 0, 2, 0),
-		instruction(moveImm, 0, 0, 0, 0),
-		instruction(exit, 0, 0, 0, 0),
+// mostInstructions is how far a jump goes.
+const mostInstructions = 1<<15 - 1
+
+// toEnd stands for a jump to the end of the program until that is known.
+var toEnd = instruction(jump, 0, 0, 0, 0)
+
+// unless does block only if the register has the value.
+func unless(register uint8, value int64, block []uint64) []uint64 {
+	return append([]uint64{instruction(jumpNE, register, 0, int16(len(block)), int32(uint32(value)))}, block...)
+}
+
+// verdict answers yes if nothing but allowed is asked for.
+func verdict(allowed int32) []uint64 {
+	switch allowed {
+	case devAll:
+		return []uint64{instruction(moveImm, 0, 0, 0, 1), instruction(exit, 0, 0, 0, 0)}
+	case 0:
+		return []uint64{instruction(moveImm, 0, 0, 0, 0), instruction(exit, 0, 0, 0, 0)}
 	}
-	if r.Allow { // take bits out; answer yes when none are left
-		verdict = []uint64{
-			instruction(andImm, 3, 0, 0, ^bits),
-			instruction(jumpNE, 3, 0, 2, 0),
-			instruction(moveImm, 0, 0, 0, 1),
-			instruction(exit, 0, 0, 0, 0),
+	return []uint64{instruction(andImm, 3, 0, 0, ^allowed), toEnd}
+}
+
+// none is a number that no rule names.
+const none = -1
+
+// ofType tells major numbers apart.
+func ofType(rules []DeviceRule, letter byte) []uint64 {
+	others := ofMajor(rules, letter, none)
+	var p []uint64
+	for _, major := range named(rules, func(r DeviceRule) (int64, bool) { return r.Major, r.isOf(letter) }) {
+		if block := ofMajor(rules, letter, major); !slices.Equal(block, others) {
+			p = append(p, unless(4, major, block)...)
+		}
+		if len(p) > mostInstructions {
+			break // it is refused
 		}
 	}
-	type test struct {
-		register uint8
-		value    int64
+	return append(p, others...)
+}
+
+// ofMajor tells minor numbers apart.
+func ofMajor(rules []DeviceRule, letter byte, major int64) []uint64 {
+	others := allowed(rules, letter, major, none)
+	var p []uint64
+	for _, minor := range named(rules, func(r DeviceRule) (int64, bool) {
+		return r.Minor, r.isOf(letter) && (r.Major < 0 || r.Major == major)
+	}) {
+		if a := allowed(rules, letter, major, minor); a != others {
+			p = append(p, unless(5, minor, verdict(a))...)
+		}
 	}
-	var tests []test
-	switch r.Type {
-	case 'b':
-		tests = append(tests, test{2, devBlock})
-	case 'c':
-		tests = append(tests, test{2, devChar})
+	return append(p, verdict(others)...)
+}
+
+// named are the numbers that rules name, in order.
+func named(rules []DeviceRule, number func(DeviceRule) (int64, bool)) []int64 {
+	var list []int64
+	for _, r := range rules {
+		if n, ok := number(r); ok && n >= 0 {
+			list = append(list, n)
+		}
 	}
-	if r.Major >= 0 {
-		tests = append(tests, test{4, r.Major})
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// isOf reports whether the rule speaks of the type.
+func (r DeviceRule) isOf(letter byte) bool { return r.Type == letter || r.Type == 0 || r.Type == 'a' }
+
+// allowed is what the last rules that speak of a device allow.
+func allowed(rules []DeviceRule, letter byte, major, minor int64) (allow int32) {
+	var judged int32
+	for _, r := range slices.Backward(rules) {
+		if !r.isOf(letter) || r.Major >= 0 && r.Major != major || r.Minor >= 0 && r.Minor != minor {
+			continue
+		}
+		bits := bitsOf(r.access()) &^ judged
+		if judged |= bits; r.Allow {
+			allow |= bits
+		}
+		if judged == devAll {
+			break
+		}
 	}
-	if r.Minor >= 0 {
-		tests = append(tests, test{5, r.Minor})
-	}
-	var out []uint64
-	for i, t := range tests {
-		behind := len(tests) - i - 1 + len(verdict)
-		out = append(out, instruction(jumpNE, t.register, 0, int16(behind), int32(uint32(t.value))))
-	}
-	return append(out, verdict...)
+	return allow
 }
 
 // attachProgram puts the program of the step's rules before the cgroup, and in
