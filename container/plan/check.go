@@ -106,9 +106,6 @@ func (c *compiler) checkMounts() error {
 		}
 		c.mounts = append(c.mounts, checked)
 	}
-	// What would be mounted on a link to procfs's files finds nothing there
-	// yet. Below /proc no path is a link: see openTarget.
-	slices.SortStableFunc(c.mounts, func(a, b mount) int { return boolInt(inProc(a.at)) - boolInt(inProc(b.at)) })
 	return nil
 }
 

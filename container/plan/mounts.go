@@ -335,8 +335,7 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
-	for i := range c.mounts {
-		m := &c.mounts[i]
+	for _, m := range c.attachOrder() {
 		target := c.slot("target " + m.Destination)
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
 		calls := c.place(target, m.at, strict, c.isFile(m))
@@ -348,6 +347,18 @@ func (c *compiler) attach() {
 			c.attachGroups(m)
 		}
 	}
+}
+
+// attachOrder is that of the spec, in which they are also made, but for procfs,
+// which comes last: what would be mounted on a link to its files finds nothing
+// there yet. Below /proc no path is a link: see openTarget.
+func (c *compiler) attachOrder() []*mount {
+	order := make([]*mount, len(c.mounts))
+	for i := range c.mounts {
+		order[i] = &c.mounts[i]
+	}
+	slices.SortStableFunc(order, func(a, b *mount) int { return boolInt(inProc(a.at)) - boolInt(inProc(b.at)) })
+	return order
 }
 
 // keepMode gives a tmpfs the mode of the directory that it covers. Of place's
