@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"kiste/container/hook"
 	"kiste/container/plan"
 	"kiste/container/process"
 	"kiste/fault"
@@ -149,8 +148,13 @@ func (m *making) make(id string) (*process.Process, error) {
 		return nil, err
 	}
 	m.lock.Unlock()
-	if !m.wait {
-		m.c.afterwards(hook.Poststart, specs.StateRunning)
+	if m.wait {
+		return p, nil
+	}
+	if err := m.c.started(); err != nil {
+		_, _ = p.Wait()
+		p.Release()
+		return nil, errors.Join(err, m.c.Delete(true))
 	}
 	return p, nil
 }

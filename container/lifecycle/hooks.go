@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -33,7 +34,17 @@ func (m *making) runHooks(kind string, pid int) error {
 	if kind == hook.CreateContainer {
 		launch = hook.In(pid, m.c.doc.Rootfs, os.Environ())
 	}
-	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), m.c.hookState(specs.StateCreating), launch)
+	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), m.c.hookState(statusAt(kind)), launch)
+}
+
+// statusAt is the status that hooks before the pivot are told of. Those of
+// prestart come from a time when they ran at the start, and expect what was
+// true then.
+func statusAt(kind string) specs.ContainerState {
+	if kind == hook.Prestart {
+		return specs.StateCreated
+	}
+	return specs.StateCreating
 }
 
 // asProcess launches a hook in the container as what the container's own
@@ -50,11 +61,18 @@ func (c *Container) asProcess(h specs.Hook, files [3]*os.File) (*process.Process
 	return c.exec(ExecOptions{Process: p, Files: files, Detach: true, IgnorePaused: true}, h.Path)
 }
 
-// afterwards runs hooks whose failure is told and changes nothing.
+// afterwards runs hooks whose failure is told and changes nothing: the next ones
+// run as if it had not happened.
 func (c *Container) afterwards(kind string, status specs.ContainerState) {
-	hooks := hook.Of(c.doc.Hooks, kind)
-	if err := hook.Run(kind, hooks, c.hookState(status), hook.Here(c.doc.Bundle, os.Environ())); err != nil {
-		c.root.warn(err.Error())
+	for i, h := range hook.Of(c.doc.Hooks, kind) {
+		err := hook.Run(kind, []specs.Hook{h}, c.hookState(status), hook.Here(c.doc.Bundle, os.Environ()))
+		var failed *hook.Error
+		if errors.As(err, &failed) {
+			failed.Index = i
+		}
+		if err != nil {
+			c.root.warn(err.Error())
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func lines(t *testing.T, log string) (kinds []string) {
 }
 
 func TestHooks(t *testing.T) {
-	all := []string{"prestart creating", "createRuntime creating", "createContainer creating", "startContainer created", "poststart running", "poststop stopped"}
+	all := []string{"prestart created", "createRuntime creating", "createContainer creating", "startContainer created", "poststart running", "poststop stopped"}
 	for _, tt := range []struct {
 		name string
 		fail string // the kind that fails
@@ -62,7 +62,8 @@ func TestHooks(t *testing.T) {
 		{"createContainer fails", "createContainer", false, []string{all[0], all[1], all[2], all[5]}, "create"},
 		{"startContainer fails", "startContainer", false, []string{all[0], all[1], all[2], all[3], all[5]}, "start"},
 		{"startContainer fails, of run", "startContainer", true, []string{all[0], all[1], all[2], all[3], all[5]}, "create"},
-		{"poststart fails", "poststart", false, all, ""},
+		{"poststart fails", "poststart", false, all, "start"},
+		{"poststart fails, of run", "poststart", true, all, "create"},
 		{"poststop fails", "poststop", false, all, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,7 +88,7 @@ func TestHooks(t *testing.T) {
 			if got := lines(t, log); strings.Join(got, ", ") != strings.Join(tt.want, ", ") {
 				t.Errorf("hooks were\n%q, want\n%q", got, tt.want)
 			}
-			if late := strings.HasPrefix(tt.fail, "post"); late != (warned != "") {
+			if late := tt.fail == "poststop"; late != (warned != "") {
 				t.Errorf("warned of %q", warned)
 			}
 		})

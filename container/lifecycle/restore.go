@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kiste/container/criu"
@@ -298,9 +297,8 @@ func (r *restoring) adopt() (*process.Process, error) {
 
 // hooksOf runs those that come when the namespaces are there.
 func (m *making) hooksOf(pid int) error {
-	state := specs.State{Version: m.c.doc.OCIVersion, ID: m.c.doc.ID, Status: specs.StateCreating, Pid: pid, Bundle: m.c.doc.Bundle, Annotations: m.c.doc.Annotations}
 	for _, kind := range []string{hook.Prestart, hook.CreateRuntime} {
-		if err := hook.Run(kind, hook.Of(m.spec.Hooks, kind), state, hook.Here(m.c.doc.Bundle, nil)); err != nil {
+		if err := m.runHooks(kind, pid); err != nil {
 			return err
 		}
 	}

@@ -58,9 +58,19 @@ func (c *Container) Start() error {
 		c.root.reached("removed " + name)
 	}
 	if err == nil {
-		c.afterwards(hook.Poststart, specs.StateRunning)
+		err = c.started()
 	}
 	return err
+}
+
+// started runs the hooks that come after the program has begun. One that fails
+// ends the container (runtime-spec 1.3, runtime.md, lifecycle, step 9).
+func (c *Container) started() error {
+	err := hook.Run(hook.Poststart, hook.Of(c.doc.Hooks, hook.Poststart), c.hookState(specs.StateRunning), hook.Here(c.doc.Bundle, os.Environ()))
+	if err != nil {
+		return errors.Join(err, c.end())
+	}
+	return nil
 }
 
 // hold takes the container's lock. One that has been removed meanwhile is
