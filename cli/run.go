@@ -145,7 +145,7 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 			fmt.Fprintf(env.Err, "%10s  %-7s %s\n", took.Round(time.Microsecond), s.Side, s.Text)
 		}
 	}
-	var signals *terminal.Signals
+	var signals *sys.Relay
 	if !p.Wishes.NoSigProxy {
 		signals = terminal.CatchSignals()
 	}
@@ -157,7 +157,7 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 		return err
 	}
 	if signals != nil {
-		signals.Forward(proc.Signal)
+		signals.To(proc.PidFD())
 	}
 	if err := attend(env, proc, p.Wishes, pipes); err != nil {
 		proc.Signal(syscall.SIGKILL)
@@ -165,6 +165,9 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 	status, err := proc.Wait()
 	if err != nil {
 		return err
+	}
+	if signals != nil {
+		signals.To(-1)
 	}
 	code := exitOf(status)
 	if err := p.Finish(proc, code); err != nil {

@@ -74,11 +74,13 @@ func (s *session) runHere(m *making, n *notifier, id string) error {
 		a.pipes.Close()
 		return err
 	}
-	go func() {
-		if err := n.passOn(p.PidFD(), os.Getpid()); err != nil {
-			s.log.warn("cannot " + err.Error())
-		}
-	}()
+	if n.socket != nil {
+		go func() {
+			if err := n.passOn(p.PidFD(), os.Getpid()); err != nil {
+				s.log.warn("cannot " + err.Error())
+			}
+		}()
+	}
 	status, err := a.attend(p)
 	if err != nil {
 		return err
@@ -112,7 +114,7 @@ func (s *session) user() terminal.User {
 type attachment struct {
 	user    terminal.User
 	pipes   *terminal.Pipes
-	signals *terminal.Signals
+	signals *sys.Relay
 }
 
 // attach prepares the streams of a process without a terminal. It gets this
@@ -133,8 +135,12 @@ func (s *session) attach() (*attachment, error) {
 
 // attend passes signals and bytes on until p has ended.
 func (a *attachment) attend(p *process.Process) (syscall.WaitStatus, error) {
-	stop := a.signals.Forward(p.Signal)
-	defer stop()
+	a.signals.To(p.PidFD())
+	defer a.signals.To(-1)
+	if p.Console == nil && a.pipes.None() {
+		reapOthers(p.PID)
+		return p.Wait()
+	}
 	reaped := make(chan struct{})
 	go func() {
 		reapOthers(p.PID)

@@ -89,6 +89,9 @@ func (p *Pipes) Close() {
 	}
 }
 
+// None reports whether there are no pipes, and so nothing to attend to.
+func (p *Pipes) None() bool { return p.ours == [3]*os.File{} }
+
 // Attend copies until the process of pidfd has ended and all its output is
 // written, and closes this process's ends. Without pipes it returns at once.
 func (p *Pipes) Attend(pidfd int) error {

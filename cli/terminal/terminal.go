@@ -304,52 +304,13 @@ func (u User) Check(interactive, tty bool) error {
 	return nil
 }
 
-// Signals are those that come to this process, from CatchSignals on.
-type Signals struct {
-	arrived chan os.Signal
-	caught  chan struct{} // closed when signals end this process no more
-}
+// CatchSignals keeps signals for the process that is going to be started: see
+// sys.Relay. Not those that are about this process alone: its children, its
+// broken pipes, its terminal, the Go runtime's own.
+func CatchSignals() *sys.Relay { return sys.CatchSignals(forwarded()) }
 
-// CatchSignals keeps signals for Forward. Not those that are about this process
-// alone: its children, its broken pipes, its terminal, the Go runtime's own.
-func CatchSignals() *Signals {
-	s := &Signals{arrived: make(chan os.Signal, 128), caught: make(chan struct{})}
-	// It takes as long as half of a start, which goes on meanwhile.
-	go func() {
-		signal.Notify(s.arrived, usual()...)
-		close(s.caught)
-	}()
-	return s
-}
-
-// Forward passes on to send what has come and what comes, until stop is called.
-func (s *Signals) Forward(send func(syscall.Signal) error) (stop func()) {
-	<-s.caught
-	// To catch a signal costs Go two changes of threads, and there are fifty:
-	// a tenth of the time that a short container takes.
-	rest := time.AfterFunc(20*time.Millisecond, func() { signal.Notify(s.arrived, forwarded()...) })
-	var done sync.WaitGroup
-	done.Go(func() {
-		for sig := range s.arrived {
-			// A process that is gone needs no signal.
-			_ = send(sig.(syscall.Signal))
-		}
-	})
-	return func() {
-		rest.Stop()
-		signal.Stop(s.arrived)
-		close(s.arrived)
-		done.Wait()
-	}
-}
-
-// usual are those that people and service managers send.
-func usual() []os.Signal {
-	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGTSTP}
-}
-
-// forwarded are the signals that Forward passes on.
-func forwarded() []os.Signal {
+// forwarded are the signals that are passed on.
+func forwarded() []syscall.Signal {
 	own := map[syscall.Signal]bool{
 		syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,
 		syscall.SIGTTIN: true, syscall.SIGTTOU: true,
@@ -360,7 +321,7 @@ func forwarded() []os.Signal {
 		// The C library's.
 		32: true, 33: true,
 	}
-	var all []os.Signal
+	var all []syscall.Signal
 	for s := syscall.Signal(1); s <= 64; s++ {
 		if !own[s] {
 			all = append(all, s)
