@@ -16,15 +16,10 @@ import (
 	"rsc.io/script"
 )
 
-// runtimeLine is the line of the OCI runtime under test, with a root of the
-// script's own. KISTE_SCRIPT_RUNTIME names another one, to compare with.
+// runtimeLine is the line of the OCI runtime, with a root of the script's own.
 func runtimeLine(s *script.State, args []string) []string {
-	name := "kiste-runtime"
-	if other := os.Getenv("KISTE_SCRIPT_RUNTIME"); other != "" {
-		name = other
-	}
 	work, _ := s.LookupEnv("WORK")
-	return append([]string{name, "--root", filepath.Join(work, "rt")}, args...)
+	return append([]string{"kiste-runtime", "--root", filepath.Join(work, "rt")}, args...)
 }
 
 // removeContainers ends what a script that failed has left running.
