@@ -55,6 +55,7 @@ func Of(s *specs.Hooks, kind string) []specs.Hook {
 	}
 	switch kind {
 	case Prestart:
+		//lint:ignore SA1019 Docker has its networks made by these
 		return s.Prestart
 	case CreateRuntime:
 		return s.CreateRuntime

@@ -19,6 +19,10 @@ const (
 	maxMounts = 10_000
 	maxPaths  = 10_000 // masked ones, and read-only ones
 	maxWords  = 4_000  // options of a mount
+	maxNames  = 1_000  // capabilities of a set, and limits
+	maxGroups = 65_536 // NGROUPS_MAX of setgroups(2)
+	maxPath   = 4_096  // PATH_MAX of the kernel
+	maxCalls  = 200_000
 )
 
 // check refuses what later steps would trip over. The words of an error are
@@ -58,8 +62,6 @@ func (c *compiler) checkRoot() error {
 	switch {
 	case c.spec.Root == nil:
 		return refused("root", fault.Invalid, "root must be specified")
-	case strings.IndexByte(c.spec.Root.Path, 0) >= 0:
-		return refused("root.path", fault.Invalid, "it has a zero byte")
 	}
 	if p := c.linux.RootfsPropagation; p != "" && propagationOf(p) == 0 {
 		return refused("linux.rootfsPropagation", fault.Invalid, "rootfsPropagation=%v is not supported", p)
@@ -78,9 +80,43 @@ func (c *compiler) checkBounds() error {
 		{"linux.readonlyPaths", len(c.linux.ReadonlyPaths), maxPaths},
 		{"linux.sysctl", len(c.linux.Sysctl), maxPaths},
 		{"linux.namespaces", len(c.linux.Namespaces), len(cloneFlag)},
+		{"process.rlimits", len(c.spec.Process.Rlimits), maxNames},
+		{"process.user.additionalGids", len(c.spec.Process.User.AdditionalGids), maxGroups},
+		{"process.capabilities", c.mostCaps(), maxNames},
 	} {
 		if b.have > b.max {
 			return refused(b.field, fault.Invalid, "there are %d, and %d are the most", b.have, b.max)
+		}
+	}
+	return c.checkPaths()
+}
+
+// mostCaps is the length of the longest set of capabilities.
+func (c *compiler) mostCaps() int {
+	sets := c.spec.Process.Capabilities
+	if sets == nil {
+		return 0
+	}
+	return max(len(sets.Bounding), len(sets.Permitted), len(sets.Effective), len(sets.Inheritable), len(sets.Ambient))
+}
+
+// checkPaths refuses paths that no kernel takes.
+func (c *compiler) checkPaths() error {
+	lists := map[string][]string{"process.cwd": {c.spec.Process.Cwd}, "root.path": {c.spec.Root.Path}, "linux.maskedPaths": c.linux.MaskedPaths, "linux.readonlyPaths": c.linux.ReadonlyPaths}
+	for _, m := range c.spec.Mounts {
+		lists["mounts"] = append(lists["mounts"], m.Destination, m.Source, m.Type)
+	}
+	for _, d := range c.linux.Devices {
+		lists["linux.devices"] = append(lists["linux.devices"], d.Path)
+	}
+	for _, n := range c.linux.Namespaces {
+		lists["linux.namespaces"] = append(lists["linux.namespaces"], n.Path)
+	}
+	for field, paths := range lists {
+		for _, p := range paths {
+			if len(p) >= maxPath || hasZero(p) {
+				return refused(field, fault.Invalid, "%.100q is no path: it has a zero byte or more than %d", p, maxPath-1)
+			}
 		}
 	}
 	return nil
@@ -115,7 +151,7 @@ var errNoType = errors.New("it has no type")
 
 func (c *compiler) checkMount(m specs.Mount) (mount, error) {
 	out := mount{Mount: m, at: path.Clean("/" + m.Destination), field: "mounts." + m.Destination}
-	if slices.ContainsFunc([]string{m.Destination, m.Source, m.Type}, hasZero) || slices.ContainsFunc(m.Options, hasZero) {
+	if slices.ContainsFunc(m.Options, hasZero) {
 		return out, errors.New("mount field contains null byte")
 	}
 	if !path.IsAbs(m.Destination) {
@@ -143,7 +179,8 @@ func (c *compiler) checkMount(m specs.Mount) (mount, error) {
 		return out, errors.New("tmpcopyup is for tmpfs alone")
 	}
 	if out.bind {
-		out.Source = c.abs(m.Source)
+		// Whatever else it says: runc takes the option's word.
+		out.Type, out.Source = "bind", c.abs(m.Source)
 	}
 	return out, errors.Join(c.checkProc(out), c.checkIDMap(&out))
 }

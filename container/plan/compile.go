@@ -123,7 +123,7 @@ type Options struct {
 // fault.Invalid, or fault.Unsupported where it is this host that cannot. What
 // is passed over, as runc does, is among the plan's Warnings.
 func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, error) {
-	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}}
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}, kernels: map[string]bool{}}
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
@@ -154,34 +154,39 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	if err := c.become(); err != nil {
 		return nil, err
 	}
+	if c.calls > maxCalls {
+		return nil, refused("the document", fault.Invalid, "it asks for %d system calls, and %d are the most", c.calls, maxCalls)
+	}
 	c.sort()
 	return c.p, nil
 }
 
 type compiler struct {
-	spec   *specs.Spec
-	linux  *specs.Linux // never nil
-	o      Options
-	f      Facts
-	p      *Plan
-	phase  int             // of the steps to come
-	joined map[string]bool // kinds of namespaces that exist already
-	fresh  map[string]bool
-	joins  []join
-	mounts []mount
-	root   Slot
-	rootAt string // where on the host the root is attached before it becomes the root; empty: nowhere
-	above  Slot   // the host's root, while the child is in the container's; 0: it has pivoted
-	procs  Slot   // a procfs that nobody else can reach
-	pts    Slot
-	tty    Slot // the terminal's slave
-	nodes  []device
-	nulls  []Slot // the host's null device for each masked path; empty: the container's is good
-	empty  Slot   // an empty directory that is mounted somewhere
-	dev    Slot   // the container's /dev
-	cwd    Slot   // the working directory; 0: it is /
-	stub   Slot   // the trampoline; 0: none is needed
-	late   []readOnly
+	spec    *specs.Spec
+	linux   *specs.Linux // never nil
+	o       Options
+	f       Facts
+	p       *Plan
+	phase   int             // of the steps to come
+	calls   int             // so far
+	joined  map[string]bool // kinds of namespaces that exist already
+	fresh   map[string]bool
+	joins   []join
+	kernels map[string]bool // places in the container that are the kernel's
+	mounts  []mount
+	root    Slot
+	rootAt  string // where on the host the root is attached before it becomes the root; empty: nowhere
+	above   Slot   // the host's root, while the child is in the container's; 0: it has pivoted
+	procs   Slot   // a procfs that nobody else can reach
+	pts     Slot
+	tty     Slot // the terminal's slave
+	nodes   []device
+	nulls   []Slot // the host's null device for each masked path; empty: the container's is good
+	empty   Slot   // an empty directory that is mounted somewhere
+	dev     Slot   // the container's /dev
+	cwd     Slot   // the working directory; 0: it is /
+	stub    Slot   // the trampoline; 0: none is needed
+	late    []readOnly
 
 	limited     bool // the limits are set already
 	alone       bool // nobody is where the child goes
@@ -224,7 +229,11 @@ func (c *compiler) step(side Side, text, field string) *Step {
 }
 
 // child adds a step of the child with its calls.
-func (c *compiler) child(text, field string, calls ...Call) { c.step(Child, text, field).Calls = calls }
+func (c *compiler) child(text, field string, calls ...Call) {
+	if c.calls += len(calls); c.calls <= maxCalls {
+		c.step(Child, text, field).Calls = calls
+	}
+}
 
 // act adds a step of the parent.
 func (c *compiler) act(text, field string, a Act) { c.step(Parent, text, field).Act = &a }

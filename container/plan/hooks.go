@@ -11,7 +11,12 @@ const Ready = "ready"
 // hooked reports whether there are hooks between the mounts and the pivot.
 func (c *compiler) hooked() bool {
 	h := c.spec.Hooks
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
+	return h != nil && len(prestart(h))+len(h.CreateRuntime)+len(h.CreateContainer) > 0
+}
+
+func prestart(h *specs.Hooks) []specs.Hook {
+	//lint:ignore SA1019 Docker has its networks made by these
+	return h.Prestart
 }
 
 // hooks lets the parent run those that come before the pivot: they find the
@@ -28,7 +33,7 @@ func (c *compiler) hooks() {
 		kind  string
 		hooks []specs.Hook
 	}{
-		{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer},
+		{"prestart", prestart(h)}, {"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer},
 	} {
 		if len(k.hooks) > 0 {
 			c.act("run the "+k.kind+" hooks", "hooks."+k.kind, Act{Kind: ActHooks, Value: k.kind})

@@ -336,6 +336,9 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
 	for _, m := range c.attachOrder() {
+		if c.calls > maxCalls {
+			return // it is going to be refused
+		}
 		target := c.slot("target " + m.Destination)
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
 		calls := c.place(target, m.at, strict, c.isFile(m))

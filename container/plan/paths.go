@@ -2,6 +2,7 @@ package plan
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,16 +49,23 @@ const unknown = "unknown"
 // host.
 func (c *compiler) kernelKind(at string) string {
 	for _, top := range []string{"/proc", "/sys"} {
-		if !strings.HasPrefix(at, top+"/") {
-			continue
-		}
-		for _, m := range c.mounts {
-			if m.at == top && (m.Type == "proc" || m.Type == "sysfs" || m.bind && m.Source == top) {
-				return c.kind(at)
-			}
+		if strings.HasPrefix(at, top+"/") && c.isKernels(top) {
+			return c.kind(at)
 		}
 	}
 	return unknown
+}
+
+// isKernels reports whether there is the kernel's file system at top.
+func (c *compiler) isKernels(top string) bool {
+	is, known := c.kernels[top]
+	if !known {
+		is = slices.ContainsFunc(c.mounts, func(m mount) bool {
+			return m.at == top && (m.Type == "proc" || m.Type == "sysfs" || m.bind && m.Source == top)
+		})
+		c.kernels[top] = is
+	}
+	return is
 }
 
 func (c *compiler) readOnlyPath(p string) {

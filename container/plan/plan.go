@@ -290,7 +290,11 @@ func (p *Plan) slotName(s Slot) string {
 	case Container:
 		return "<container>"
 	}
-	return "<" + p.Slots[s] + ">"
+	name := p.Slots[s]
+	if len(name) > 100 {
+		name = name[:97] + "…"
+	}
+	return "<" + name + ">"
 }
 
 func (p *Plan) argText(a Arg) string {

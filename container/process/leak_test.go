@@ -244,6 +244,7 @@ func rich(t *testing.T) *ociBox {
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/secret")
 	s.Linux.RootfsPropagation = "rshared"
 	hooks := []specs.Hook{{Path: "/bin/true"}}
+	//lint:ignore SA1019 Docker has its networks made by these
 	s.Hooks = &specs.Hooks{Prestart: hooks, CreateRuntime: hooks, CreateContainer: hooks}
 	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/nobody", Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
 	var err error

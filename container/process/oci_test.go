@@ -607,6 +607,7 @@ func TestHooksBeforeThePivot(t *testing.T) {
 				return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-ec", script}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "ROOT=" + b.root}}
 			}
 			b.spec.Hooks = &specs.Hooks{
+				//lint:ignore SA1019 Docker has its networks made by these
 				Prestart:        []specs.Hook{sh(`test "$(pwd)" = "${ROOT%/rootfs}"; echo prestart > $ROOT/seen; chmod 666 $ROOT/seen; hostname >> $ROOT/seen`)},
 				CreateRuntime:   []specs.Hook{sh(`pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); test -e /proc/$pid/root$ROOT/proc/version; test ! -e $ROOT/proc/version; echo createRuntime >> $ROOT/seen`)},
 				CreateContainer: []specs.Hook{sh(`test "$(pwd)" = "$ROOT"; test -e $ROOT/proc/self; echo createContainer $(hostname) >> $ROOT/seen; mount -t tmpfs hook $ROOT/mnt; echo mounted > $ROOT/mnt/file`)},
