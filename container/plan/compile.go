@@ -46,6 +46,10 @@ type Facts struct {
 	// LastCap is the number of the kernel's last capability.
 	LastCap int
 
+	// Held are the capabilities that the parent has: without a user namespace
+	// nobody can be given others. 0: not known.
+	Held privilege.Caps
+
 	// AppArmor and SELinux: the kernel has them, switched on.
 	AppArmor, SELinux bool
 

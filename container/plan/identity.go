@@ -70,13 +70,15 @@ func (c *compiler) user() {
 	c.child(fmt.Sprintf("become user %d, group %d", u.UID, u.GID), "process.user", calls...)
 }
 
-// caps is the set of names. One that the kernel does not know is passed over,
-// as runc does: engines send all that they know.
+// caps is the set of names. One that the kernel does not know, or that cannot be
+// granted, is passed over with a warning (runtime-spec, config.md, process
+// capabilities): engines send all that they know.
 func (c *compiler) caps(names []string) privilege.Caps {
 	var set privilege.Caps
 	for _, name := range names {
 		one, err := privilege.ParseCap(name)
-		if err != nil || !strings.HasPrefix(name, "CAP_") {
+		beyond := c.f.Held != 0 && len(c.p.UIDs) == 0 && !c.f.Held.Has(one)
+		if err != nil || !strings.HasPrefix(name, "CAP_") || beyond {
 			if !slices.Contains(c.unknownCaps, name) {
 				c.unknownCaps = append(c.unknownCaps, name)
 			}

@@ -24,7 +24,7 @@ func Facts(layout cgroup.Layout) plan.Facts {
 	held, _ := privilege.Held()
 	return plan.Facts{
 		Host: held.Has(1 << unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
-		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(),
+		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Held: held,
 		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), SELinux: says("/sys/fs/selinux/enforce", ""),
 		Kind: kind, Own: ownNamespace,
 	}
