@@ -21,6 +21,7 @@ func hooks(log string) *specs.Hooks {
 		script := fmt.Sprintf(`read -r state; echo "%s $state" >>%s; exit $CODE`, kind, log)
 		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"CODE=0"}}}
 	}
+	//lint:ignore SA1019 Docker has its networks made by prestart
 	return &specs.Hooks{Prestart: one("prestart"), CreateRuntime: one("createRuntime"), CreateContainer: one("createContainer"),
 		StartContainer: one("startContainer"), Poststart: one("poststart"), Poststop: one("poststop")}
 }
@@ -72,6 +73,7 @@ func TestHooks(t *testing.T) {
 			log := filepath.Join(f.bundle, "log")
 			f.spec.Hooks = hooks(log)
 			f.spec.Mounts = append(f.spec.Mounts, specs.Mount{Destination: f.bundle, Type: "bind", Source: f.bundle, Options: []string{"rbind"}})
+			//lint:ignore SA1019 Docker has its networks made by prestart
 			for _, k := range []*[]specs.Hook{&f.spec.Hooks.Prestart, &f.spec.Hooks.CreateRuntime, &f.spec.Hooks.CreateContainer, &f.spec.Hooks.StartContainer, &f.spec.Hooks.Poststart, &f.spec.Hooks.Poststop} {
 				if h := &(*k)[0]; tt.fail != "" && strings.Contains(h.Args[2], `"`+tt.fail+" ") {
 					h.Env[0] = "CODE=1"

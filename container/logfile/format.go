@@ -139,14 +139,17 @@ func backJSON(f io.ReaderAt, end int64) (int64, error) {
 	return 0, nil
 }
 
-// The fields of Docker's LogEntry of entry.proto, as their tags are encoded.
+// The fields of Docker's LogEntry of entry.proto, as their tags are encoded: the
+// field's number, and in the last three bits its kind, a number or a text.
 const (
-	fieldSource   = 1<<3 | 2
-	fieldTimeNano = 2<<3 | 0
-	fieldLine     = 3<<3 | 2
-	fieldPartial  = 4<<3 | 0
-	fieldMetadata = 5<<3 | 2
-	fieldLast     = 1<<3 | 0 // of the metadata
+	fieldSource   = 1<<3 | fieldText
+	fieldTimeNano = 2 << 3
+	fieldLine     = 3<<3 | fieldText
+	fieldPartial  = 4 << 3
+	fieldMetadata = 5<<3 | fieldText
+	fieldLast     = 1 << 3 // of the metadata
+
+	fieldText = 2
 )
 
 // addLocal is a length, the message, and the length once more, each of the
@@ -227,7 +230,7 @@ func fields(b []byte, field func(tag, number uint64, text []byte)) error {
 		switch tag & 7 {
 		case 0:
 			field(tag, value, nil)
-		case 2:
+		case fieldText:
 			if value > uint64(len(b)) {
 				return damaged("a field is cut off")
 			}
