@@ -169,9 +169,10 @@ func (c *Console) followSize() (stop func()) {
 	}
 }
 
-// resize is best effort: a terminal of a wrong size is no reason to end.
+// resize is best effort: a terminal of a wrong size is no reason to end. One that
+// does not know its size, as that of many scripts, takes nobody else's away.
 func (c *Console) resize() {
-	if rows, columns, err := sys.WindowSize(c.size); err == nil {
+	if rows, columns, err := sys.WindowSize(c.size); err == nil && rows != 0 && columns != 0 {
 		_ = sys.SetWindowSize(c.master, rows, columns)
 	}
 }
