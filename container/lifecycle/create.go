@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -354,6 +356,9 @@ func (m *making) plan() (*plan.Plan, error) {
 		return nil, err
 	}
 	o := plan.Options{Bundle: m.c.doc.Bundle, Filter: filter, NoLandlock: true, Wait: m.wait, Keep: m.o.PreserveFDs, Keyring: m.c.doc.Keyring, PlainLines: !m.o.Detach, NoPivot: m.o.NoPivot, Streams: process.Streams(m.o.Files)}
+	if needsHome(m.spec.Process.Env) {
+		o.Home = process.Home(m.c.doc.Rootfs, m.spec.Mounts, m.spec.Process.User.UID)
+	}
 	for _, n := range m.spec.Linux.Namespaces {
 		if n.Type == specs.UserNamespace && n.Path != "" {
 			if o.UIDs, o.GIDs, err = process.JoinedMaps(n.Path); err != nil {
@@ -371,6 +376,11 @@ func (m *making) plan() (*plan.Plan, error) {
 		m.root.warn(p.Warnings...)
 	}
 	return p, err
+}
+
+// needsHome: runc gives its programs a $HOME, and engines count on that.
+func needsHome(env []string) bool {
+	return !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") && e != "HOME=" })
 }
 
 // filterOf compiles the profile of system calls, if there is one.

@@ -180,6 +180,9 @@ func (c *Container) execPlan(o ExecOptions, program string) (p *plan.Plan, move 
 		t.Cgroup = ""
 	}
 	po := plan.Options{Program: program, Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach, Streams: process.Streams(o.Files)}
+	if needsHome(o.Process.Env) {
+		po.Home = process.Home(process.RootOf(c.doc.PID), nil, o.Process.User.UID)
+	}
 	f := process.Facts(c.doc.Hierarchies)
 	f.Scope = scope
 	p, err = plan.CompileExec(o.Process, t, po, f)

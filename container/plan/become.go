@@ -149,6 +149,7 @@ func (c *compiler) exec() {
 			paths = append(paths, path.Join("/", dir, p.Args[0]))
 		}
 	}
+	c.env = c.environment()
 	calls := make([]Call, 0, 2*len(paths)+1)
 	for _, file := range paths {
 		calls = append(calls, c.attempt(file)...)
@@ -169,10 +170,36 @@ func (c *compiler) search() string {
 	return "/bin:/usr/bin" // where execvp(3) looks
 }
 
+// environment is process.env with one value for each name, the last one, and a
+// home.
+func (c *compiler) environment() []string {
+	env := c.spec.Process.Env
+	last := make(map[string]int, len(env))
+	for i, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	home, has := last["HOME"]
+	needs := c.o.Home != "" && (!has || env[home] == "HOME=")
+	if len(last) == len(env) && !needs {
+		return env
+	}
+	out := make([]string, 0, len(last)+1)
+	for i, e := range env {
+		if name, _, _ := strings.Cut(e, "="); last[name] == i && !(needs && name == "HOME") {
+			out = append(out, e)
+		}
+	}
+	if needs {
+		out = append(out, "HOME="+c.o.Home)
+	}
+	return out
+}
+
 // attempt tries one file.
 func (c *compiler) attempt(file string) []Call {
 	p := c.spec.Process
-	env := Arg{Kind: Vec, List: p.Env, Text: fmt.Sprintf("{%d variables}", len(p.Env))}
+	env := Arg{Kind: Vec, List: c.env, Text: fmt.Sprintf("{%d variables}", len(c.env))}
 	if c.stub == 0 {
 		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: p.Args}, env)
 		x.OnErr = Note

@@ -51,8 +51,20 @@ func (c *compiler) checkProcess() error {
 		return refused("process.consoleSize", fault.Invalid, "a terminal has at most 65535 rows and columns")
 	}
 	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
-		if strings.IndexByte(s, 0) >= 0 {
-			return refused("process", fault.Invalid, "%q has a zero byte", s)
+		if hasZero(s) {
+			return refused("process", fault.Invalid, "%.100q has a zero byte", s)
+		}
+	}
+	return c.checkEnv()
+}
+
+func (c *compiler) checkEnv() error {
+	for _, e := range c.spec.Process.Env {
+		switch name, _, has := strings.Cut(e, "="); {
+		case !has:
+			return refused("process.env", fault.Invalid, "invalid environment variable: missing '='")
+		case name == "":
+			return refused("process.env", fault.Invalid, "invalid environment variable: name cannot be empty")
 		}
 	}
 	return nil

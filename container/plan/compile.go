@@ -59,6 +59,10 @@ type Facts struct {
 	// of binds.
 	Kind func(path string) string
 
+	// Limit is the parent's own limit of a resource, RLIMIT_ of getrlimit(2),
+	// which its children begin with. Nil: it has none left.
+	Limit func(resource int) (soft, hard uint64)
+
 	// Own tells whether the namespace at a path is the one that the parent is
 	// in. Nil: none is.
 	Own func(path string) bool
@@ -79,6 +83,10 @@ type Options struct {
 	// Search is the PATH in which the program is looked up in the container.
 	// Empty: that of process.env.
 	Search string
+
+	// Home is the program's $HOME where process.env has none. Empty: it stays
+	// without. See process.Home.
+	Home string
 
 	// Filter is the compiled seccomp filter; none has no instructions.
 	Filter privilege.Filter
@@ -192,7 +200,7 @@ type compiler struct {
 	stub    Slot   // the trampoline; 0: none is needed
 	late    []readOnly
 
-	limited     bool // the limits are set already
+	env         []string
 	alone       bool // nobody is where the child goes
 	unknownCaps []string
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/namespace"
+	"kiste/kernel/privilege"
 )
 
 // A Target is a container that is there, as one more process sees it that is
@@ -69,7 +70,7 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	if initial == "" || final != "" {
 		c.affinity(final, "process.execCPUAffinity.final")
 	}
-	if err := c.ownLimits(); err != nil {
+	if err := c.allowLimits(); err != nil {
 		return nil, err
 	}
 	c.privateProc() // the host's, before the container's lies there
@@ -77,7 +78,6 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.keyring()
 	c.joinTerminal()
-	c.limited = true
 	if err := c.become(); err != nil {
 		return nil, err
 	}
@@ -85,14 +85,22 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	return c.p, nil
 }
 
-// ownLimits are set by the child itself while it still has the host's powers.
-func (c *compiler) ownLimits() error {
+// allowLimits lets the child raise what it will limit itself to, while it still
+// has the host's powers.
+func (c *compiler) allowLimits() error {
 	for _, r := range c.spec.Process.Rlimits {
 		l, err := rlimitOf(r)
 		if err != nil {
 			return err
 		}
-		c.child("limit "+l.String(), "process.rlimits", setLimit(r.Type, l))
+		own := privilege.Rlimit{Resource: l.Resource, Name: l.Name}
+		if c.f.Limit != nil {
+			own.Soft, own.Hard = c.f.Limit(l.Resource)
+		}
+		if own.Hard < l.Hard {
+			own.Soft, own.Hard = max(own.Soft, l.Soft), l.Hard
+			c.child("allow "+l.Name+" to be as high as "+amount(l.Hard), "process.rlimits", setLimit(r.Type, own))
+		}
 	}
 	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
 		fd, value := c.slot("oom_score_adj"), strconv.Itoa(*adj)

@@ -31,6 +31,7 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 		c.child("go to "+dir, "", call("chdir", unix.SYS_CHDIR, str(dir)))
 	}
 	c.keepDescriptors()
+	c.env = h.Env
 	c.child("become "+h.Path, "hooks", append(c.attempt(h.Path), Call{OnErr: FailNoted})...)
 	return c.p, nil
 }

@@ -51,9 +51,6 @@ func amount(n uint64) string {
 // rlimits are set when nothing more is opened or written: a limit is for the
 // program, not for its start. Of several of one kind the last counts.
 func (c *compiler) rlimits() {
-	if c.limited {
-		return
-	}
 	var calls []Call
 	for i, r := range c.spec.Process.Rlimits {
 		l, _ := rlimitOf(r)

@@ -26,7 +26,7 @@ func Facts(layout cgroup.Layout) plan.Facts {
 		Host: held.Has(1 << unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
 		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Held: held,
 		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), SELinux: says("/sys/fs/selinux/enforce", ""),
-		Kind: kind, Own: ownNamespace,
+		Kind: kind, Own: ownNamespace, Limit: ownLimit,
 	}
 }
 
@@ -45,6 +45,11 @@ func kind(path string) string {
 		return "dir"
 	}
 	return "file"
+}
+
+func ownLimit(resource int) (soft, hard uint64) {
+	soft, hard, _ = sys.Getrlimit(resource)
+	return soft, hard
 }
 
 // ownNamespace reports whether the namespace at path is one of this process's.

@@ -69,6 +69,13 @@ func SetIDs(uid, gid int, groups []uint32) error {
 	return nil
 }
 
+// Getrlimit is prlimit(2) of this process.
+func Getrlimit(resource int) (soft, hard uint64, err error) {
+	var l unix.Rlimit
+	err = unix.Prlimit(0, resource, nil, &l)
+	return l.Cur, l.Max, named("prlimit", err)
+}
+
 // Setrlimit is prlimit(2) of this process. Resource is a unix.RLIMIT_ number.
 func Setrlimit(resource int, soft, hard uint64) error {
 	return named("prlimit", unix.Prlimit(0, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil))
