@@ -221,7 +221,7 @@ func (c *compiler) privateProc() {
 		}
 	}
 	c.procs = c.slot("procfs")
-	c.child("hold on to procfs", "linux.sysctl", open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.procs))
+	c.child("hold on to procfs", "", open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.procs))
 }
 
 func (c *compiler) labelled() bool {

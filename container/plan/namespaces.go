@@ -54,9 +54,14 @@ func (c *compiler) namespaces() error {
 		c.p.UIDs, c.p.GIDs = idMaps(c.linux.UIDMappings), idMaps(c.linux.GIDMappings)
 		c.act(fmt.Sprintf("map users %s, groups %s", mapText(c.p.UIDs), mapText(c.p.GIDs)), "linux.uidMappings", Act{Kind: ActMapIDs})
 	}
-	// The user namespace first: it owns the others.
+	// Whoever has the powers of the host loses them with the user namespace,
+	// and an ordinary user gets some there.
 	slices.SortStableFunc(joins, func(a, b specs.LinuxNamespace) int {
-		return boolInt(b.Type == specs.UserNamespace) - boolInt(a.Type == specs.UserNamespace)
+		last := boolInt(a.Type == specs.UserNamespace) - boolInt(b.Type == specs.UserNamespace)
+		if !c.f.Host {
+			last = -last
+		}
+		return last
 	})
 	for _, ns := range joins {
 		if ns.Type == specs.UserNamespace {
@@ -216,8 +221,8 @@ func (c *compiler) settle() {
 	for _, j := range c.joins {
 		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag[specs.LinuxNamespaceType(j.kind)], flagText(j.kind))))
 	}
-	if c.joined["user"] {
-		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()))
+	if flags := c.newFlags(); c.joined["user"] && flags.Value != 0 {
+		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, flags))
 	}
 	if c.joined["pid"] || c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 || c.fresh["time"] {
 		c.forkAgain()

@@ -362,6 +362,53 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// A user namespace is joined together with others that do not belong to it.
+func TestJoinsOfDifferentOwners(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Program(t, "unshare")
+	need.Clean(t)
+	hold := func(args ...string) int {
+		cmd := exec.Command("unshare", append(args, "sh", "-c", "echo; exec sleep 100")...)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return cmd.Process.Pid
+	}
+	user, network := fmt.Sprintf("/proc/%d/ns/user", hold("--user", "--map-root-user")), fmt.Sprintf("/proc/%d/ns/net", hold("--net"))
+	b := newBox(t, "readlink /proc/self/ns/user; readlink /proc/self/ns/net; id -u; echo $$").without(specs.NetworkNamespace)
+	b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" || m.Type == "cgroup" || m.Type == "devpts" })
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: user}, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: network})
+	var err error
+	if b.o.UIDs, b.o.GIDs, err = process.JoinedMaps(user); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.o.UIDs) != 1 || b.o.UIDs[0] != (specs.LinuxIDMapping{Size: 1}) {
+		t.Errorf("the maps are %v", b.o.UIDs)
+	}
+	want := ""
+	for _, path := range []string{user, network} {
+		link, err := os.Readlink(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += regexp.QuoteMeta(link) + `\n`
+	}
+	b.says(t, want+`0\n1`)
+	b.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 7, Size: 1}}
+	b.refuses(t, "both namespace path and non-matching mapping specified")
+}
+
 // Links of the host become the container's, with their addresses.
 func TestNetworkDevices(t *testing.T) {
 	need.Power(t, host.Root)
