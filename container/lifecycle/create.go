@@ -263,7 +263,7 @@ func (m *making) start() (*process.Process, error) {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
 	sys.RestoreFileLimit()
-	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Listener: m.giveListener, Trace: m.o.Trace})
+	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Listener: m.giveListener, Mounted: m.mounted, Trace: m.o.Trace})
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still
 		// was there before.
@@ -338,6 +338,12 @@ func (m *making) born(pid int) error {
 	}
 	m.root.reached("born")
 	m.c.doc.PID, m.c.doc.Birth = who.PID, who.Start
+	return m.c.write()
+}
+
+// mounted writes down a mount of the container that everybody sees.
+func (m *making) mounted(id uint64) error {
+	m.c.doc.Mount = id
 	return m.c.write()
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/container/hook"
+	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -99,6 +100,11 @@ func (c *Container) remove() error {
 	c.root.reached("removed cgroup")
 	if err := c.removeClass(); err != nil {
 		return err
+	}
+	if c.doc.Mount != 0 {
+		if err := process.Unmount(c.doc.Rootfs, c.doc.Mount); err != nil {
+			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
+		}
 	}
 	for _, name := range []string{startFIFO, reportFIFO, configFile, stateFile} {
 		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

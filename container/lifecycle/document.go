@@ -36,6 +36,7 @@ type document struct {
 	ID          string            `json:"id"`
 	Bundle      string            `json:"bundle"`
 	Rootfs      string            `json:"rootfs"`
+	Mount       uint64            `json:"mount,omitempty"` // that stays at Rootfs on the host; 0: none
 	Created     time.Time         `json:"created"`
 	Owner       uint32            `json:"owner"` // the user id of who created it
 	PID         int               `json:"pid"`   // 0: there is no process yet

@@ -194,7 +194,7 @@ func (c *Container) execPlan(o ExecOptions, program string) (p *plan.Plan, move 
 
 // target is the container as the process sees it that joins.
 func (c *Container) target(sub map[string]string) (plan.Target, error) {
-	var t plan.Target
+	t := plan.Target{Root: process.RootOf(c.doc.PID)}
 	var err error
 	if t.Namespaces, err = process.Elsewhere(c.doc.PID); err != nil {
 		return t, err

@@ -75,6 +75,9 @@ func (c *compiler) checkRoot() error {
 	case c.spec.Root == nil:
 		return refused("root", fault.Invalid, "root must be specified")
 	}
+	if (len(c.linux.MaskedPaths) > 0 || len(c.linux.ReadonlyPaths) > 0) && !c.hasNamespace(specs.MountNamespace) {
+		return refused("linux.maskedPaths", fault.Invalid, "unable to restrict sys entries without a private MNT namespace")
+	}
 	if p := c.linux.RootfsPropagation; p != "" && propagationOf(p) == 0 {
 		return refused("linux.rootfsPropagation", fault.Invalid, "rootfsPropagation=%v is not supported", p)
 	}

@@ -188,7 +188,7 @@ type compiler struct {
 	mounts  []mount
 	root    Slot
 	rootAt  string // where on the host the root is attached before it becomes the root; empty: nowhere
-	above   Slot   // the host's root, while the child is in the container's; 0: it has pivoted
+	above   Slot   // the host's root, to go back to for hooks
 	procs   Slot   // a procfs that nobody else can reach
 	pts     Slot
 	tty     Slot // the terminal's slave

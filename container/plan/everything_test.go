@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -65,6 +66,10 @@ func TestPlanOfEverything(t *testing.T) {
 				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: "/proc/7/ns/" + string(kind)})
 			}
 			o.UIDs, o.GIDs = maps, maps
+		}},
+		{"no_mount_namespace", func(s *specs.Spec, o *plan.Options, _ *plan.Facts) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 		}},
 		{"clocks_joined_mapped", func(s *specs.Spec, o *plan.Options, _ *plan.Facts) {
 			*s, o.Filter = *document(t, "runc_spec"), privilege.Filter{}

@@ -1,12 +1,15 @@
 package plan
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kiste/fault"
 	"kiste/kernel/namespace"
 	"kiste/kernel/privilege"
 )
@@ -31,6 +34,10 @@ type Target struct {
 	// from looking into the process, and the container's may be looked into
 	// by an ordinary user's parent, with whom this process shares its memory.
 	Alone bool
+
+	// Root is its root directory, as /proc/PID/root. It is needed where "mnt"
+	// is not among Namespaces.
+	Root string
 
 	// Linux has what the container's document says of every process in it:
 	// Seccomp, Personality, MemoryPolicy. Nil: nothing.
@@ -74,6 +81,9 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 		return nil, err
 	}
 	c.privateProc() // the host's, before the container's lies there
+	if err := c.enterRoot(t); err != nil {
+		return nil, err
+	}
 	c.join(t.Namespaces)
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.keyring()
@@ -83,6 +93,21 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	}
 	c.sort()
 	return c.p, nil
+}
+
+// enterRoot goes to the root of a container that has no mount namespace, whose
+// root that would be.
+func (c *compiler) enterRoot(t Target) error {
+	switch {
+	case slices.Contains(t.Namespaces, "mnt"):
+		return nil
+	case t.Root == "":
+		return &fault.Error{Op: "join container", Kind: fault.Invalid, Err: errors.New("nobody says where its root is")}
+	}
+	root := c.slot("root")
+	c.child("enter the container's root", "root", open(t.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(root),
+		call("fchdir", unix.SYS_FCHDIR, from(root)), chrootHere(), chdirRoot())
+	return nil
 }
 
 // allowLimits lets the child raise what it will limit itself to, while it still

@@ -41,7 +41,6 @@ func (c *compiler) hooks() {
 	}
 	c.release()
 	c.child("wait for the hooks", "hooks", append([]Call{c.hearByte()}, c.dumpable(0)...)...)
-	c.above = 0
 	c.pivot()
 }
 

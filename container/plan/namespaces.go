@@ -132,8 +132,8 @@ func (c *compiler) sortNamespaces() (joins []specs.LinuxNamespace, err error) {
 func (c *compiler) checkNamespaces() error {
 	mappings := len(c.linux.UIDMappings) + len(c.linux.GIDMappings)
 	switch {
-	case !c.fresh["mount"] && !c.joined["mount"]:
-		return refused("linux.namespaces", fault.Unsupported, "a container needs a mount namespace of its own: else its mounts would be the host's")
+	case c.unmounted() && (!c.f.Host || c.mapped()):
+		return refused("linux.namespaces", fault.Invalid, "a container with a user namespace needs a mount namespace too: it has no powers over the host's")
 	case !c.mapped() && mappings > 0:
 		return refused("linux.uidMappings", fault.Invalid, "user namespace mappings specified, but user namespace isn't enabled in the config")
 	case c.fresh["user"] && (len(c.linux.UIDMappings) == 0 || len(c.linux.GIDMappings) == 0):
@@ -143,6 +143,9 @@ func (c *compiler) checkNamespaces() error {
 	case !c.f.Host && !c.mapped():
 		return refused("linux.namespaces", fault.Invalid, "rootless container requires user namespaces")
 	}
+	if c.unmounted() {
+		c.warn("a container without a mount namespace can leave its root")
+	}
 	for _, m := range slices.Concat(c.linux.UIDMappings, c.linux.GIDMappings) {
 		if m.Size == 0 || m.ContainerID > math.MaxUint32-m.Size || m.HostID > math.MaxUint32-m.Size {
 			return refused("linux.uidMappings", fault.Invalid, "%d ids from %d on cannot be mapped to %d", m.Size, m.ContainerID, m.HostID)
@@ -150,6 +153,11 @@ func (c *compiler) checkNamespaces() error {
 	}
 	return nil
 }
+
+// unmounted reports whether the container has the parent's mount namespace: its
+// mounts are the host's then, below the root's path, and it enters them by
+// chroot(2).
+func (c *compiler) unmounted() bool { return !c.hasNamespace(specs.MountNamespace) }
 
 // sameMaps compares without regard to the order.
 func sameMaps(a, b []specs.LinuxIDMapping) bool {
@@ -246,7 +254,7 @@ func (c *compiler) settle() {
 // keepMounts lets no mount of this namespace be one of the host's too. A
 // namespace that belongs to another user namespace is born so.
 func (c *compiler) keepMounts() {
-	if c.fresh["user"] {
+	if c.fresh["user"] || c.unmounted() {
 		return
 	}
 	propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"

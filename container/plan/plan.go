@@ -106,6 +106,7 @@ type Plan struct {
 	Console   Slot   // the master of the terminal, which the child sends; 0: none
 	Userns    string // the path of the user namespace that is joined; empty: none
 	Fork2     bool   // the child forks once more, and leaves; the second one says Hello, and waits for a byte
+	Visible   string // where on the host the root stays mounted, for want of a mount namespace; empty: nowhere
 	OwnMemory bool   // the child shares no memory with its parent: it joins a time namespace, which a process that does may not
 	Above     int    // the child's end of the socket has at least this number
 	Steps     []Step // in the order in which they happen

@@ -247,8 +247,13 @@ func TestWhatCannotBeCarriedOutIsNamed(t *testing.T) {
 		{"a relative directory", func(s *specs.Spec) { s.Process.Cwd = "srv" }, fault.Invalid, "process.cwd"},
 		{"a zero byte", func(s *specs.Spec) { s.Process.Env = []string{"A=\x00"} }, fault.Invalid, "process"},
 		{"no root", func(s *specs.Spec) { s.Root = nil }, fault.Invalid, "root"},
-		{"nothing of Linux", func(s *specs.Spec) { s.Linux, s.Hostname = nil, "" }, fault.Unsupported, "linux.namespaces"},
-		{"no mount namespace", func(s *specs.Spec) { s.Linux.Namespaces, s.Linux.Sysctl, s.Hostname = s.Linux.Namespaces[:1], nil, "" }, fault.Unsupported, "linux.namespaces"},
+		{"masks without a mount namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+		}, fault.Invalid, "linux.maskedPaths"},
+		{"a user namespace alone", func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+		}, fault.Invalid, "linux.namespaces"},
 		{"two of a kind", func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) }, fault.Invalid, "linux.namespaces"},
 		{"no such namespace", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "space" }, fault.Invalid, "linux.namespaces"},
 		{"a relative namespace", func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "ns/net" }, fault.Invalid, "linux.namespaces.pid"},

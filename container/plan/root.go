@@ -58,8 +58,11 @@ func propagationOf(word string) uint64 {
 // of the host, it is attached there, and entered by chroot(2) until they have
 // run.
 func (c *compiler) attachRoot(root []chroot.Mount) {
-	if c.hooked() {
+	if c.hooked() || c.unmounted() {
 		c.rootAt = c.abs(c.spec.Root.Path)
+	}
+	if c.unmounted() {
+		c.p.Visible = c.rootAt
 	}
 	switch {
 	case c.root != 0:
@@ -76,14 +79,21 @@ func (c *compiler) attachRoot(root []chroot.Mount) {
 		calls := append([]Call{openTree(m.Source, true).to(c.root)}, mountAttributes(c.root, a)...)
 		c.moveRoot("attach "+m.Source+" as root", calls...)
 	}
-	if c.hooked() {
-		c.above = c.slot("host's root")
-		c.child("enter the root", "root",
-			open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.above),
-			call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot())
+	if c.unmounted() {
+		// Where its parent is shared, what comes below would be mounted in
+		// other namespaces as well.
+		c.child("keep what is below the root from other namespaces", "root", setattr(c.root, 0, 0, 0, unix.MS_PRIVATE))
+	}
+	if c.rootAt == "" {
+		c.pivot()
 		return
 	}
-	c.pivot()
+	enter := []Call{call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot()}
+	if c.hooked() {
+		c.above = c.slot("host's root")
+		enter = append([]Call{open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.above)}, enter...)
+	}
+	c.child("enter the root", "root", enter...)
 }
 
 // moveRoot attaches the detached root.
@@ -101,7 +111,12 @@ func chdirRoot() Call  { return call("chdir", unix.SYS_CHDIR, str("/")) }
 
 // pivot drops the host's root. Without it, for a root on an initramfs, which the
 // kernel does not let go, the new one lies over the host's and hides it.
+// pivot makes the root the root for good.
 func (c *compiler) pivot() {
+	if c.unmounted() {
+		c.child("enter the root", "root", call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot())
+		return
+	}
 	if c.o.NoPivot {
 		calls := []Call{call("fchdir", unix.SYS_FCHDIR, from(c.root))}
 		if c.rootAt != "" {

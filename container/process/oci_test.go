@@ -409,6 +409,20 @@ func TestJoinsOfDifferentOwners(t *testing.T) {
 	b.refuses(t, "both namespace path and non-matching mapping specified")
 }
 
+// Without a mount namespace the mounts are the host's, as long as the container
+// is there, and are gone with it however it ends.
+func TestNoMountNamespace(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	b := newBox(t, "pwd; ls /; hostname; cat /srv/seen; test -d /proc/1 && echo procfs; ls -d /usr 2>&1 || true").without(specs.MountNamespace)
+	b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths, b.spec.Process.Cwd = nil, nil, "/srv"
+	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec", "test -e " + b.root + "/proc/version; mkdir -p " + b.root + "/srv; echo seen > " + b.root + "/srv/seen"}}}}
+	b.says(t, `/srv\nbin\ndev\netc\nproc\nsrv\nsys\ntmp\nrunc\nseen\nprocfs\nls: /usr: No such file or directory`)
+	need.Clean(t)
+	b.spec.Process.Args = []string{"nosuch"}
+	b.refuses(t, "no such file or directory")
+}
+
 // Links of the host become the container's, with their addresses.
 func TestNetworkDevices(t *testing.T) {
 	need.Power(t, host.Root)

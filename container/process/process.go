@@ -59,6 +59,11 @@ type Options struct {
 	// hooks fails.
 	Hooks func(kind string, pid int) error
 
+	// Mounted hears the number of the mount that is going to stay at the
+	// plan's Visible, before it is there: who removes the container unmounts
+	// it (Unmount). Nil: nobody does.
+	Mounted func(id uint64) error
+
 	// Scope lets systemd make a unit with the process pid in it, where the
 	// plan wants one, and gives what undoes that.
 	Scope func(pid int) (undo func(), err error)
@@ -286,10 +291,37 @@ func (r *run) mount(a *plan.Act) error {
 	if a.IDMap && errors.Is(err, unix.EINVAL) {
 		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system may be one that cannot be id-mapped: the mount option noidmap takes it as it is"}
 	}
-	if a.Kind == plan.ActRoot {
+	if a.Kind == plan.ActRoot && err == nil {
 		r.root = fd
+		return errors.Join(r.send(fd, nil), r.visible())
 	}
 	return r.send(fd, err)
+}
+
+// visible remembers a root that will be mounted for all to see.
+func (r *run) visible() error {
+	at := r.plan.Visible
+	if at == "" {
+		return nil
+	}
+	id, err := sys.MountID(r.root, "")
+	if err != nil {
+		return err
+	}
+	r.undo = append(r.undo, func() { _ = Unmount(at, id) })
+	if r.o.Mounted == nil {
+		return nil
+	}
+	return r.o.Mounted(id)
+}
+
+// Unmount takes away the root of a container without a mount namespace and all
+// that is below, where the mount at that path is still the one with number id.
+func Unmount(path string, id uint64) error {
+	if now, err := sys.MountID(unix.AT_FDCWD, path); err != nil || now != id {
+		return nil
+	}
+	return sys.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 }
 
 // An ownShift is by the maps of one mount, or of several.

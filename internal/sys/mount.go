@@ -64,6 +64,17 @@ func Fsmount(fd int, attrs int) (int, error) {
 	return m, named("fsmount", err)
 }
 
+// MountID is the number of the mount that path leads to below dirfd, an empty one
+// dirfd itself: since Linux 6.8 one that no mount gets again.
+func MountID(dirfd int, path string) (uint64, error) {
+	const unique = 0x4000 // STATX_MNT_ID_UNIQUE of statx(2)
+	var st unix.Statx_t
+	err := retry(func() error {
+		return unix.Statx(dirfd, path, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID|unique, &st)
+	})
+	return st.Mnt_id, onPath("statx", path, err)
+}
+
 // PivotRoot is pivot_root(2).
 func PivotRoot(newRoot, putOld string) error {
 	return onPath("pivot_root", newRoot, unix.PivotRoot(newRoot, putOld))

@@ -33,7 +33,6 @@ var known = map[string]exception{
 	"prestart":       {why: "wants prestart hooks when the container starts; runtime-spec 1.3 wants them when it is created"},
 	"start":          {why: "its last check wants start to succeed without a process, and says that it must be an error"},
 	"mounts":         {why: "gives bind mounts the options mode= and size=, which they cannot have; runc refuses that since 1.2"},
-	"linux_ns_itype": {why: "wants a container in the host's mount namespace: all its mounts would be the host's, and stay when it is killed"},
 	"misc_props":     {why: "starts a program that it did not put into the bundle"},
 	"process_rlimits": {why: "runtimetest is a Go program, and Go raises its own soft limit of open files before main: " +
 		"it sees another limit than the one it was started with"},
