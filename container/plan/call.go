@@ -136,10 +136,9 @@ func write(fd Slot, text string) Call {
 }
 
 func prctl(name string, option uint64, args ...Arg) Call {
-	all := append([]Arg{named(option, name)}, args...)
-	for len(all) < 5 {
-		all = append(all, num(0))
-	}
+	all := make([]Arg, 5) // what is left is 0, which prctl(2) asks for
+	all[0] = named(option, name)
+	copy(all[1:], args)
 	return call("prctl", unix.SYS_PRCTL, all...)
 }
 

@@ -143,12 +143,13 @@ type run struct {
 	waits    int                  // how many of them have their call
 	outbox   *sys.Outbox
 	sock     int32
-	calls    []sys.ChildCall
-	origin   []int // of each call: its step
-	index    []int // and its number there
-	next     int   // the parent's next step
-	sends    []int // descriptors for the child, in order
-	fds      []int // to close at the end
+	calls    *sys.CallList
+	made     int     // of the calls, how many of the plan
+	origin   []int32 // of each call: its step
+	index    []int32 // and its number there
+	next     int     // the parent's next step
+	sends    []int   // descriptors for the child, in order
+	fds      []int   // to close at the end
 	child    *sys.Child
 	shift    *chroot.Shift // by the container's user namespace
 	shifts   []ownShift
@@ -454,27 +455,15 @@ func (r *run) fork() error {
 		}
 		r.clock = clock
 	}
+	r.makeRoom()
 	for i, f := range r.o.Files {
 		if f != nil {
 			r.add(-1, 0, sys.Dup(int(f.Fd()), i))
 		}
 	}
-	n := 0
-	for i, s := range r.plan.Steps {
-		for j, c := range s.Calls {
-			compiled := r.compile(c)
-			if n++; n == r.o.FailCall {
-				compiled.Nr = noCall
-			}
-			if n == r.o.DieCall {
-				if err := r.addKill(); err != nil {
-					return err
-				}
-			}
-			r.add(i, j, compiled)
-		}
-		if r.clock != nil && len(s.Calls) > 0 {
-			r.add(-1, 0, r.clock.stamp(i))
+	for i := range r.plan.Steps {
+		if err := r.addStep(i); err != nil {
+			return err
 		}
 	}
 	o := sys.ChildOptions{Flags: r.plan.Flags, Sock: &r.sock, Above: r.plan.Above,
@@ -488,10 +477,10 @@ func (r *run) fork() error {
 		o.Flags, o.CgroupFD = o.Flags|unix.CLONE_INTO_CGROUP, fd
 	}
 	r.forked = sys.Monotonic()
-	child, err := sys.StartChild(r.calls, o)
+	child, err := r.calls.Start(o)
 	if err != nil && r.plan.Cgroup != "" {
 		if cgroup.MakeThreaded(r.plan.Cgroup, err) {
-			child, err = sys.StartChild(r.calls, o)
+			child, err = r.calls.Start(o)
 		}
 		if err != nil {
 			err = cgroup.Refused(r.plan.Cgroup, err)
@@ -525,8 +514,39 @@ func (r *run) makeBoxes() {
 // noCall is the number of no system call.
 const noCall = 1 << 20
 
+// makeRoom makes the list of calls as long as it is going to be.
+func (r *run) makeRoom() {
+	n := len(r.o.Files) + len(r.plan.Steps)
+	for i := range r.plan.Steps {
+		n += len(r.plan.Steps[i].Calls)
+	}
+	r.calls, r.origin, r.index = sys.NewCallList(n), make([]int32, 0, n), make([]int32, 0, n)
+}
+
+// addStep adds the calls of a step.
+func (r *run) addStep(step int) error {
+	calls := r.plan.Steps[step].Calls
+	for i := range calls {
+		c := r.compile(&calls[i])
+		if r.made++; r.made == r.o.FailCall {
+			c.Nr = noCall
+		}
+		if r.made == r.o.DieCall {
+			if err := r.addKill(); err != nil {
+				return err
+			}
+		}
+		r.add(step, i, c)
+	}
+	if r.clock != nil && len(calls) > 0 {
+		r.add(-1, 0, r.clock.stamp(step))
+	}
+	return nil
+}
+
 func (r *run) add(step, index int, c sys.ChildCall) {
-	r.calls, r.origin, r.index = append(r.calls, c), append(r.origin, step), append(r.index, index)
+	r.calls.Add(&c)
+	r.origin, r.index = append(r.origin, int32(step)), append(r.index, int32(index))
 }
 
 // addKill is the child's call that kills this process. Whoever passes over
@@ -537,12 +557,8 @@ func (r *run) addKill() error {
 		return err
 	}
 	r.fds = append(r.fds, fd)
-	for i := range r.calls {
-		if c := &r.calls[i]; i+int(c.Skip) >= len(r.calls) {
-			c.Skip++
-		}
-	}
-	r.add(-1, 0, sys.ChildCall{Nr: unix.SYS_PIDFD_SEND_SIGNAL, Args: [6]sys.ChildArg{sys.Number(fd), sys.Number(int(unix.SIGKILL))}, OnErr: sys.Ignore})
+	r.calls.AddBetween(&sys.ChildCall{Nr: unix.SYS_PIDFD_SEND_SIGNAL, Args: [6]sys.ChildArg{sys.Number(fd), sys.Number(int(unix.SIGKILL))}, OnErr: sys.Ignore})
+	r.origin, r.index = append(r.origin, -1), append(r.index, 0)
 	return nil
 }
 
@@ -574,7 +590,7 @@ func (r *run) at(s plan.Slot) *int32 {
 	return &r.slots[s]
 }
 
-func (r *run) compile(c plan.Call) sys.ChildCall {
+func (r *run) compile(c *plan.Call) sys.ChildCall {
 	switch c.Special {
 	case plan.ReceiveInbox:
 		r.waits++
@@ -586,16 +602,16 @@ func (r *run) compile(c plan.Call) sys.ChildCall {
 	if c.Out != 0 {
 		out.Out = r.at(c.Out)
 	}
-	for i, a := range c.Args {
-		out.Args[i] = r.argument(a)
+	for i := range c.Args {
+		out.Args[i] = r.argument(&c.Args[i])
 	}
 	return out
 }
 
-func (r *run) argument(a plan.Arg) sys.ChildArg {
+func (r *run) argument(a *plan.Arg) sys.ChildArg {
 	switch a.Kind {
 	case plan.Str:
-		return sys.BytesOf(a.Str)
+		return r.calls.Bytes(a.Str)
 	case plan.Vec:
 		return sys.StringsOf(a.List)
 	case plan.Filter:

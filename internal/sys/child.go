@@ -34,7 +34,7 @@ type ChildArg struct {
 	Slot  *int32 // its value at the time of the call is the argument
 
 	// Patch, if not nil, is a slot whose value is written into Bytes at
-	// PatchAt before the call.
+	// PatchAt before the call. A call can have one such argument.
 	Patch   *int32
 	PatchAt int
 }
@@ -52,20 +52,6 @@ const (
 	FailNoted                // no call at all: fail with the error remembered last
 	SkipOnErrno              // pass over the next Skip calls if the error is Errno, else Fail
 )
-
-// raw is a ChildCall without pointers to follow: what the child reads.
-type raw struct {
-	nr     uintptr
-	args   [6]uintptr
-	slots  [6]*int32
-	patch  [6]*int32 // where the patched value goes; its source is slots
-	out    *int32
-	skip   int32
-	want   int32
-	errno  syscall.Errno
-	onErr  OnErr
-	skipOK bool
-}
 
 // A Child is a process forked from this one that makes the calls of a list
 // and nothing else: no allocation, no lock, no Go scheduler. The list ends in
@@ -125,6 +111,16 @@ type cloneArgs struct {
 // to be root's. A parent-death signal comes with the end of this process. The
 // caller calls Wait and Close in the end.
 func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
+	l := NewCallList(len(calls))
+	for i := range calls {
+		l.Add(&calls[i])
+	}
+	return l.Start(o)
+}
+
+// Start is StartChild for the calls of l, which are not changed while the child
+// makes them.
+func (l *CallList) Start(o ChildOptions) (*Child, error) {
 	pair, err := pairAbove(o.Above)
 	if err != nil {
 		return nil, err
@@ -133,7 +129,7 @@ func StartChild(calls []ChildCall, o ChildOptions) (*Child, error) {
 		*o.Sock = int32(pair[1])
 	}
 	s := begin()
-	s.parents, s.sock, s.list, s.keep = pair[0], pair[1], compile(calls), calls
+	s.parents, s.sock, s.list = pair[0], pair[1], l
 	s.args = cloneArgs{
 		Flags:      o.Flags | unix.CLONE_PIDFD | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND,
 		Pidfd:      uint64(uintptr(unsafe.Pointer(&s.pidfd))),
@@ -177,28 +173,6 @@ func pairAbove(above int) ([2]int, error) {
 	return pair, nil
 }
 
-func compile(calls []ChildCall) []raw {
-	list := make([]raw, len(calls))
-	for i, c := range calls {
-		r := &list[i]
-		*r = raw{nr: c.Nr, out: c.Out, skip: c.Skip, want: c.Want, errno: c.Errno, onErr: c.OnErr, skipOK: c.SkipOnOK}
-		for j, a := range c.Args {
-			switch {
-			case a.Patch != nil:
-				r.slots[j], r.patch[j] = a.Patch, (*int32)(unsafe.Pointer(&a.Bytes[a.PatchAt]))
-				r.args[j] = uintptr(unsafe.Pointer(unsafe.SliceData(a.Bytes)))
-			case a.Slot != nil:
-				r.slots[j] = a.Slot
-			case a.Bytes != nil:
-				r.args[j] = uintptr(unsafe.Pointer(unsafe.SliceData(a.Bytes)))
-			default:
-				r.args[j] = a.Value
-			}
-		}
-	}
-	return list
-}
-
 // live makes the calls and does not return.
 //
 //go:norace
@@ -206,8 +180,9 @@ func compile(calls []ChildCall) []raw {
 //go:nosplit
 func live(s *spawn) {
 	var noted syscall.Errno
-	for i := 0; i < len(s.list); i++ {
-		c := &s.list[i]
+	calls := s.list.calls
+	for i := 0; i < len(calls); i++ {
+		c := &calls[i]
 		errno := noted
 		if c.onErr != FailNoted {
 			var r uintptr
@@ -228,8 +203,8 @@ func live(s *spawn) {
 			continue
 		}
 		switch {
-		case c.onErr == Ignore, c.onErr == IgnoreErrno && errno == c.errno:
-		case c.onErr == SkipOnErr, c.onErr == SkipOnErrno && errno == c.errno:
+		case c.onErr == Ignore, c.onErr == IgnoreErrno && errno == syscall.Errno(c.errno):
+		case c.onErr == SkipOnErr, c.onErr == SkipOnErrno && errno == syscall.Errno(c.errno):
 			i += int(c.skip)
 		case c.onErr == Note:
 			// What is denied says more than what is missing elsewhere.
@@ -244,27 +219,6 @@ func live(s *spawn) {
 		}
 	}
 	syscall.RawSyscall(unix.SYS_EXIT_GROUP, 254, 0, 0)
-}
-
-// do makes one call, again while signals interrupt it.
-//
-//go:norace
-//go:nosplit
-func (c *raw) do() (uintptr, syscall.Errno) {
-	for j := 0; j < 6; j++ {
-		switch {
-		case c.patch[j] != nil:
-			*c.patch[j] = *c.slots[j]
-		case c.slots[j] != nil:
-			c.args[j] = uintptr(int(*c.slots[j]))
-		}
-	}
-	for {
-		r, _, errno := syscall.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
-		if errno != unix.EINTR {
-			return r, errno
-		}
-	}
 }
 
 // Send sends data and descriptors to the child, which receives them by a

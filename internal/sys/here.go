@@ -11,10 +11,13 @@ import (
 // CallHere makes calls in the calling thread, which the caller has locked, as
 // a Child would make them. Of OnErr it knows Fail, Ignore and SkipOnErr.
 func CallHere(calls []ChildCall) error {
-	list := compile(calls)
-	defer runtime.KeepAlive(calls)
-	for i := 0; i < len(list); i++ {
-		c := &list[i]
+	list := NewCallList(len(calls))
+	for i := range calls {
+		list.Add(&calls[i])
+	}
+	defer runtime.KeepAlive(list)
+	for i := 0; i < list.Len(); i++ {
+		c := &list.calls[i]
 		r, errno := c.do()
 		if errno == 0 && c.out != nil {
 			*c.out = int32(r)

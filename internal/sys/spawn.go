@@ -35,8 +35,7 @@ type spawn struct {
 	parents int      // the parent's end of the socket, which the child closes
 	sock    int      // the child's end
 	report  [2]int32 // the call that failed: its number and its errno
-	list    []raw
-	keep    []ChildCall
+	list    *CallList
 	stack   [2048]byte // of the thread, and of the child
 }
 
@@ -78,7 +77,7 @@ func (s *spawn) parted() {
 	}
 	spawns.Lock()
 	defer spawns.Unlock()
-	s.list, s.keep = nil, nil
+	s.list = nil
 	if spawns.sharing--; spawns.sharing == 0 {
 		_ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(spawns.dumpable), 0, 0, 0)
 	}

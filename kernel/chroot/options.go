@@ -29,44 +29,42 @@ type option struct {
 // atime are the bits of the kind of access time, of which relatime is zero.
 const atime = unix.MOUNT_ATTR__ATIME
 
-// options returns the table. A name with an r before it is the recursive one,
-// for those with an attr.
-func options() []option {
-	return []option{
-		{"ro", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, false},
-		{"rw", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, true},
-		{"nosuid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, false},
-		{"suid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, true},
-		{"nodev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, false},
-		{"dev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, true},
-		{"noexec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, false},
-		{"exec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, true},
-		{"nodiratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, false},
-		{"diratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, true},
-		{"nosymfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, false},
-		{"symfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, true},
-		{"noatime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, false},
-		{"atime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, true},
-		{"relatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, false},
-		{"norelatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, true},
-		{"strictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, false},
-		{"nostrictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, true},
-		{"sync", 0, unix.MS_SYNCHRONOUS, false},
-		{"async", 0, unix.MS_SYNCHRONOUS, true},
-		{"dirsync", 0, unix.MS_DIRSYNC, false},
-		{"mand", 0, unix.MS_MANDLOCK, false},
-		{"nomand", 0, unix.MS_MANDLOCK, true},
-		{"lazytime", 0, unix.MS_LAZYTIME, false},
-		{"nolazytime", 0, unix.MS_LAZYTIME, true},
-		{"iversion", 0, unix.MS_I_VERSION, false},
-		{"noiversion", 0, unix.MS_I_VERSION, true},
-		{"silent", 0, unix.MS_SILENT, false},
-		{"loud", 0, unix.MS_SILENT, true},
-		{"remount", 0, unix.MS_REMOUNT, false},
-		{"bind", 0, unix.MS_BIND, false},
-		{"rbind", 0, unix.MS_BIND | unix.MS_REC, false},
-		{"defaults", 0, 0, false},
-	}
+// options is the table. A name with an r before it is the recursive one, for
+// those with an attr.
+var options = [...]option{
+	{"ro", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, false},
+	{"rw", unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY, true},
+	{"nosuid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, false},
+	{"suid", unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID, true},
+	{"nodev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, false},
+	{"dev", unix.MOUNT_ATTR_NODEV, unix.MS_NODEV, true},
+	{"noexec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, false},
+	{"exec", unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC, true},
+	{"nodiratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, false},
+	{"diratime", unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME, true},
+	{"nosymfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, false},
+	{"symfollow", unix.MOUNT_ATTR_NOSYMFOLLOW, unix.MS_NOSYMFOLLOW, true},
+	{"noatime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, false},
+	{"atime", unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME, true},
+	{"relatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, false},
+	{"norelatime", unix.MOUNT_ATTR_RELATIME, unix.MS_RELATIME, true},
+	{"strictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, false},
+	{"nostrictatime", unix.MOUNT_ATTR_STRICTATIME, unix.MS_STRICTATIME, true},
+	{"sync", 0, unix.MS_SYNCHRONOUS, false},
+	{"async", 0, unix.MS_SYNCHRONOUS, true},
+	{"dirsync", 0, unix.MS_DIRSYNC, false},
+	{"mand", 0, unix.MS_MANDLOCK, false},
+	{"nomand", 0, unix.MS_MANDLOCK, true},
+	{"lazytime", 0, unix.MS_LAZYTIME, false},
+	{"nolazytime", 0, unix.MS_LAZYTIME, true},
+	{"iversion", 0, unix.MS_I_VERSION, false},
+	{"noiversion", 0, unix.MS_I_VERSION, true},
+	{"silent", 0, unix.MS_SILENT, false},
+	{"loud", 0, unix.MS_SILENT, true},
+	{"remount", 0, unix.MS_REMOUNT, false},
+	{"bind", 0, unix.MS_BIND, false},
+	{"rbind", 0, unix.MS_BIND | unix.MS_REC, false},
+	{"defaults", 0, 0, false},
 }
 
 // ParseOptions sorts words, in their order: a later one wins over an earlier.
@@ -75,9 +73,8 @@ func options() []option {
 // refuses what it does not know.
 func ParseOptions(words []string) (Parsed, error) {
 	var p Parsed
-	table := options()
 	for _, word := range words {
-		if !p.named(table, word) && !p.propagate(word) {
+		if !p.named(word) && !p.propagate(word) {
 			p.Data = append(p.Data, word)
 		}
 	}
@@ -89,7 +86,7 @@ func ParseOptions(words []string) (Parsed, error) {
 // takes them: "ro", "sync".
 func (p Parsed) Super() []string {
 	var names []string
-	for _, o := range options() {
+	for _, o := range options {
 		if o.attr == 0 && !o.off && !isATime(o) && o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && p.Flags&o.flag != 0 {
 			names = append(names, o.name)
 		}
@@ -100,12 +97,12 @@ func (p Parsed) Super() []string {
 	return names
 }
 
-func (p *Parsed) named(table []option, word string) bool {
+func (p *Parsed) named(word string) bool {
 	if word == "idmap" || word == "ridmap" {
 		p.IDMap = word
 		return true
 	}
-	for _, o := range table {
+	for _, o := range options {
 		switch {
 		case o.name == word:
 			apply(&p.Set, &p.Clear, o)
