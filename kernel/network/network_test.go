@@ -151,16 +151,20 @@ func TestTwoNamespacesReachEachOther(t *testing.T) {
 func TestRateIsKept(t *testing.T) {
 	need.Power(t, host.Root)
 	a, b := cable(t)
+	least := 0.8
+	if testing.Short() {
+		least = 0.4 // an emulated processor may be too slow for the rate
+	}
 	for _, want := range []network.Rate{500_000, 4_000_000} {
 		must(t, a.Limit("left", want))
 		got := transfer(t, a, b, "10.1.1.2", int(want)*5/4)
 		t.Logf("set %v, measured %.0f bytes/s", want, got)
-		if got < 0.8*float64(want) || got > 1.2*float64(want) {
+		if got < least*float64(want) || got > 1.2*float64(want) {
 			t.Errorf("set %d bytes/s, measured %.0f", want, got)
 		}
 	}
 	must(t, a.Limit("left", 0), a.Limit("left", 0))
-	if got := transfer(t, a, b, "10.1.1.2", 20_000_000); got < 8_000_000 {
+	if got := transfer(t, a, b, "10.1.1.2", 20_000_000); got < least*10_000_000 {
 		t.Errorf("without a limit %.0f bytes/s", got)
 	}
 }
