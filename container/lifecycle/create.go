@@ -357,7 +357,7 @@ func (m *making) plan() (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, err := filterOf(m.spec)
+	filter, err := filterOf(m.spec.Linux)
 	if err != nil {
 		return nil, err
 	}
@@ -390,9 +390,9 @@ func needsHome(env []string) bool {
 }
 
 // filterOf compiles the profile of system calls, if there is one.
-func filterOf(s *specs.Spec) (privilege.Filter, error) {
-	if s.Linux.Seccomp == nil {
+func filterOf(l *specs.Linux) (privilege.Filter, error) {
+	if l.Seccomp == nil {
 		return privilege.Filter{}, nil
 	}
-	return privilege.Compile(s.Linux.Seccomp, runtime.GOARCH)
+	return privilege.Compile(l.Seccomp, runtime.GOARCH)
 }

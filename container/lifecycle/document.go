@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -69,6 +70,8 @@ type Container struct {
 	root Root
 	dir  string
 	doc  document
+
+	linux atomic.Pointer[specs.Linux] // of the spec, once it has been read
 }
 
 func (c *Container) file(name string) string { return filepath.Join(c.dir, name) }

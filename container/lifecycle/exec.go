@@ -48,7 +48,21 @@ func (c *Container) Process() (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.linux.Store(s.Linux)
 	return s.Process, nil
+}
+
+// readLinux is what the container's spec says of its processes, which whoever
+// has asked for one of them has read already.
+func (c *Container) readLinux() (*specs.Linux, error) {
+	if l := c.linux.Load(); l != nil {
+		return l, nil
+	}
+	s, err := c.spec()
+	if err != nil {
+		return nil, err
+	}
+	return s.Linux, nil
 }
 
 // spec reads the spec as it was at the creation.
@@ -122,13 +136,22 @@ func (c *Container) Exec(o ExecOptions) (*process.Process, error) {
 }
 
 // exec is Exec of a program, in place of the first argument where it has one.
+// Where a filter keeps the process from forking late it forks early.
 func (c *Container) exec(o ExecOptions, program string) (*process.Process, error) {
+	p, err := c.execOnce(o, plan.Options{Program: program})
+	if errors.As(err, new(*process.ForkError)) {
+		p, err = c.execOnce(o, plan.Options{Program: program, ForkEarly: true})
+	}
+	return p, err
+}
+
+func (c *Container) execOnce(o ExecOptions, po plan.Options) (*process.Process, error) {
 	pidfd, err := c.enterable(o.IgnorePaused)
 	if err != nil {
 		return nil, err
 	}
 	defer pidfd.Close()
-	p, move, err := c.execPlan(o, program)
+	p, move, err := c.execPlan(o, po)
 	if err != nil {
 		return nil, err
 	}
@@ -159,27 +182,24 @@ func (c *Container) enterable(ignorePaused bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "container"), nil
 }
 
-// execPlan compiles o.Process, or a program in place of its first argument, and
-// tells how systemd moves the process into the container's unit.
-func (c *Container) execPlan(o ExecOptions, program string) (p *plan.Plan, move func(int) (func(), error), err error) {
+// execPlan compiles o.Process, and tells how systemd moves the process into the
+// container's unit.
+func (c *Container) execPlan(o ExecOptions, po plan.Options) (p *plan.Plan, move func(int) (func(), error), err error) {
 	t, err := c.target(o.Cgroups)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := c.spec()
-	if err != nil {
+	if t.Linux, err = c.readLinux(); err != nil {
 		return nil, nil, err
 	}
-	t.Linux = s.Linux
-	filter, err := filterOf(s)
-	if err != nil {
+	if po.Filter, err = filterOf(t.Linux); err != nil {
 		return nil, nil, err
 	}
 	scope, move := c.mover(t.Cgroup)
 	if scope != "" {
 		t.Cgroup = ""
 	}
-	po := plan.Options{Program: program, Filter: filter, Keep: o.PreserveFDs, Keyring: c.doc.Keyring, PlainLines: !o.Detach, Streams: process.Streams(o.Files)}
+	po.Keep, po.Keyring, po.PlainLines, po.Streams = o.PreserveFDs, c.doc.Keyring, !o.Detach, process.Streams(o.Files)
 	if needsHome(o.Process.Env) {
 		po.Home = process.Home(process.RootOf(c.doc.PID), nil, o.Process.User.UID)
 	}

@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -120,7 +121,7 @@ func TestExecRefuses(t *testing.T) {
 		{"a path that is not there", func(o *lifecycle.ExecOptions) { o.Process.Args = []string{"/nonesuch"} }, `exec: "/nonesuch": stat /nonesuch: no such file or directory`},
 		{"a file that is no program", func(o *lifecycle.ExecOptions) { o.Process.Args = []string{"/etc"} }, `permission denied`},
 		{"a directory that is not there", func(o *lifecycle.ExecOptions) { o.Process.Cwd = "/nonesuch" }, "no such file or directory"},
-		{"a descriptor as a directory", func(o *lifecycle.ExecOptions) { o.Process.Cwd = "/proc/self/fd/3" }, "too many levels of symbolic links"},
+		{"a descriptor as a directory", func(o *lifecycle.ExecOptions) { o.Process.Cwd = "/proc/self/fd/3" }, "go to /proc/self/fd/3"},
 		{"another container's cgroup", func(o *lifecycle.ExecOptions) { o.Cgroups = map[string]string{"": "../" + name("exec2")} }, "bad sub cgroup path"},
 		{"a cgroup that is not there", func(o *lifecycle.ExecOptions) { o.Cgroups = map[string]string{"": "nonesuch"} }, "no such file or directory"},
 		{"a terminal without a socket", func(o *lifecycle.ExecOptions) { o.Process.Terminal, o.Detach = true, true }, "without setting console socket"},
@@ -152,6 +153,32 @@ func TestParseUser(t *testing.T) {
 		uid, gid, err := lifecycle.ParseUser(tt.in, 5)
 		if tt.ok != (err == nil) || err == nil && (uid != tt.uid || gid != tt.gid) || err != nil && !errors.Is(err, fault.Invalid) {
 			t.Errorf("ParseUser(%q) = %d, %d, %v", tt.in, uid, gid, err)
+		}
+	}
+}
+
+// A process joins a container whose filter lets nobody fork, or begin a session.
+func TestExecUnderAFilterThatForbidsToFork(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		action specs.LinuxSeccompAction
+		calls  []string
+	}{
+		{"no fork", specs.ActErrno, []string{"clone", "clone3"}},
+		{"no session", specs.ActErrno, []string{"setsid"}},
+		{"death to who forks", specs.ActKillProcess, []string{"clone", "clone3"}},
+	} {
+		for _, nnp := range []bool{true, false} {
+			t.Run(fmt.Sprint(tt.name, ", no new privileges ", nnp), func(t *testing.T) {
+				f := newFixture(t, "sleep", "100")
+				f.spec.Process.NoNewPrivileges = nnp
+				f.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: tt.calls, Action: tt.action}}}
+				need.Clean(t)
+				c := f.running(t, name("filter"))
+				if out, code := f.sh(t, c, "echo $((1+1))", nil); out != "2" || code != 0 {
+					t.Errorf("%q, code %d", out, code)
+				}
+			})
 		}
 	}
 }

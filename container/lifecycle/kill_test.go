@@ -41,6 +41,10 @@ const deedVariable = "KISTE_LIFECYCLE_DEED"
 
 // TestMain is that runtime where the environment says so.
 func TestMain(m *testing.M) {
+	if end := os.Getenv(spyVariable); end != "" {
+		spy(end)
+		return
+	}
 	text := os.Getenv(deedVariable)
 	if text == "" {
 		os.Exit(m.Run())

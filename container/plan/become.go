@@ -238,6 +238,9 @@ func (c *compiler) trampoline() error {
 	if c.o.Wait {
 		held, text, make = []Slot{Start, Report}, "wait for the start, with the host's binary out of reach", stub.Waiter
 	}
+	if c.forkLate {
+		make = func(arch string, fd int) ([]byte, error) { return stub.Joiner(arch, fd, c.spec.Process.Terminal) }
+	}
 	program, err := make(runtime.GOARCH, first)
 	if err != nil {
 		return err

@@ -101,6 +101,11 @@ type Options struct {
 	// word to go on: see Start and Report.
 	Wait bool
 
+	// ForkEarly lets a process that joins a pid namespace fork before it has
+	// given up anything, where a filter of system calls keeps it from doing so
+	// later: until then it is not seen there.
+	ForkEarly bool
+
 	// Keep is how many descriptors the program gets beside 0, 1 and 2: from 3
 	// on. The parent has them open.
 	Keep int
@@ -199,6 +204,8 @@ type compiler struct {
 	cwd     Slot   // the working directory; 0: it is /
 	stub    Slot   // the trampoline; 0: none is needed
 	late    []readOnly
+
+	forkLate bool // the stub forks into the pid namespace
 
 	env         []string
 	alone       bool // nobody is where the child goes

@@ -84,8 +84,11 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	if err := c.enterRoot(t); err != nil {
 		return nil, err
 	}
+	c.forkLate = slices.Contains(t.Namespaces, "pid") && c.mayForkLate()
 	c.join(t.Namespaces)
-	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	if !c.forkLate {
+		c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	}
 	c.keyring()
 	c.joinTerminal()
 	if err := c.become(); err != nil {
@@ -93,6 +96,17 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	}
 	c.sort()
 	return c.p, nil
+}
+
+// mayForkLate reports whether the process may stay out of the pid namespace until
+// its last step, in which the stub forks. There whoever has CAP_SYS_PTRACE and
+// shares the host's user namespace could look into it as long as it has the
+// host's program, memory, descriptors and powers. What a fork would not hand on
+// has to be given to the second process.
+func (c *compiler) mayForkLate() bool {
+	s := c.spec.Process.Scheduler
+	resets := s != nil && slices.Contains(s.Flags, specs.SchedFlagResetOnFork)
+	return !c.o.ForkEarly && !c.binaryIsForeign() && !c.o.DieWithParent && !resets
 }
 
 // enterRoot goes to the root of a container that has no mount namespace, whose
@@ -157,7 +171,10 @@ func (c *compiler) join(elsewhere []string) {
 	if flags != 0 {
 		c.child("join the namespaces "+strings.Join(kinds, " "), "linux.namespaces", call("setns", unix.SYS_SETNS, from(Container), named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))))
 	}
-	if c.joined["pid"] {
+	switch {
+	case c.forkLate:
+		c.p.Fork2 = true
+	case c.joined["pid"]:
 		c.forkAgain()
 	}
 	if c.joined["user"] {

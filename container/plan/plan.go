@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kiste/internal/stub"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/chroot"
@@ -162,6 +163,10 @@ const (
 	FailNoted
 	SkipOnErrno
 )
+
+// Refused is the number of no call of a plan: a second child that the stub was to
+// make (see Options.ForkEarly) could not be.
+const Refused = stub.Refused
 
 // Hello is the message of the second child. Who that is the kernel says
 // (SCM_CREDENTIALS in unix(7)).

@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,16 +23,21 @@ func (c *compiler) terminal() {
 	if c.pts != 0 {
 		first = call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, text), num(0))
 	}
-	c.child("open a terminal and send it to the parent", "process.terminal",
+	control := []Call{call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0))}
+	if c.forkLate {
+		control = nil // the stub does so
+	}
+	c.child("open a terminal and send it to the parent", "process.terminal", slices.Concat([]Call{
 		first.to(master),
 		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCSPTLCK, "TIOCSPTLCK"), buf(make([]byte, 4), "[0]")),
 		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, text)).to(c.tty),
 		Call{Name: "sendmsg", Nr: unix.SYS_SENDMSG, Args: []Arg{from(Sock), named(0, "{terminal}"), named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, Special: SendConsole},
-		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0)),
+	}, control, []Call{
 		call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
-		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)))
+		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)),
+	})...)
 	c.plainLines()
 	c.terminalSize()
 	if c.dev == 0 {

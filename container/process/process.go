@@ -111,6 +111,19 @@ func (e *StepError) Error() string { return e.Step.Text + ": " + e.Err.Error() }
 
 func (e *StepError) Unwrap() error { return e.Err }
 
+// A ForkError is a second process that could not be forked late, which a filter
+// of system calls can be the reason of: see plan.Options.ForkEarly.
+type ForkError struct{ Errno syscall.Errno } // 0: not told
+
+func (e *ForkError) Error() string {
+	if e.Errno == 0 {
+		return "fork into the pid namespace: the process has ended"
+	}
+	return "fork into the pid namespace: " + e.Errno.Error()
+}
+
+func (e *ForkError) Unwrap() error { return e.Errno }
+
 // Start carries out p. Where the plan ends the child with its parent, that is
 // with this process, or with Remove.
 func Start(p *plan.Plan, o Options) (*Process, error) {
@@ -653,6 +666,8 @@ func (r *run) hear() error {
 			continue
 		case len(data) > 0:
 			continue
+		case r.plan.Fork2 && !r.second:
+			return &ForkError{}
 		}
 		r.child.CloseSocket()
 		r.traceChild()
@@ -733,6 +748,9 @@ func (r *run) traceChild() {
 // explain names the step of a call that failed.
 func (r *run) explain(err error) error {
 	var ce *sys.ChildError
+	if errors.As(err, &ce) && ce.Index == plan.Refused {
+		return &ForkError{ce.Errno}
+	}
 	if !errors.As(err, &ce) || ce.Index >= len(r.origin) || r.origin[ce.Index] < 0 {
 		return err
 	}

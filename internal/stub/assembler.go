@@ -262,6 +262,7 @@ func callNumber(name string, column int) int32 {
 		{"rt_sigprocmask", [2]int32{14, 135}},
 		{"rt_sigtimedwait", [2]int32{128, 137}},
 		{"setpgid", [2]int32{109, 154}},
+		{"setsid", [2]int32{112, 157}},
 		{"wait4", [2]int32{61, 260}},
 		{"write", [2]int32{1, 64}},
 	} {

@@ -29,6 +29,71 @@ func waiter(fd int32) func(*assembler) {
 	}
 }
 
+// Refused is what the first four bytes of a Joiner's message say that could not
+// fork, or begin a session; the next four are the errno.
+const Refused = 4095
+
+// joiner is Joiner.
+func joiner(fd int32, terminal bool) func(*assembler) {
+	return func(a *assembler) {
+		a.closeOnExec(fd)
+		a.arguments()
+		a.imm(a0, 0x8000|sigchld) // clone: CLONE_PARENT
+		for _, r := range []reg{a1, a2, a3, a4} {
+			a.imm(r, 0)
+		}
+		a.sys("clone")
+		a.result(s2)
+		a.branch(s2, 0, lt, "refused")
+		a.branch(s2, 0, eq, "second")
+		a.imm(a0, 0)
+		a.sys("exit_group")
+
+		a.label("second")
+		a.imm(a0, fd)
+		a.address(a1, "hello")
+		a.imm(a2, int32(len(hello)))
+		a.sys("write")
+		a.label("wait")
+		a.imm(a0, fd)
+		a.mov(a1, s0)
+		a.imm(a2, 1)
+		a.sys("read")
+		a.result(s2)
+		a.branch(s2, -4, eq, "wait") // EINTR
+		a.branch(s2, 1, ne, "leave")
+		a.sys("setsid")
+		a.result(s2)
+		a.branch(s2, 0, lt, "refused")
+		if terminal {
+			a.imm(a0, 0)
+			a.imm(a1, 0x540e) // TIOCSCTTY
+			a.imm(a2, 0)
+			a.sys("ioctl")
+			a.result(s2)
+			a.branch(s2, 0, lt, "refused")
+		}
+		a.become(fd)
+
+		a.label("refused")
+		a.neg(s2)
+		a.shl(s2, 32)
+		a.addi(s2, Refused)
+		a.store(s2, s0, 0)
+		a.imm(a0, fd)
+		a.mov(a1, s0)
+		a.imm(a2, 8)
+		a.sys("write")
+		a.imm(a0, 126)
+		a.sys("exit_group")
+		a.data("hello", hello)
+		a.again()
+	}
+}
+
+// hello is what the second process says.
+const hello = "hello"
+
 // closeOnExec goes to again where fd is not open.
 func (a *assembler) closeOnExec(fd int32) {
 	a.imm(a0, fd)

@@ -41,6 +41,17 @@ func Trampoline(arch string, fd int) ([]byte, error) { return build(arch, trampo
 // exits with 127. Executed by itself it ends as the trampoline does. While it waits it has one page of code and one of stack.
 func Waiter(arch string, fd int) ([]byte, error) { return build(arch, waiter(int32(fd))) }
 
+// Joiner is a trampoline that forks on its way, into a pid namespace that it has
+// been told to enter: so nobody there sees more of the host than a stub. Its
+// argv is the trampoline's. The first process forks with CLONE_PARENT and ends;
+// the second one says hello on descriptor fd, waits for a byte there, begins a
+// session, with terminal makes descriptor 0 its controlling terminal, and
+// executes. Where it may not fork or begin a session it writes Refused and the
+// errno, 4 bytes each, little-endian, and exits with 126.
+func Joiner(arch string, fd int, terminal bool) ([]byte, error) {
+	return build(arch, joiner(int32(fd), terminal))
+}
+
 // Init is a first process that does a first process's duty, as tini(1) does:
 // it starts argv[1:], looked up on $PATH, as a child in a process group of its
 // own and in the foreground of the terminal on descriptor 0; reaps whatever

@@ -185,7 +185,7 @@ func TestNoProgramForOtherProcessors(t *testing.T) {
 // Every label that an instruction names must be there, and every call known.
 func TestProgramsAreWhole(t *testing.T) {
 	for _, m := range machines() {
-		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3), "waiter": waiter(3)} {
+		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3), "waiter": waiter(3), "joiner": joiner(3, true)} {
 			calls := m.calls
 			a := &assembler{m: m, labels: map[string]int{}}
 			a.m.calls = func(call string) int32 {
