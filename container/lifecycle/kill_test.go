@@ -91,10 +91,10 @@ func (d deed) do(count map[string]int) error {
 	files := [3]*os.File{null, null, null}
 	switch d.Verb {
 	case "create":
-		_, err := root.Create(d.ID, lifecycle.CreateOptions{Bundle: d.Bundle, Files: files})
+		_, err := root.Create(d.ID, lifecycle.CreateOptions{Bundle: d.Bundle, Files: files, Edit: ownGroup})
 		return err
 	case "run":
-		_, _, err := root.Run(d.ID, lifecycle.CreateOptions{Bundle: d.Bundle, Files: files})
+		_, _, err := root.Run(d.ID, lifecycle.CreateOptions{Bundle: d.Bundle, Files: files, Edit: ownGroup})
 		return err
 	}
 	c, err := root.Load(d.ID)

@@ -107,7 +107,14 @@ func (f *fixture) options(t *testing.T) lifecycle.CreateOptions {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
-	return lifecycle.CreateOptions{Bundle: f.bundle, Files: [3]*os.File{null, f.out, f.out}}
+	return lifecycle.CreateOptions{Bundle: f.bundle, Files: [3]*os.File{null, f.out, f.out}, Edit: ownGroup}
+}
+
+// ownGroup puts a container into a cgroup of its name below the roots: else it
+// would be below that of these tests, wherever somebody has put them.
+func ownGroup(dir string, s *specs.Spec) error {
+	s.Linux.CgroupsPath = "/" + filepath.Base(dir)
+	return nil
 }
 
 // output is what the container's programs have written.
