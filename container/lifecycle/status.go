@@ -9,6 +9,7 @@ import (
 
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 	"kiste/store"
 )
 
@@ -41,8 +42,7 @@ func (c *Container) busy() bool {
 }
 
 func (c *Container) frozen() bool {
-	g, err := c.group()
-	return err == nil && g.Frozen()
+	return c.doc.Cgroup != "" && cgroup.Frozen(c.doc.Hierarchies, c.doc.Cgroup)
 }
 
 // waits reports whether the process still holds its end of the FIFO.

@@ -294,6 +294,16 @@ func (g *Group) Now() Now {
 	return n
 }
 
+// Frozen reports whether the group at path is there and frozen: one read, where
+// Open looks into every hierarchy.
+func Frozen(l Layout, group string) bool {
+	g := &Group{Path: group, layout: l}
+	for _, h := range l.All() {
+		g.dirs = append(g.dirs, dir{h.Dir(group), h})
+	}
+	return g.Frozen()
+}
+
 // Frozen reports whether the group is frozen.
 func (g *Group) Frozen() bool {
 	if d, ok := g.unified(); ok {
