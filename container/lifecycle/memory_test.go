@@ -20,7 +20,7 @@ func (f *fixture) limitMemory(n int64) { f.spec.Linux.Resources.Memory = &specs.
 // the start is some pages.
 func TestLittleMemoryIsEnough(t *testing.T) {
 	f := newFixture(t, "true")
-	f.limitMemory(512 << 10) // this program is larger than the runtime, of which the script runtime_memory speaks
+	f.limitMemory(256 << 10)
 	o := f.options(t)
 	need.Clean(t)
 	for range 10 {
