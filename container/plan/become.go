@@ -18,6 +18,7 @@ import (
 // become gives up what the process may not keep, and executes its program.
 func (c *compiler) become() error {
 	p := c.spec.Process
+	c.enterMemory()
 	c.umask()
 	c.keepDescriptors()
 	if err := c.trampoline(); err != nil {

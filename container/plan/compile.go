@@ -206,6 +206,7 @@ type compiler struct {
 	late    []readOnly
 
 	forkLate bool // the stub forks into the pid namespace
+	memory   Slot // the tasks file of the memory cgroup, which is entered last; 0: it is not
 
 	env         []string
 	alone       bool // nobody is where the child goes

@@ -219,7 +219,7 @@ func mapText(ms []IDMap) string {
 
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
-	c.enterCgroups(cgroup.Tasks(c.f.Groups))
+	c.enterCgroups(c.earlyTasks())
 	c.enterBy(c.f.ClassTasks, "class", "linux.intelRdt")
 	c.awaitParent()
 	c.newTime()
@@ -283,6 +283,33 @@ func (c *compiler) loopback() {
 func (c *compiler) awaitParent() {
 	wait := Call{Name: "recvmsg", Nr: unix.SYS_RECVMSG, Args: []Arg{from(Sock), named(0, "{message}"), named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")}, Special: ReceiveInbox}
 	c.child("wait for the parent", "", slices.Repeat([]Call{wait}, max(1, (len(c.p.Inbox)+InboxSize-1)/InboxSize))...)
+}
+
+// earlyTasks are the files by which the child enters its cgroups of version 1
+// before anything else. That of the memory comes last, where no cgroup namespace
+// has to begin in it: else the kernel's own memory for mounts and namespaces,
+// some hundred kilobytes, would have to fit into the container's limit too.
+func (c *compiler) earlyTasks() []string {
+	files := cgroup.Tasks(c.f.Groups)
+	memory, ok := c.f.Cgroup.Find("memory")
+	if !ok || memory.V2 || c.fresh["cgroup"] {
+		return files
+	}
+	return slices.DeleteFunc(files, func(file string) bool {
+		late := strings.HasPrefix(file, memory.Mount+"/")
+		if late {
+			c.memory = c.slot(file)
+			c.child("open "+file, "linux.cgroupsPath", open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(c.memory))
+		}
+		return late
+	})
+}
+
+// enterMemory enters that cgroup.
+func (c *compiler) enterMemory() {
+	if c.memory != 0 {
+		c.child("enter the cgroup of "+c.p.Slots[c.memory], "linux.cgroupsPath", write(c.memory, "0"))
+	}
 }
 
 // enterCgroups writes 0 into files of version 1 as long as the child is the
