@@ -58,7 +58,7 @@ func lookAt(proc string, say func(string, ...any)) bool {
 			return true
 		}
 		say("program %s %v", program, err)
-		fds, err := os.ReadDir(proc + "/fd")
+		fds, _ := os.ReadDir(proc + "/fd")
 		for _, fd := range fds {
 			if fd.Name() <= "2" && len(fd.Name()) == 1 {
 				continue // its own streams
