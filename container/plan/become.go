@@ -240,6 +240,7 @@ func (c *compiler) trampoline() error {
 		held, text, make = []Slot{Start, Report}, "wait for the start, with the host's binary out of reach", stub.Waiter
 	}
 	if c.forkLate {
+		text = "keep the host's binary out of reach, and let the stub fork into the pid namespace"
 		make = func(arch string, fd int) ([]byte, error) { return stub.Joiner(arch, fd, c.spec.Process.Terminal) }
 	}
 	program, err := make(runtime.GOARCH, first)

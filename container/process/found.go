@@ -64,7 +64,7 @@ func Elsewhere(pid int) ([]string, error) {
 	var kinds []string
 	all := false
 	for _, k := range namespace.Kinds() {
-		if all && k.Children == "" {
+		if all && k.Children == "" && k.File != "mnt" {
 			kinds = append(kinds, k.File)
 			continue
 		}
@@ -81,7 +81,7 @@ func Elsewhere(pid int) ([]string, error) {
 		}
 		// The host's root may join what it is in: to ask costs more, 5 µs for
 		// each. But not where that makes a process a child's, or where it has
-		// to be alone.
+		// to be alone; and whether a container has a mount namespace matters.
 		all = all || k.Name == "user" && own == its && own == firstUserns
 	}
 	return kinds, nil
