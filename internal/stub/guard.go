@@ -24,9 +24,9 @@ const (
 )
 
 func guard(a *assembler) {
-	a.stack(s0)
+	a.arguments()
 	a.alloc()
-	a.stack(s1)
+	a.stack(s5)
 	a.imm(a0, 36) // PR_SET_CHILD_SUBREAPER
 	a.imm(a1, 1)
 	for _, r := range []reg{a2, a3, a4} {
@@ -35,20 +35,15 @@ func guard(a *assembler) {
 	a.sys("prctl")
 
 	a.label("start")
-	a.imm(a0, sigchld) // clone: a fork
-	for _, r := range []reg{a1, a2, a3, a4} {
-		a.imm(r, 0)
-	}
-	a.sys("clone")
-	a.result(s2)
+	a.fork(0)
 	a.branch(s2, 0, eq, "child")
 	a.branch(s2, 0, lt, "leave")
 
 	a.label("wait")
 	a.imm(s4, 0)
-	a.store(s4, s1, guardStatus)
+	a.store(s4, s5, guardStatus)
 	a.imm(a0, -1)
-	a.mov(a1, s1)
+	a.mov(a1, s5)
 	a.addi(a1, guardStatus)
 	a.imm(a2, 0)
 	a.imm(a3, 0)
@@ -58,18 +53,18 @@ func guard(a *assembler) {
 	a.mov(s4, s3)
 	a.sub(s4, s2)
 	a.branch(s4, 0, ne, "another")
-	a.load32(s4, s1, guardStatus)
+	a.load32(s4, s5, guardStatus)
 	a.branch(s4, 0, eq, "leave")
 	a.shr(s4, 8)
 	a.branch(s4, 127, eq, "leave")
 	a.imm(s4, 0)
-	a.store(s4, s1, guardPause)
+	a.store(s4, s5, guardPause)
 	a.imm(s4, 12207)
 	a.shl(s4, 13) // 100 ms in nanoseconds
-	a.store(s4, s1, guardPause+8)
+	a.store(s4, s5, guardPause+8)
 	a.imm(a0, 0)
 	a.imm(a1, 0)
-	a.mov(a2, s1)
+	a.mov(a2, s5)
 	a.addi(a2, guardPause)
 	a.imm(a3, 0)
 	a.imm(a4, 8)
@@ -77,9 +72,9 @@ func guard(a *assembler) {
 	a.jump("start")
 
 	a.label("another")
-	a.store(s3, s1, guardRecord)
+	a.store(s3, s5, guardRecord)
 	a.imm(a0, 3)
-	a.mov(a1, s1)
+	a.mov(a1, s5)
 	a.imm(a2, 16)
 	a.sys("write")
 	a.jump("wait")
@@ -89,15 +84,7 @@ func guard(a *assembler) {
 	a.imm(a1, 2) // F_SETFD
 	a.imm(a2, 1) // FD_CLOEXEC
 	a.sys("fcntl")
-	a.load(s3, s0, 0) // argc
-	a.shl(s3, 3)
-	a.add(s3, s0)
-	a.load(a0, s0, 8) // argv[0]
-	a.mov(a1, s0)
-	a.addi(a1, 16) // argv+1
-	a.mov(a2, s3)
-	a.addi(a2, 16) // envp
-	a.sys("execve")
+	a.replace()
 	a.imm(a0, 127)
 	a.sys("exit_group")
 	a.label("leave")

@@ -38,12 +38,7 @@ func joiner(fd int32, terminal bool) func(*assembler) {
 	return func(a *assembler) {
 		a.closeOnExec(fd)
 		a.arguments()
-		a.imm(a0, 0x8000|sigchld) // clone: CLONE_PARENT
-		for _, r := range []reg{a1, a2, a3, a4} {
-			a.imm(r, 0)
-		}
-		a.sys("clone")
-		a.result(s2)
+		a.fork(cloneParent)
 		a.branch(s2, 0, lt, "refused")
 		a.branch(s2, 0, eq, "second")
 		a.imm(a0, 0)
@@ -130,13 +125,31 @@ func (a *assembler) arguments() {
 	a.addi(s1, 16)
 }
 
-// become executes argv[0] with argv[1:], or says why not.
-func (a *assembler) become(report int32) {
+const cloneParent = 0x8000 // CLONE_PARENT
+
+// fork is clone(2), with flags; s2 becomes its result.
+func (a *assembler) fork(flags int32) {
+	a.imm(a0, flags|sigchld)
+	for _, r := range []reg{a1, a2, a3, a4} {
+		a.imm(r, 0)
+	}
+	a.sys("clone")
+	a.result(s2)
+}
+
+// replace executes argv[0] with argv[1:], after arguments. It goes on where that
+// failed.
+func (a *assembler) replace() {
 	a.load(a0, s0, 8) // argv[0]
 	a.mov(a1, s0)
 	a.addi(a1, 16) // argv+1
 	a.mov(a2, s1)
 	a.sys("execve")
+}
+
+// become is replace, or says why not.
+func (a *assembler) become(report int32) {
+	a.replace()
 	a.result(s2)
 	a.neg(s2)
 	a.store(s2, s0, 0)
@@ -169,12 +182,7 @@ func initProgram(a *assembler) {
 	a.alloc()
 	a.stack(s1)
 	a.blockSignals()
-	a.imm(a0, sigchld) // clone: a fork
-	for _, r := range []reg{a1, a2, a3, a4} {
-		a.imm(r, 0)
-	}
-	a.sys("clone")
-	a.result(s2)
+	a.fork(0)
 	a.branch(s2, 0, eq, "child")
 	a.branch(s2, 0, lt, "denied")
 	a.serve()
