@@ -31,7 +31,7 @@ func (p *Prepared) joins([]string) error {
 			return err
 		}
 		ns := &p.Result.Spec.Linux.Namespaces[j.Index]
-		ns.Path = fmt.Sprintf("/proc/%d/ns/%s", other.State.PID, nsFile(ns.Type))
+		ns.Path = fmt.Sprintf("/proc/%d/ns/%s", other.State.PID, namespace.File(string(ns.Type)))
 	}
 	return nil
 }

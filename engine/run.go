@@ -414,16 +414,6 @@ func (p *Prepared) user(lower []string) error {
 	return nil
 }
 
-func nsFile(t specs.LinuxNamespaceType) string {
-	switch t {
-	case specs.NetworkNamespace:
-		return "net"
-	case specs.MountNamespace:
-		return "mnt"
-	}
-	return string(t)
-}
-
 // files writes those that the engine makes, readable for the container's root.
 func (p *Prepared) files([]string) error {
 	p.FilePaths = map[string]string{}

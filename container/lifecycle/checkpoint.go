@@ -19,6 +19,7 @@ import (
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/namespace"
 )
 
 // CheckpointOptions say what CRIU is to save or to restore, and where. They are
@@ -111,7 +112,7 @@ func (c *Container) dump(o CheckpointOptions) error {
 			if err != nil {
 				return err
 			}
-			r.External = append(r.External, fmt.Sprintf("%s[%d]:%s", nsName(ns.Type), inode, key))
+			r.External = append(r.External, fmt.Sprintf("%s[%d]:%s", namespace.File(string(ns.Type)), inode, key))
 		}
 	}
 	if g, err := freezer(c.doc.Cgroup); err == nil {
@@ -216,13 +217,6 @@ func externalNamespace(ns specs.LinuxNamespace) string {
 		return "extRootPidNS"
 	}
 	return ""
-}
-
-func nsName(t specs.LinuxNamespaceType) string {
-	if t == specs.NetworkNamespace {
-		return "net"
-	}
-	return string(t)
 }
 
 // freezer is the directory by which CRIU freezes the container.

@@ -14,6 +14,7 @@ import (
 
 	"kiste/fault"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/namespace"
 )
 
 var cloneFlag = map[specs.LinuxNamespaceType]uint64{
@@ -177,21 +178,10 @@ func (c *compiler) enterFirst(joins []specs.LinuxNamespace) []specs.LinuxNamespa
 			rest = append(rest, ns) // see unshares
 			continue
 		}
-		c.act("enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type), Act{Kind: ActEnter, Path: ns.Path, Value: nsFile(ns.Type)})
+		c.act("enter "+ns.Path+" for the fork", "linux.namespaces."+string(ns.Type), Act{Kind: ActEnter, Path: ns.Path, Value: namespace.File(string(ns.Type))})
 		delete(c.joined, string(ns.Type))
 	}
 	return rest
-}
-
-// nsFile is the name of a namespace in /proc/PID/ns.
-func nsFile(t specs.LinuxNamespaceType) string {
-	switch t {
-	case specs.NetworkNamespace:
-		return "net"
-	case specs.MountNamespace:
-		return "mnt"
-	}
-	return string(t)
 }
 
 func idMaps(in []specs.LinuxIDMapping) []IDMap {
@@ -350,7 +340,7 @@ func (c *compiler) hearByte() Call {
 
 // flagText is the name of the flag of a kind of namespaces: "CLONE_NEWNS".
 func flagText(kind string) string {
-	return strings.ReplaceAll("CLONE_NEW"+strings.ToUpper(nsFile(specs.LinuxNamespaceType(kind))), "MNT", "NS")
+	return strings.ReplaceAll("CLONE_NEW"+strings.ToUpper(namespace.File(kind)), "MNT", "NS")
 }
 
 // newFlags are those of unshare(2) for what is to belong to the user namespace

@@ -50,6 +50,16 @@ func ParseKind(s string) (Kind, error) {
 		Err: fmt.Errorf("there is no such kind"), Hint: "the kinds are " + strings.Join(names(), ", ")}
 }
 
+// File is the name in /proc/PID/ns of what OCI calls so; of an unknown word it
+// is that word.
+func File(oci string) string {
+	k, err := ParseKind(oci)
+	if err != nil {
+		return oci
+	}
+	return k.File
+}
+
 func names() []string {
 	var all []string
 	for _, k := range Kinds() {
