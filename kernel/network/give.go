@@ -64,21 +64,10 @@ func (n *Namespace) give(link Link, to *Namespace, inside string) error {
 // lasting are the addresses of a link that are permanent and of the widest
 // scope.
 func (n *Namespace) lasting(index int) ([]Prefix, error) {
-	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
-	if err != nil {
-		return nil, named("list addresses", "", err)
-	}
-	var all []Prefix
-	for _, m := range answers {
-		i, p, err := parseAddress(m.data)
-		if err != nil {
-			return nil, named("list addresses", "", err)
-		}
-		if flags, scope := addressFlags(m.data); i == index && flags&unix.IFA_F_PERMANENT != 0 && scope == unix.RT_SCOPE_UNIVERSE {
-			all = append(all, p)
-		}
-	}
-	return all, nil
+	return n.addresses(func(of int, data []byte) bool {
+		flags, scope := addressFlags(data)
+		return of == index && flags&unix.IFA_F_PERMANENT != 0 && scope == unix.RT_SCOPE_UNIVERSE
+	})
 }
 
 // addressFlags are of the data of an RTM_NEWADDR that parseAddress has read: 8

@@ -254,17 +254,23 @@ func last(p Prefix) Addr {
 
 // Addresses lists the addresses of the link with the index, 0 for all.
 func (n *Namespace) Addresses(index int) ([]Prefix, error) {
+	return n.addresses(func(of int, _ []byte) bool { return index == 0 || of == index })
+}
+
+// addresses lists those that are wanted: by their link, and by the data of their
+// RTM_NEWADDR.
+func (n *Namespace) addresses(wanted func(link int, data []byte) bool) ([]Prefix, error) {
 	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
 	if err != nil {
 		return nil, named("list addresses", "", err)
 	}
 	var all []Prefix
 	for _, m := range answers {
-		i, p, err := parseAddress(m.data)
+		link, p, err := parseAddress(m.data)
 		if err != nil {
 			return nil, named("list addresses", "", err)
 		}
-		if index == 0 || i == index {
+		if wanted(link, m.data) {
 			all = append(all, p)
 		}
 	}
