@@ -246,22 +246,3 @@ func firstError(path string) string {
 	}
 	return ""
 }
-
-// Version is CRIU's, as 10000 times the major and 100 times the minor number
-// and the patch level.
-func Version() (int, error) {
-	path, err := exec.LookPath("criu")
-	if err != nil {
-		return 0, &fault.Error{Op: "run criu", Kind: fault.Unsupported, Err: errors.New("it is not installed"), Hint: "install criu"}
-	}
-	out, err := exec.Command(path, "--version").Output()
-	if err != nil {
-		return 0, &fault.Error{Op: "run criu", On: path, Err: err}
-	}
-	var major, minor, patch int
-	_, text, _ := strings.Cut(string(out), "Version: ")
-	if n, _ := fmt.Sscanf(text, "%d.%d.%d", &major, &minor, &patch); n < 2 {
-		return 0, &fault.Error{Op: "read criu's version", Kind: fault.Invalid, Err: fmt.Errorf("it says %q", out)}
-	}
-	return 10000*major + 100*minor + patch, nil
-}

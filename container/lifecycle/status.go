@@ -85,6 +85,3 @@ func (c *Container) Created() time.Time { return c.doc.Created }
 
 // Owner is the user id of who created it.
 func (c *Container) Owner() uint32 { return c.doc.Owner }
-
-// CgroupPath is where in the hierarchies its cgroup is; empty: it has none.
-func (c *Container) CgroupPath() string { return c.doc.Cgroup }

@@ -173,7 +173,7 @@ func (l *listing) run() error {
 		case l.s.Follow():
 			return l.rest()
 		}
-		switch err := l.watch.Wait(l.deadline()); {
+		switch err := l.watch.Wait(l.s.Until); {
 		case errors.Is(err, os.ErrClosed):
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -183,9 +183,6 @@ func (l *listing) run() error {
 		}
 	}
 }
-
-// deadline is when a followed log is of no more interest.
-func (l *listing) deadline() time.Time { return l.s.Until }
 
 // rest gives what the open file still has.
 func (l *listing) rest() error {

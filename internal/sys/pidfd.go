@@ -47,17 +47,8 @@ func Tee(from, to, n int) (int, error) {
 // kernel gives this user, the pipe stays as it is.
 func SetPipeSize(fd, bytes int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, bytes) }
 
-// WatchPid gives a pidfd of a process that WaitPidfd can wait for without a
-// thread.
-func WatchPid(pid int) (*os.File, error) {
-	fd, err := PidfdOpen(pid)
-	if err != nil {
-		return nil, err
-	}
-	return Watched(fd, "pidfd")
-}
-
-// WaitPidfd waits until the process of a pidfd of WatchPid has ended.
+// WaitPidfd waits until the process of a pidfd has ended; without a thread, where
+// Watched made the file.
 func WaitPidfd(pidfd *os.File) error {
 	conn, err := pidfd.SyscallConn()
 	if err != nil {
