@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,7 +17,7 @@ import (
 	"kiste/container/plan"
 	"kiste/fault"
 	"kiste/internal/sys"
-	"kiste/kernel/cgroup"
+	"kiste/kernel/chroot"
 	"kiste/kernel/namespace"
 )
 
@@ -51,7 +50,7 @@ type CheckpointOptions struct {
 // and 2, as runc writes it.
 const descriptorsFile = "descriptors.json"
 
-// ConfigAnnotation names a configuration file of CRIU's in place of that of
+// configAnnotation names a configuration file of CRIU's in place of that of
 // runc's; runc's word.
 const configAnnotation = "org.criu.config"
 
@@ -75,7 +74,10 @@ func (c *Container) dump(o CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
-	j, err := o.job(spec, "dump.log", c.dir, true)
+	if err := makeDir(o.images()); err != nil {
+		return err
+	}
+	j, err := o.job(spec, "dump.log", c.dir)
 	if err != nil {
 		return err
 	}
@@ -115,8 +117,8 @@ func (c *Container) dump(o CheckpointOptions) error {
 			r.External = append(r.External, fmt.Sprintf("%s[%d]:%s", namespace.File(string(ns.Type)), inode, key))
 		}
 	}
-	if g, err := freezer(c.doc.Cgroup); err == nil {
-		r.FreezeCgroup = &g
+	if dir := c.freezer(); dir != "" {
+		r.FreezeCgroup = &dir
 	}
 	if !o.PreDump {
 		if err := c.saveDescriptors(j); err != nil {
@@ -133,18 +135,22 @@ func (o CheckpointOptions) images() string {
 	return o.Images
 }
 
-// job is what dump and restore have in common.
-func (o CheckpointOptions) job(spec *specs.Spec, log, work string, make bool) (*criu.Job, error) {
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return &fault.Error{Op: "make directory", On: dir, Err: err}
+	}
+	return nil
+}
+
+// job is what dump and restore have in common. Work is where CRIU's log goes
+// unless the options say another place.
+func (o CheckpointOptions) job(spec *specs.Spec, log, work string) (*criu.Job, error) {
 	images := o.images()
 	if o.Work != "" {
 		work = o.Work
 	}
-	for _, dir := range []string{images, work} {
-		if make || dir == work {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return nil, &fault.Error{Op: "make directory", On: dir, Err: err}
-			}
-		}
+	if err := makeDir(work); err != nil {
+		return nil, err
 	}
 	mode, err := cgroupMode(o.Cgroups)
 	if err != nil {
@@ -219,20 +225,18 @@ func externalNamespace(ns specs.LinuxNamespace) string {
 	return ""
 }
 
-// freezer is the directory by which CRIU freezes the container.
-func freezer(group string) (string, error) {
-	l, err := cgroup.Detect()
-	if err != nil {
-		return "", err
-	}
+// freezer is the directory by which CRIU freezes the container; empty: it has
+// none.
+func (c *Container) freezer() string {
+	l := c.doc.Hierarchies
 	for _, h := range l.All() {
 		if h.V2 && l.Kind() == "v2" || slices.Contains(h.Controllers, "freezer") {
-			dir := h.Dir(group)
-			_, err := os.Stat(dir)
-			return dir, err
+			if dir := h.Dir(c.doc.Cgroup); isDir(dir) {
+				return dir
+			}
 		}
 	}
-	return "", fs.ErrNotExist
+	return ""
 }
 
 // An external mount is one whose source is the host's: CRIU only makes sure
@@ -251,7 +255,7 @@ func (c *Container) externals(spec *specs.Spec) ([]external, error) {
 		switch {
 		case m.Type == "cgroup":
 			all = append(all, c.groupMounts(at)...)
-		case m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
+		case isBind(m):
 			all = append(all, external{at, m.Source, true})
 		}
 	}
@@ -267,6 +271,11 @@ func (c *Container) externals(spec *specs.Spec) ([]external, error) {
 	return all, nil
 }
 
+func isBind(m specs.Mount) bool {
+	p, err := chroot.ParseOptions(m.Options)
+	return m.Type == "bind" || err == nil && p.Bind
+}
+
 // groupMounts are those at /sys/fs/cgroup: of version 1 one for each hierarchy
 // in which the container has a group.
 func (c *Container) groupMounts(at string) []external {
@@ -276,8 +285,7 @@ func (c *Container) groupMounts(at string) []external {
 	}
 	var all []external
 	for _, h := range l.All() {
-		dir := h.Dir(c.doc.Cgroup)
-		if _, err := os.Stat(dir); err == nil {
+		if dir := h.Dir(c.doc.Cgroup); isDir(dir) {
 			all = append(all, external{path.Join(at, path.Base(h.Mount)), dir, false})
 		}
 	}

@@ -57,7 +57,7 @@ func closeFile(f *os.File) {
 func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
 	m := r.m
 	// The container's directory goes with one that could not be restored.
-	job, err := ck.job(m.spec, "restore.log", ck.images(), false)
+	job, err := ck.job(m.spec, "restore.log", ck.images())
 	if err != nil {
 		return nil, err
 	}
