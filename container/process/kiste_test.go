@@ -3,7 +3,6 @@ package process_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,36 +21,14 @@ func TestMain(m *testing.M) {
 		probe()
 		return
 	}
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "kiste-process")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return 0, err
-	}
-	// Where there is no Go, in the virtual machine, it is there already.
-	if built := os.Getenv("KISTE_BUILT"); built != "" {
-		kiste = built
-		return m.Run(), nil
-	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/...")
-	build.Dir = "../.."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build kiste: %w\n%s", err, out)
-	}
-	kiste = filepath.Join(dir, "kiste")
-	return m.Run(), nil
+	need.Main(m, func(dir string) error {
+		// Where there is no Go, in the virtual machine, it is there already.
+		if kiste = os.Getenv("KISTE_BUILT"); kiste != "" {
+			return nil
+		}
+		kiste = filepath.Join(dir, "kiste")
+		return need.Build(dir)
+	})
 }
 
 // A store is where containers of one test live.

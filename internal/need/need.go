@@ -8,6 +8,7 @@
 package need
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -35,9 +36,48 @@ func Program(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			missing(t, "programs", name+" is not installed: make test-deps")
+			missing(t, "programs", name+" is not installed: test/deps installs it")
 		}
 	}
+}
+
+// Main runs the tests of a package on what build makes in a directory that
+// everybody can enter, and ends this process with their exit code. To be called
+// by TestMain.
+func Main(m *testing.M, build func(dir string) error) {
+	code, err := runOn(m, build)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runOn(m *testing.M, build func(dir string) error) (int, error) {
+	dir, err := os.MkdirTemp("", "kiste-built")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	if err := build(dir); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// Build builds the programs of cmd into dir, for a test two directories below
+// the repository's top.
+func Build(dir string, flags ...string) error {
+	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/...")...)
+	build.Dir = "../.."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build kiste: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func missing(t testing.TB, name, remedy string) {

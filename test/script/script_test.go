@@ -26,32 +26,10 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "kiste-script")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	// an ordinary user of a script has to reach the binaries
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return 0, err
-	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test -X kiste/cli/oci.Version=test", "-o", dir+"/", "./cmd/...")
-	build.Dir = "../.."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build kiste: %w\n%s", err, out)
-	}
-	bin = dir
-	return m.Run(), nil
+	need.Main(m, func(dir string) error {
+		bin = dir
+		return need.Build(dir, "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test -X kiste/cli/oci.Version=test")
+	})
 }
 
 // TestScripts runs one script after the other: each is to leave the host as it

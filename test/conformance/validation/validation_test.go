@@ -304,23 +304,8 @@ var bin string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "kiste-validation")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	if err := peer.Build(dir); err != nil {
-		return 0, err
-	}
-	bin = dir
-	return m.Run(), nil
+	need.Main(m, func(dir string) error {
+		bin = dir
+		return peer.Build(dir)
+	})
 }
