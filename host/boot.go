@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // BootID names this boot: random(4). "unknown" where /proc is not mounted.
@@ -16,8 +17,11 @@ func BootID() string {
 }
 
 // InUserns reports whether this is not the host's user namespace: that maps
-// every id to itself.
-func InUserns() bool {
+// every id to itself. The kernel is asked once: a process of several threads
+// cannot go to another one.
+func InUserns() bool { return inUserns() }
+
+var inUserns = sync.OnceValue(func() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
-}
+})
