@@ -192,6 +192,8 @@ func (c *compiler) checkMount(m specs.Mount) (mount, error) {
 		return out, errors.New("bind mounts cannot have any filesystem-specific options applied")
 	case out.copyUp && m.Type != "tmpfs":
 		return out, errors.New("tmpcopyup is for tmpfs alone")
+	case out.copyUp && !c.f.Host:
+		return out, errors.New("tmpcopyup takes powers over the mounts of the host, which this user has not")
 	}
 	if out.bind {
 		// Whatever else it says: runc takes the option's word.

@@ -271,8 +271,22 @@ func (c *compiler) make(fstype, source, at, field string, a chroot.Parsed, optio
 		}
 	}
 	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set|a.RecSet).to(mount))
+	if fstype == "sysfs" && (c.mapped() || c.f.Inner) {
+		calls = orBind(calls, "/sys", mount, a)
+	}
 	c.child("make "+fstype+" for "+at+optionText(options), field, calls...)
 	return mount
+}
+
+// orBind takes the host's file system at path where calls may not make one: a
+// sysfs shows a network, and who does not own that may not mount it.
+func orBind(calls []Call, path string, mount Slot, a chroot.Parsed) []Call {
+	a.RecSet |= a.Set & unix.MOUNT_ATTR_RDONLY
+	instead := append([]Call{openTree(path, true).to(mount)}, mountAttributes(mount, a)...)
+	last := len(calls) - 1
+	calls[0].OnErr, calls[0].Errno, calls[0].Skip = SkipOnErrno, uintptr(unix.EPERM), last
+	calls[last] = calls[last].thenSkip(len(instead))
+	return append(calls, instead...)
 }
 
 // dataOf are the options of a file system as such, with the container's label.

@@ -297,6 +297,10 @@ func TestDocuments(t *testing.T) {
 			}
 			b.mount(specs.Mount{Type: "bind", Source: b.dir + "/a", Destination: "/proc/uptime", Options: []string{"bind"}})
 		}},
+		{"the host's sysfs in a mapped container", "ls -d /sys/class/net /sys/fs; touch /sys/x 2>&1 || true; touch /sys/fs/cgroup/x 2>&1 || true", `/sys/class/net\n/sys/fs\n[^\n]*\n[^\n]*`, func(_ *testing.T, b *ociBox) {
+			b.mapped().without(specs.NetworkNamespace)
+			b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+		}},
 		{"clocks of its own", "cut -d. -f1 /proc/uptime | sed 's/^70[0-9]*$/offset/'; readlink /proc/self/ns/time; echo $$", `offset\ntime:\[\d+\]\n1`, func(_ *testing.T, b *ociBox) {
 			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 			b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 700_000_000, Nanosecs: 5}, "monotonic": {Secs: 3}}
@@ -468,7 +472,7 @@ func TestSystemCallsAreAnswered(t *testing.T) {
 			b.spec.Process.NoNewPrivileges = keep
 			path := b.dir + "/listener"
 			b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: path, ListenerMetadata: "data",
-				Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat", "read", "close"}[:2], Action: specs.ActNotify}}}
+				Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}}}
 			var err error
 			if b.o.Filter, err = privilege.Compile(b.spec.Linux.Seccomp, runtime.GOARCH); err != nil {
 				t.Fatal(err)
@@ -487,6 +491,38 @@ func TestSystemCallsAreAnswered(t *testing.T) {
 	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/no/such"}
 	b.o.Filter.Instructions[0] = privilege.Instruction{Op: 6, K: 0x7fff0000} // return: allow
 	b.refuses(t, "give the listener of system calls to")
+}
+
+// Profiles of documents, with what Docker's does not have.
+func TestFiltersOfDocuments(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	errno := uint(unix.ENOTNAM)
+	refuse := []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat", "nosuchcall"}, Action: specs.ActErrno, ErrnoRet: &errno}}
+	for _, tt := range []struct {
+		name    string
+		profile specs.LinuxSeccomp
+		want    string
+	}{
+		{"an errno of its own", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: refuse}, "2 1 mkdir: .*Not a XENIX named type file"},
+		{"architectures and flags", specs.LinuxSeccomp{DefaultAction: specs.ActLog, Syscalls: refuse, Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM},
+			Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, "SECCOMP_FILTER_FLAG_TSYNC"}}, "2 1 mkdir: .*Not a XENIX named type file"},
+		{"arguments", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{}, Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"mkdir"}, Action: specs.ActErrno, ErrnoRet: &errno, Args: []specs.LinuxSeccompArg{{Index: 1, Value: 0o777, Op: specs.OpEqualTo}}}}}, "2 1 mkdir: .*Not a XENIX named type file"},
+		{"death", specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActKillProcess}}}, "(Bad system call\n)?2 1"},
+	} {
+		for _, keep := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, no new privileges %v", tt.name, keep), func(t *testing.T) {
+				b := newBox(t, "echo $(grep -E '^Seccomp(_filters)?:' /proc/self/status | cut -f2) $(mkdir /made 2>&1)")
+				b.spec.Process.NoNewPrivileges, b.spec.Linux.Seccomp = keep, &tt.profile
+				var err error
+				if b.o.Filter, err = privilege.Compile(b.spec.Linux.Seccomp, runtime.GOARCH); err != nil {
+					t.Fatal(err)
+				}
+				b.says(t, tt.want)
+			})
+		}
+	}
 }
 
 // answer listens at path for one listener of system calls, and answers all of
