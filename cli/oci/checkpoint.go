@@ -1,12 +1,17 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"kiste/cli/option"
 	"kiste/container/lifecycle"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // A checkpoint is what the options of checkpoint and restore ask of CRIU.
@@ -40,7 +45,30 @@ func (c *checkpoint) options() (lifecycle.CheckpointOptions, error) {
 		c.o.EmptyNetwork = true
 	}
 	c.o.StatusFD = int(c.statusFD)
-	return c.o, nil
+	if c.statusFD > 0 && !sys.Inherited(c.o.StatusFD) {
+		return c.o, option.Bad("--status-fd", fmt.Errorf("descriptor %d was not passed to this program", c.statusFD))
+	}
+	return c.o, c.checkParent()
+}
+
+// checkParent makes sure that what was saved before is beside the images: they
+// name it by a link, and may be moved together.
+func (c *checkpoint) checkParent() error {
+	if c.o.Parent == "" {
+		return nil
+	}
+	if filepath.IsAbs(c.o.Parent) {
+		return option.Bad("--parent-path", errors.New("--parent-path must be relative"))
+	}
+	images := cmp.Or(c.o.Images, "checkpoint")
+	info, err := os.Stat(filepath.Join(images, c.o.Parent))
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return option.Bad("--parent-path", fmt.Errorf("invalid --parent-path: %w", err))
+	}
+	return nil
 }
 
 func checkpointVerb() *verb {

@@ -26,6 +26,7 @@
 //	runtime ARG...              run kiste-runtime, with state of the script's own, $WORK/rt
 //	receiver SOCKET FILE        take one descriptor from SOCKET and write what it gives to FILE
 //	manager SOCKET FILE         write the notifications that come to SOCKET to FILE, as systemd takes them
+//	workingcriu                 have a criu that works on this kernel, or skip, loudly
 //	notify SOCKET TEXT          send a notification; semicolons are line feeds
 //
 // Containers of scripts of the runtime have names that begin with kiste-, so that what

@@ -11,9 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	"rsc.io/script"
+
+	"kiste/internal/need"
 )
 
 // runtimeLine is the line of the OCI runtime, with a root of the script's own.
@@ -27,6 +30,21 @@ func removeContainers(work string) {
 	for _, root := range []string{work + "/rt", work + "/user/rt"} {
 		exec.Command(filepath.Join(bin, "kiste-runtime"), "--root", root, "delete", "--force", "--regex", "").Run()
 	}
+}
+
+// workingCRIUCmd puts a criu that works on this kernel at the front of $PATH.
+func workingCRIUCmd(t *testing.T) script.Cmd {
+	return command("skip, loudly, where no criu works on this kernel", "", 0, func(s *script.State, _ []string) (string, string, error) {
+		need.Program(t, "criu", "apt-get")
+		find := exec.Command("../../test/criu")
+		find.Stderr = os.Stderr
+		dir, err := find.Output()
+		if err != nil {
+			t.Skipf("NO CRIU WORKS ON THIS KERNEL, so checkpoints are not tested: %v", err)
+		}
+		path, _ := s.LookupEnv("PATH")
+		return "", "", s.Setenv("PATH", strings.TrimSpace(string(dir))+":"+path)
+	})
 }
 
 func runtimeCmd() script.Cmd {

@@ -119,6 +119,8 @@ func engine(t *testing.T) *script.Engine {
 		"receiver":   receiverCmd(t),
 		"manager":    managerCmd(t),
 		"notify":     notifyCmd(),
+
+		"workingcriu": workingCRIUCmd(t),
 	} {
 		e.Cmds[name] = cmd
 	}
