@@ -305,7 +305,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 			os.Remove(c.IDs)
 		}
 		if c.Cgroup != "" {
-			removeGroup(c.Cgroup)
+			removeAnyGroup(c.Cgroup)
 		}
 		if name := c.Name; name != "" {
 			if owner, _ := os.Readlink(e.nameFile(name)); owner == id {
@@ -318,12 +318,33 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 			}
 		}
 	}
-	os.RemoveAll(e.Store.Running(id))
+	if running := e.Store.Running(id); !removeKnown(running, "hosts", "hostname", "resolv.conf") {
+		os.RemoveAll(running)
+	}
 	dir := e.Store.Container(id)
+	if removeKnown(dir, "upper/", "work/work/", "work/", "config.json") {
+		return nil
+	}
 	if err := e.removeTree(dir); err != nil {
 		return &fault.Error{Op: "remove container", On: short(id), Err: err}
 	}
 	return nil
+}
+
+// removeKnown removes dir with the files and directories (with a slash at the
+// end) that are most likely all there is: to look first, as os.RemoveAll does,
+// costs more than to remove. It stops, and is false, where there is more.
+func removeKnown(dir string, names ...string) bool {
+	for _, name := range names {
+		remove := sys.Unlink
+		if strings.HasSuffix(name, "/") {
+			remove = sys.Rmdir
+		}
+		if err := remove(dir + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return sys.Rmdir(dir) == nil
 }
 
 func (e *Engine) removeTree(dir string) error {
@@ -343,16 +364,18 @@ func (c *Container) anonymous(target string) bool {
 	return false
 }
 
-func removeGroup(path string) {
-	l, err := cgroup.Detect()
-	if err != nil {
-		return
+func removeAnyGroup(path string) {
+	if l, err := cgroup.Detect(); err == nil {
+		removeGroup(l, path)
 	}
+}
+
+// removeGroup ends whatever is in the group.
+func removeGroup(l cgroup.Layout, path string) {
 	if g, err := cgroup.Open(l, path); err == nil {
 		ctx, stop := timeout(2 * time.Second)
 		defer stop()
-		g.Kill(ctx)
-		g.Remove(ctx)
+		g.End(ctx)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -63,6 +62,8 @@ type Prepared struct {
 	lock *store.Lock
 	o    RunOptions
 	work string // what exists only while it runs
+
+	layout cgroup.Layout
 
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
 
@@ -301,6 +302,7 @@ func (p *Prepared) compile(lower []string) error {
 func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privilege.Filter) error {
 	spec := p.Result.Spec
 	layout, _ := cgroup.Detect()
+	p.layout = layout
 	f := process.Facts(layout)
 	f.Host = facts.Root
 	groups, err := p.groups(layout)
@@ -430,7 +432,7 @@ func (p *Prepared) files([]string) error {
 		if p.o.DryRun {
 			continue
 		}
-		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
+		if err := sys.WriteFile(path, f.Data, 0o644); err != nil {
 			return err
 		}
 		if err := p.giveToRoot(path); err != nil {
@@ -527,14 +529,7 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 
 func hostName() string { name, _ := os.Hostname(); return name }
 
-func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, 1<<20))
-}
+func readSmall(path string) ([]byte, error) { return sys.ReadFile(path, 1<<20) }
 
 func devices(path string) ([]specs.LinuxDevice, error) {
 	list, err := host.Devices(path)
@@ -694,7 +689,7 @@ func (p *Prepared) Finish(proc *process.Process, code int) error {
 	p.State.OOMKilled = p.oomKilled()
 	proc.Remove()
 	if p.Cgroup != "" {
-		removeGroup(p.Cgroup)
+		removeGroup(p.layout, p.Cgroup)
 	}
 	// Whoever waits for the end finds the document as it stays.
 	defer func() {

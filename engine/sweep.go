@@ -81,7 +81,7 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // it never came to life
 		if parent, err := place(); err == nil {
-			removeGroup(parent + "/" + id)
+			removeAnyGroup(parent + "/" + id)
 		}
 		s.Containers = append(s.Containers, id)
 		return e.removeFiles(id, nil, false)
@@ -100,7 +100,7 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 // settle does what the killed keeper of c would have done at its end.
 func (e *Engine) settle(c *Container) error {
 	if c.Cgroup != "" {
-		removeGroup(c.Cgroup)
+		removeAnyGroup(c.Cgroup)
 	}
 	if c.IDs != "" {
 		os.Remove(c.IDs)

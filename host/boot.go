@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"kiste/internal/sys"
 )
 
 // BootID names this boot: random(4). "unknown" where /proc is not mounted.
@@ -22,6 +24,6 @@ func BootID() string {
 func InUserns() bool { return inUserns() }
 
 var inUserns = sync.OnceValue(func() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && !slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
+	text, err := sys.ReadKnob("/proc/self/uid_map", 64<<10)
+	return err == nil && !slices.Equal(strings.Fields(text), []string{"0", "0", "4294967295"})
 })

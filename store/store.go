@@ -33,6 +33,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,7 +95,7 @@ func first(values ...string) string {
 // store of a later schema with fault.Unsupported.
 func (s Store) Open() error {
 	version := filepath.Join(s.Lib, "version")
-	b, err := os.ReadFile(version)
+	b, err := sys.ReadFile(version, maxVersion)
 	switch {
 	case err == nil:
 		return s.checkVersion(strings.TrimSpace(string(b)))
@@ -112,10 +113,13 @@ func (s Store) Open() error {
 	return WriteFile(version, []byte(strconv.Itoa(Schema)+"\n"))
 }
 
+// maxVersion is more than the version file has.
+const maxVersion = 64
+
 // Check refuses a store of a later schema and creates nothing: for those who
 // only look. A store that is not there yet is empty, and so fine.
 func (s Store) Check() error {
-	b, err := os.ReadFile(filepath.Join(s.Lib, "version"))
+	b, err := sys.ReadFile(filepath.Join(s.Lib, "version"), maxVersion)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -187,7 +191,7 @@ func WriteBriefly(path string, data []byte) error {
 }
 
 func replace(path string, data []byte, sync func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	f, err := createTemp(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
@@ -197,12 +201,26 @@ func replace(path string, data []byte, sync func(*os.File) error) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = sys.Rename(f.Name(), path)
 	}
 	if err != nil {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// createTemp is os.CreateTemp for files that are not polled.
+func createTemp(dir string) (*os.File, error) {
+	for {
+		var random [8]byte
+		if err := sys.Random(random[:]); err != nil {
+			return nil, err
+		}
+		f, err := sys.OpenPlain(filepath.Join(dir, ".tmp-"+hex.EncodeToString(random[:])), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+	}
 }
 
 // SyncDir makes the names in dir last.
@@ -230,16 +248,12 @@ const maxDocument = 16 << 20
 // ReadJSON reads the document at path into v, which is zero. A damaged one is
 // fault.Invalid and names the path.
 func ReadJSON(path string, v any) error {
-	info, err := os.Stat(path)
+	b, err := sys.ReadFile(path, maxDocument+1)
 	if err != nil {
 		return err
 	}
-	if info.Size() > maxDocument {
-		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: fmt.Errorf("%d bytes are too many", info.Size())}
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
+	if len(b) > maxDocument {
+		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: fmt.Errorf("it has more than %d bytes", maxDocument)}
 	}
 	if err := Decode(b, v); err != nil {
 		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: err, Hint: "the file is damaged: remove the object it belongs to"}
@@ -285,7 +299,7 @@ func TryLockDir(path string, exclusive bool) (*Lock, error) {
 
 // lockOpen locks what is there.
 func lockOpen(path string, exclusive bool, how int) (*Lock, error) {
-	f, err := os.Open(path)
+	f, err := sys.OpenPlain(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -293,9 +307,9 @@ func lockOpen(path string, exclusive bool, how int) (*Lock, error) {
 }
 
 func lock(path string, exclusive bool, how int) (*Lock, error) {
-	f, err := os.Open(path)
+	f, err := sys.OpenPlain(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err = sys.OpenPlain(path, os.O_RDWR|os.O_CREATE, 0o600)
 	}
 	if err != nil {
 		return nil, err

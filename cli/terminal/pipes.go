@@ -51,9 +51,9 @@ func OpenPipes(user User, want [3]Stream) (*Pipes, error) {
 
 func null(i int) (*os.File, error) {
 	if i == 0 {
-		return os.Open(os.DevNull)
+		return sys.OpenPlain(os.DevNull, os.O_RDONLY, 0)
 	}
-	return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	return sys.OpenPlain(os.DevNull, os.O_WRONLY, 0)
 }
 
 func (p *Pipes) pipe(i int) error {

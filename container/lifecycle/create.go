@@ -308,7 +308,7 @@ func (m *making) writeDown() error {
 		return err
 	}
 	m.root.reached("document")
-	if err := os.WriteFile(m.c.file(configFile), m.config, 0o600); err != nil {
+	if err := sys.WriteFile(m.c.file(configFile), m.config, 0o600); err != nil {
 		return err
 	}
 	m.root.reached("config")

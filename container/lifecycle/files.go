@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,12 +21,7 @@ const maxConfig = 16 << 20
 
 // readJSON reads the document at path into v, and gives its text too.
 func readJSON(path string, v any) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, &fault.Error{Op: "read", On: path, Err: err}
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	text, err := sys.ReadFile(path, maxConfig+1)
 	switch {
 	case err != nil:
 		return nil, &fault.Error{Op: "read", On: path, Err: err}

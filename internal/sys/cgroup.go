@@ -36,28 +36,15 @@ func WriteKnobs(path string, values []string) (int, error) {
 	return len(values), nil
 }
 
-// ReadKnob reads at most limit bytes of the file path.
+// ReadKnob is ReadFile as a string.
 func ReadKnob(path string, limit int) (string, error) {
-	fd, err := retryFD(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
-	if err != nil {
-		return "", onPath("open", path, err)
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 0, min(limit, 4096))
-	for len(b) < limit {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := retryFD(func() (int, error) { return unix.Read(fd, b[len(b):min(cap(b), limit)]) })
-		if err != nil {
-			return "", onPath("read", path, err)
-		}
-		if n == 0 {
-			break
-		}
-		b = b[:len(b)+n]
-	}
-	return string(b), nil
+	b, err := ReadFile(path, limit)
+	return string(b), err
+}
+
+// Unlink is unlink(2).
+func Unlink(path string) error {
+	return onPath("unlink", path, retry(func() error { return unix.Unlink(path) }))
 }
 
 // Rmdir is rmdir(2).

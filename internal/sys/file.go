@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +25,62 @@ func OpenIn(dirfd int, path string, flags uint64, mode uint64) (int, error) {
 			return fd, onPath("openat2", path, err)
 		}
 	}
+}
+
+// Package os asks of each file that it opens whether it can be polled: five
+// calls, and the poller with the first of them. These three are for files and
+// directories on disk, in procfs, sysfs and cgroupfs, which cannot.
+
+// OpenPlain is os.OpenFile.
+func OpenPlain(path string, flags int, mode fs.FileMode) (*os.File, error) {
+	fd, err := retryFD(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, uint32(mode.Perm())) })
+	if err != nil {
+		return nil, onPath("open", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// ReadFile reads at most limit bytes of the file path.
+func ReadFile(path string, limit int) ([]byte, error) {
+	fd, err := OpenFile(path, unix.O_RDONLY|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, min(limit, 4096))
+	for len(b) < limit {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := retryFD(func() (int, error) { return unix.Read(fd, b[len(b):min(cap(b), limit)]) })
+		if err != nil {
+			return nil, onPath("read", path, err)
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+	}
+	return b, nil
+}
+
+// WriteFile is os.WriteFile.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := OpenPlain(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// Rename is rename(2).
+func Rename(from, to string) error {
+	err := retry(func() error { return unix.Rename(from, to) })
+	if err == nil {
+		return nil
+	}
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 }
 
 // Close is close(2).

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"strconv"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,29 +30,17 @@ func SlowMonitor() {
 }
 
 // secondThread is the id of the first thread that the runtime has started,
-// which is the monitor: threads are listed in the order of their birth.
+// which is the monitor: the next number that was free.
 func secondThread() string {
-	fd, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(fd)
-	var list [512]byte
-	n, err := unix.Getdents(fd, list[:])
-	if err != nil {
-		return ""
-	}
-	threads := 0
-	for at := 0; at < n; {
-		entry := (*unix.Dirent)(unsafe.Pointer(&list[at]))
-		name := unix.ByteSliceToString(list[at+int(unsafe.Offsetof(entry.Name)) : at+int(entry.Reclen)])
-		if _, err := strconv.Atoi(name); err == nil {
-			threads++
-		}
-		if threads == 2 {
+	pid := unix.Getpid()
+	for tid := pid + 1; tid <= pid+tries; tid++ {
+		name := strconv.Itoa(tid)
+		if unix.Access("/proc/self/task/"+name, unix.F_OK) == nil {
 			return name
 		}
-		at += int(entry.Reclen)
 	}
 	return ""
 }
+
+// tries is how many processes others may have started meanwhile.
+const tries = 8

@@ -3,12 +3,12 @@ package privilege
 import (
 	"fmt"
 	"math/bits"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // Caps is a set of capabilities: bit n is capability n of capabilities(7).
@@ -64,8 +64,8 @@ var caps = [...]struct{ name, text string }{
 
 // lastCap is the highest capability that the running kernel knows.
 var lastCap = sync.OnceValue(func() int {
-	text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	n, bad := strconv.Atoi(strings.TrimSpace(string(text)))
+	text, err := sys.ReadKnob("/proc/sys/kernel/cap_last_cap", 16)
+	n, bad := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil || bad != nil || n < 0 || n > 63 {
 		return len(caps) - 1
 	}
