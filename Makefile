@@ -6,8 +6,12 @@
 export CGO_ENABLED = 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BUILD    = go build -trimpath -ldflags "-s -w -X kiste/cli.Version=$(VERSION) -X kiste/cli/oci.Version=$(VERSION)"
+LDFLAGS  = -s -w -X kiste/cli.Version=$(VERSION) -X kiste/cli/oci.Version=$(VERSION)
+BUILD    = go build -trimpath -ldflags "$(LDFLAGS)"
+# What starts for every container, starts sooner: see internal/sys/entry.go.
+SOONER   = go build -trimpath -ldflags "$(LDFLAGS) -E kiste/internal/sys.entry"
 PREFIX  ?= /usr/local
+BIN     ?= bin
 FUZZTIME ?= 5s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -16,7 +20,8 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 all: build
 
 build:
-	$(BUILD) -o bin/ ./cmd/...
+	$(BUILD) -o $(BIN)/ ./cmd/kisted
+	$(SOONER) -o $(BIN)/ ./cmd/kiste ./cmd/kiste-runtime
 
 hello: build
 	bin/kiste run --rm embedded:hello

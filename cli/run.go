@@ -64,6 +64,7 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	if err := env.user().Check(w.Interactive, w.TTY); err != nil && c.Plan == "" {
 		return err
 	}
+	sys.SlowMonitor()
 	e, err := openEngine(c.Plan != "")
 	if err != nil {
 		return err

@@ -500,7 +500,7 @@ func (p *Prepared) initProgram() (string, error) {
 func (p *Prepared) facts() (bundle.Facts, error) {
 	root := os.Geteuid() == 0
 	f := bundle.Facts{ID: p.ID, Root: root, UserNS: host.Userns.Have(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
-		CPUs: runtime.NumCPU(), Device: devices, Thermal: host.Thermal(), HostName: hostName()}
+		CPUs: sys.CPUs(), Device: devices, Thermal: host.Thermal(), HostName: hostName()}
 	f.ResolvConf, _ = readSmall("/etc/resolv.conf")
 	if p.Wishes.Network.Kind == bundle.HostNS {
 		f.Hosts, _ = readSmall("/etc/hosts")

@@ -33,7 +33,7 @@
 package store
 
 import (
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -216,7 +216,7 @@ func createTemp(dir string) (*os.File, error) {
 		if err := sys.Random(random[:]); err != nil {
 			return nil, err
 		}
-		f, err := sys.OpenPlain(filepath.Join(dir, ".tmp-"+hex.EncodeToString(random[:])), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := sys.OpenPlain(filepath.Join(dir, ".tmp-"+strconv.FormatUint(binary.NativeEndian.Uint64(random[:]), 36)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}

@@ -11,6 +11,7 @@ import (
 	"kiste/cli/option"
 	"kiste/container/lifecycle"
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/network"
@@ -104,6 +105,7 @@ func (w *watch) stats() error {
 
 // follow writes events until the container has ended, or nobody reads them.
 func (w *watch) follow(interval time.Duration) error {
+	sys.Parallel()
 	failed, ended := make(chan error, 2), make(chan error, 1)
 	go func() {
 		for range time.Tick(interval) {

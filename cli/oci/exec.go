@@ -13,6 +13,7 @@ import (
 	"kiste/cli/option"
 	"kiste/container/lifecycle"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // An execution is what the options of exec ask for.
@@ -78,6 +79,7 @@ the signal that ended it, or 255 where it could not be started.`,
 }
 
 func (s *session) exec(e *execution, id string, args []string) error {
+	sys.SlowMonitor()
 	c, err := s.containers().Load(id)
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ func ordinary() bool {
 // prepare completes m for a new container: what the environment passes on to
 // it, and who makes its cgroup.
 func (s *session) prepare(m *making) (*notifier, error) {
+	sys.SlowMonitor()
 	sockets, err := activated(os.Getenv, os.Getpid())
 	if err != nil {
 		return nil, err

@@ -75,6 +75,7 @@ func (s *session) runHere(m *making, n *notifier, id string) error {
 		return err
 	}
 	if n.socket != nil {
+		sys.Parallel()
 		go func() {
 			if err := n.passOn(p.PidFD(), os.Getpid()); err != nil {
 				s.log.warn("cannot " + err.Error())
@@ -141,6 +142,7 @@ func (a *attachment) attend(p *process.Process) (syscall.WaitStatus, error) {
 		reapOthers(p.PID)
 		return p.Wait()
 	}
+	sys.Parallel()
 	reaped := make(chan struct{})
 	go func() {
 		reapOthers(p.PID)

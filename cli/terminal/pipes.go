@@ -97,6 +97,7 @@ func (p *Pipes) None() bool { return p.ours == [3]*os.File{} }
 func (p *Pipes) Attend(pidfd int) error {
 	defer p.Close()
 	if p.ours[0] != nil {
+		sys.Parallel()
 		go func() {
 			io.Copy(p.ours[0], p.user.In)
 			p.ours[0].Close()

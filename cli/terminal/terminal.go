@@ -96,6 +96,7 @@ func (c *Console) Run() (detached bool, err error) {
 		}
 		defer restore()
 	}
+	sys.Parallel() // both directions wait for the kernel
 	defer c.followSize()()
 	detach, stop := c.readInput()
 	output := make(chan error, 1)

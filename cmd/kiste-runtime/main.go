@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
+	sys.Begin()
 	sys.GrowStack()
-	sys.SlowMonitor()
 	os.Exit(oci.Main(&oci.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
 }

@@ -13,8 +13,8 @@ import (
 // Catching signals costs every start a quarter of a millisecond, so only a
 // command that has something to do with them does it.
 func main() {
+	sys.Begin()
 	sys.GrowStack()
-	sys.SlowMonitor()
 	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(cli.Main(context.Background(), env, os.Args[1:]))
 }

@@ -65,6 +65,7 @@ func Keep(o Options) (*Keeper, error) {
 		k.closeAll()
 		return nil, &fault.Error{Op: "keep container", On: filepath.Base(o.Dir), Err: err}
 	}
+	sys.Parallel()
 	for i, f := range k.flows {
 		stream := [...]string{logfile.Stdout, logfile.Stderr}[i]
 		k.pumps.Go(func() { k.pump(f, stream) })

@@ -8,9 +8,11 @@
 package need
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,16 +70,29 @@ func runOn(m *testing.M, build func(dir string) error) (int, error) {
 	return m.Run(), nil
 }
 
-// Build builds the programs of cmd into dir, for a test two directories below
-// the repository's top.
-func Build(dir string, flags ...string) error {
-	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/...")...)
-	build.Dir = "../.."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+// Build builds the programs as users get them into dir, as version "test". The
+// test, or bench, runs inside of the repository.
+func Build(dir string) error {
+	top, err := top()
+	if err != nil {
+		return err
+	}
+	build := exec.Command("make", "-s", "-C", top, "build", "VERSION=test", "BIN="+dir)
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build kiste: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// top is the directory of the repository.
+func top() (string, error) {
+	dir, err := os.Getwd()
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "house_test.go")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.Join(err, errors.New("not inside of the repository"))
 }
 
 func missing(t testing.TB, name, remedy string) {

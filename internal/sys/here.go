@@ -37,7 +37,11 @@ func CallHere(calls []ChildCall) error {
 // Go raised when it started, so that a Child inherits it. Only syscall.Exec
 // knows the old one: it is asked to start the file without a name, which
 // always fails, and resets the limit before.
-func RestoreFileLimit() { _ = syscall.Exec("", nil, nil) }
+func RestoreFileLimit() {
+	if entered.limited == 0 { // else Begin has
+		_ = syscall.Exec("", nil, nil)
+	}
+}
 
 // ForkAgain are the calls with which a child forks a second time, with
 // CLONE_PARENT and flags: the new process, whose parent is the child's, makes

@@ -85,6 +85,7 @@ func attend(pid int, caught chan os.Signal) (code int, err error) {
 	}
 	done := make(chan struct{})
 	defer close(done)
+	sys.Parallel()
 	go func() {
 		for {
 			select {

@@ -11,7 +11,6 @@ package peer
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kiste/internal/need"
 )
 
 // Names are all runtimes that New knows, ours first.
@@ -54,26 +55,7 @@ func Build(dir string) error {
 	if other := os.Getenv("KISTE_RUNTIME"); other != "" {
 		return os.Symlink(other, filepath.Join(dir, Names[0]))
 	}
-	home, err := os.Getwd()
-	for err == nil {
-		if _, missing := os.Stat(filepath.Join(home, "house_test.go")); missing == nil {
-			break
-		}
-		if home == "/" {
-			err = errors.New("not inside of the repository")
-		}
-		home = filepath.Dir(home)
-	}
-	if err != nil {
-		return err
-	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/kiste-runtime")
-	build.Dir = home
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build kiste-runtime: %w\n%s", err, out)
-	}
-	return nil
+	return need.Build(dir)
 }
 
 // Command is a call of the runtime. Containers inherit its standard streams,

@@ -28,7 +28,7 @@ var bin string
 func TestMain(m *testing.M) {
 	need.Main(m, func(dir string) error {
 		bin = dir
-		return need.Build(dir, "-trimpath", "-ldflags", "-s -w -X kiste/cli.Version=test -X kiste/cli/oci.Version=test")
+		return need.Build(dir)
 	})
 }
 

@@ -1,0 +1,117 @@
+package sys
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where the linker makes entry the program's entry (-E kiste/internal/sys.entry,
+// see the Makefile), it runs before Go's runtime does, and spares the runtime a
+// third of its start:
+//
+//   - It ties this process to the processor that it is on. So the runtime finds
+//     one, and starts no threads that would look for work on the others.
+//   - It takes away the right to open files. So the runtime does not read how
+//     many processors the cgroup has, for which it would have the kernel write
+//     its table of mounts, as long as it may be. Where descriptor 0, 1 or 2 is
+//     closed it opens something there, and entry leaves the right alone.
+//
+// Begin undoes both, first thing in main. Programs that are linked without
+// start as any.
+var entered entryState
+
+// An entryState is what entry has found: nothing where it was not asked.
+type entryState struct {
+	cpus    [128]byte // as sched_getaffinity(2) gives them
+	length  int       // of cpus
+	limit   unix.Rlimit
+	limited int // 1: the limit is taken away
+}
+
+// Begin gives this process back what entry has taken: its processors and its
+// limit of open files. The runtime goes on with one processor until Parallel.
+func Begin() {
+	if entered.limited != 0 {
+		// The package remembers no other limit for its children then.
+		_ = syscall.Setrlimit(unix.RLIMIT_NOFILE, (*syscall.Rlimit)(&entered.limit))
+	}
+	if entered.length == 0 {
+		return
+	}
+	mask := everyCPU()
+	for eachThread(func(tid int) { setAffinity(tid, mask) }) {
+		// Another was born meanwhile, perhaps of one that was still tied.
+	}
+}
+
+// eachThread calls do with the id of each thread of this process, and reports
+// whether there were more afterwards.
+func eachThread(do func(tid int)) (more bool) {
+	fd, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var list [2048]byte // for eighty, where there are four
+	n, err := unix.Getdents(fd, list[:])
+	if err != nil {
+		return false
+	}
+	threads := 0
+	for at := 0; at < n; {
+		d := (*unix.Dirent)(unsafe.Pointer(&list[at]))
+		name := list[at+int(unsafe.Offsetof(d.Name)) : at+int(d.Reclen)]
+		if tid, err := strconv.Atoi(unix.ByteSliceToString(name)); err == nil {
+			do(tid)
+			threads++
+		}
+		at += int(d.Reclen)
+	}
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && int(st.Nlink) > threads+2 // proc(5): as directories count theirs
+}
+
+// everyCPU gives a mask of all processors where that leads to those that there
+// were: the mask of who was never tied to any. Else it gives those.
+func everyCPU() []byte {
+	all, now := [128]byte{}, [128]byte{}
+	for i := range all {
+		all[i] = 0xff
+	}
+	setAffinity(0, all[:])
+	unix.RawSyscall(unix.SYS_SCHED_GETAFFINITY, 0, uintptr(len(now)), uintptr(unsafe.Pointer(&now)))
+	if now == entered.cpus {
+		return all[:]
+	}
+	return entered.cpus[:entered.length]
+}
+
+func setAffinity(tid int, mask []byte) {
+	unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, uintptr(tid), uintptr(len(mask)), uintptr(unsafe.Pointer(unsafe.SliceData(mask))))
+}
+
+// CPUs is on how many processors this process may run. runtime.NumCPU knows
+// only those at the start.
+func CPUs() int {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return runtime.NumCPU()
+	}
+	return max(1, set.Count())
+}
+
+// Parallel lets the runtime use all processors, for goroutines that are to run
+// while others wait for the kernel.
+func Parallel() { parallel() }
+
+var parallel = sync.OnceFunc(func() {
+	if entered.length > 0 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(CPUs())
+	}
+})

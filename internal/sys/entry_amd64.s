@@ -1,0 +1,80 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+#define SYS_fcntl	72
+#define SYS_sched_setaffinity	203
+#define SYS_sched_getaffinity	204
+#define SYS_prlimit64	302
+#define SYS_getcpu	309
+
+#define F_GETFD	1
+#define RLIMIT_NOFILE	7
+
+// See entry.go. All registers are free here; the stack has the arguments.
+TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
+	XORL	DI, DI
+	MOVL	$128, SI
+	LEAQ	·entered+entryState_cpus(SB), DX
+	MOVL	$SYS_sched_getaffinity, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JLE	descriptors
+	MOVQ	AX, ·entered+entryState_length(SB)
+
+	// A set with the one processor, on the stack.
+	SUBQ	$128, SP
+	MOVQ	SP, DI
+	XORL	AX, AX
+	MOVL	$16, CX
+	CLD
+	REP
+	STOSQ
+	LEAQ	-8(SP), DI
+	XORL	SI, SI
+	XORL	DX, DX
+	MOVL	$SYS_getcpu, AX
+	SYSCALL
+	MOVL	-8(SP), CX
+	BTSQ	CX, 0(SP)
+	XORL	DI, DI
+	MOVL	$128, SI
+	MOVQ	SP, DX
+	MOVL	$SYS_sched_setaffinity, AX
+	SYSCALL
+	ADDQ	$128, SP
+
+descriptors:
+	MOVL	$2, R12
+next:
+	MOVL	R12, DI
+	MOVL	$F_GETFD, SI
+	MOVL	$SYS_fcntl, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JLT	start
+	DECL	R12
+	JGE	next
+
+	XORL	DI, DI
+	MOVL	$RLIMIT_NOFILE, SI
+	XORL	DX, DX
+	LEAQ	·entered+entryState_limit(SB), R10
+	MOVL	$SYS_prlimit64, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JNE	start
+	MOVQ	$0, -16(SP)
+	MOVQ	·entered+(entryState_limit+8)(SB), AX
+	MOVQ	AX, -8(SP)
+	XORL	DI, DI
+	MOVL	$RLIMIT_NOFILE, SI
+	LEAQ	-16(SP), DX
+	XORL	R10, R10
+	MOVL	$SYS_prlimit64, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JNE	start
+	MOVQ	$1, ·entered+entryState_limited(SB)
+
+start:
+	JMP	_rt0_amd64_linux(SB)
