@@ -37,11 +37,11 @@ func says(file, text string) bool {
 }
 
 func kind(path string) string {
-	info, err := os.Stat(path)
+	there, dir := sys.Look(path)
 	switch {
-	case err != nil:
+	case !there:
 		return ""
-	case info.IsDir():
+	case dir:
 		return "dir"
 	}
 	return "file"

@@ -53,29 +53,44 @@ func Begin() {
 // eachThread calls do with the id of each thread of this process, and reports
 // whether there were more afterwards.
 func eachThread(do func(tid int)) (more bool) {
-	fd, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var list [2048]byte // for eighty, where there are four
-	n, err := unix.Getdents(fd, list[:])
-	if err != nil {
-		return false
-	}
-	threads := 0
-	for at := 0; at < n; {
-		d := (*unix.Dirent)(unsafe.Pointer(&list[at]))
-		name := list[at+int(unsafe.Offsetof(d.Name)) : at+int(d.Reclen)]
-		if tid, err := strconv.Atoi(unix.ByteSliceToString(name)); err == nil {
+	// They were born soon after it. To list them makes the kernel make up a
+	// directory for each.
+	pid, found, count := unix.Getpid(), 0, threads()
+	for tid := pid; tid < pid+near && (found < count || count == 0); tid++ {
+		if isOurs(pid, tid) {
 			do(tid)
-			threads++
+			found++
 		}
-		at += int(d.Reclen)
 	}
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && int(st.Nlink) > threads+2 // proc(5): as directories count theirs
+	if found == threads() || count == 0 {
+		return false
+	}
+	list, _ := os.ReadDir(threadsDir)
+	for _, d := range list {
+		if tid, err := strconv.Atoi(d.Name()); err == nil {
+			do(tid)
+		}
+	}
+	return threads() > len(list)
 }
+
+const (
+	threadsDir = "/proc/self/task"
+	near       = 16 // numbers, of which processes that are born meanwhile take some
+)
+
+// threads is how many threads this process has: proc(5) counts them as
+// directories count theirs. 0: nobody knows, since it is not mounted.
+func threads() int {
+	var st unix.Stat_t
+	if unix.Stat(threadsDir, &st) != nil {
+		return 0
+	}
+	return int(st.Nlink) - 2
+}
+
+// isOurs reports whether tid is a thread of the process pid.
+func isOurs(pid, tid int) bool { return unix.Tgkill(pid, tid, 0) == nil }
 
 // everyCPU gives a mask of all processors where that leads to those that there
 // were: the mask of who was never tied to any. Else it gives those.

@@ -83,6 +83,17 @@ func Rename(from, to string) error {
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 }
 
+// Look is stat(2) for who only wants to know whether path is there, and whether
+// it is a directory.
+func Look(path string) (there, dir bool) {
+	var st unix.Stat_t
+	for {
+		if err := unix.Stat(path, &st); err != unix.EINTR {
+			return err == nil, err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+		}
+	}
+}
+
 // Close is close(2).
 func Close(fd int) error { return named("close", unix.Close(fd)) }
 

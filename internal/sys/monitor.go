@@ -33,14 +33,10 @@ func SlowMonitor() {
 // which is the monitor: the next number that was free.
 func secondThread() string {
 	pid := unix.Getpid()
-	for tid := pid + 1; tid <= pid+tries; tid++ {
-		name := strconv.Itoa(tid)
-		if unix.Access("/proc/self/task/"+name, unix.F_OK) == nil {
-			return name
+	for tid := pid + 1; tid < pid+near; tid++ {
+		if isOurs(pid, tid) {
+			return strconv.Itoa(tid)
 		}
 	}
 	return ""
 }
-
-// tries is how many processes others may have started meanwhile.
-const tries = 8

@@ -48,7 +48,7 @@ func Open(l Layout, group string) (*Group, error) {
 	g := &Group{Path: p, layout: l}
 	for _, h := range l.All() {
 		d := h.Dir(p)
-		if _, err := os.Stat(d); err == nil {
+		if there, _ := sys.Look(d); there {
 			g.dirs = append(g.dirs, dir{d, h})
 		}
 	}

@@ -169,7 +169,7 @@ func writable(l Layout, group string) bool {
 	}
 	for _, h := range hierarchies {
 		dir := h.Dir(group)
-		if _, err := os.Stat(dir); err != nil && !h.V2 {
+		if there, _ := sys.Look(dir); !there && !h.V2 {
 			continue // made when a limit needs it
 		}
 		if sys.Access(dir, w) != nil || sys.Access(dir+"/cgroup.procs", w) != nil {
