@@ -372,6 +372,9 @@ func removeAnyGroup(path string) {
 
 // removeGroup ends whatever is in the group.
 func removeGroup(l cgroup.Layout, path string) {
+	if cgroup.Discard(l, path) {
+		return
+	}
 	if g, err := cgroup.Open(l, path); err == nil {
 		ctx, stop := timeout(2 * time.Second)
 		defer stop()

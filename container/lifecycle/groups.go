@@ -183,6 +183,9 @@ const patience = 10 * time.Second
 
 // removeGroup ends whatever is in the cgroup and removes it.
 func (c *Container) removeGroup() error {
+	if c.doc.Cgroup != "" && cgroup.Discard(c.doc.Hierarchies, c.doc.Cgroup) {
+		return c.stopUnit()
+	}
 	g, err := c.group()
 	if errors.Is(err, fault.NotFound) {
 		return c.stopUnit()

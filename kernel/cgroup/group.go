@@ -333,6 +333,30 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
+// Discard removes the group in all hierarchies of l where nobody is in it and no
+// group below it, which is how a group mostly ends; it does not look first where
+// there is one. It reports whether the group is gone. Where it is not, Open and
+// End do the rest.
+func Discard(l Layout, group string) bool {
+	p, err := CheckPath(group)
+	if err != nil {
+		return false
+	}
+	g := &Group{Path: p, layout: l}
+	for _, h := range l.All() {
+		g.dirs = append(g.dirs, dir{h.Dir(p), h})
+	}
+	if g.populated() {
+		return false
+	}
+	for _, d := range slices.Backward(g.dirs) {
+		if gone(sys.Rmdir(d.path)) != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // End kills what is in the group and removes it, for which it waits until ctx
 // ends. Mostly nobody is there any more.
 func (g *Group) End(ctx context.Context) error {

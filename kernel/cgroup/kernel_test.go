@@ -891,3 +891,32 @@ func TestProgramLoadsUnderSignals(t *testing.T) {
 	close(stop)
 	<-ended
 }
+
+// Discard takes what nobody uses, and leaves the rest to others whole.
+func TestDiscard(t *testing.T) {
+	g := create(t, Limits{Pids: 5})
+	if err := os.Mkdir(g.Dirs()[len(g.Dirs())-1]+"/below", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if Discard(g.layout, g.Path) {
+		t.Error("it took a group with another below it")
+	}
+	if err := os.Remove(g.Dirs()[len(g.Dirs())-1] + "/below"); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g, "sleep 100")
+	settle(t, "the process is in", func() bool { return entered(g) })
+	if Discard(g.layout, g.Path) {
+		t.Error("it took a group with a process")
+	}
+	if now, err := Open(g.layout, g.Path); err != nil || len(now.Dirs()) != len(g.Dirs()) {
+		t.Errorf("of %v are left %v, %v", g.Dirs(), now.Dirs(), err)
+	}
+	empty := create(t, Limits{Pids: 5})
+	if !Discard(empty.layout, empty.Path) || !Discard(empty.layout, empty.Path) {
+		t.Error("an empty group is left")
+	}
+	if _, err := Open(empty.layout, empty.Path); !errors.Is(err, fault.NotFound) {
+		t.Errorf("Open: %v", err)
+	}
+}
