@@ -33,7 +33,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,6 +40,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"kiste/fault"
@@ -209,19 +209,20 @@ func replace(path string, data []byte, sync func(*os.File) error) error {
 	return err
 }
 
-// createTemp is os.CreateTemp for files that are not polled.
+// createTemp is os.CreateTemp for directories of ours, in which nobody guesses
+// names.
 func createTemp(dir string) (*os.File, error) {
 	for {
-		var random [8]byte
-		if err := sys.Random(random[:]); err != nil {
-			return nil, err
-		}
-		f, err := sys.OpenPlain(filepath.Join(dir, ".tmp-"+strconv.FormatUint(binary.NativeEndian.Uint64(random[:]), 36)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		name := ".tmp-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(temps.Add(1), 10)
+		f, err := sys.OpenPlain(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}
 	}
 }
+
+// temps counts the temporary files of this process.
+var temps atomic.Uint64
 
 // SyncDir makes the names in dir last.
 func SyncDir(dir string) error {

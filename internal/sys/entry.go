@@ -55,14 +55,14 @@ func Begin() {
 func eachThread(do func(tid int)) (more bool) {
 	// They were born soon after it. To list them makes the kernel make up a
 	// directory for each.
-	pid, found, count := unix.Getpid(), 0, threads()
-	for tid := pid; tid < pid+near && (found < count || count == 0); tid++ {
+	pid, found := unix.Getpid(), 0
+	for tid := pid; tid < pid+near; tid++ {
 		if isOurs(pid, tid) {
 			do(tid)
 			found++
 		}
 	}
-	if found == threads() || count == 0 {
+	if count := threads(); count == found || count == 0 {
 		return false
 	}
 	list, _ := os.ReadDir(threadsDir)
