@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kiste/host"
 	"kiste/internal/need"
 )
 
@@ -26,7 +25,6 @@ import (
 // belongs to whoever runs kiste, which is the worst case: an ordinary user's is
 // his container's root's. Landlock, which would keep the two apart, is off.
 func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
-	need.Power(t, host.Root)
 	need.Clean(t)
 	root := busybox(t)
 	addProbe(t, root)
@@ -44,6 +42,7 @@ func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
 		{"user-privileged", []string{"--privileged"}, ordinary},
 	} {
 		t.Run(l.name, func(t *testing.T) {
+			l.need(t)
 			s := newStorage(t)
 			own := s.ownBinary(t, l)
 			before := hash(t, own)
@@ -71,7 +70,11 @@ func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
 			if slices.Contains(l.options, "--pid") {
 				beside = nil
 			}
-			for range 5 {
+			rounds := 5
+			if testing.Short() {
+				rounds = 1
+			}
+			for range rounds {
 				for _, program := range []string{"/bin/again", "/bin/true"} {
 					r := finish(t, run(append(slices.Clone(beside), "rootfs:"+root, program)...))
 					if want := l.codeOf(program); r.code != want {
@@ -123,7 +126,7 @@ func (s storage) ownBinary(t *testing.T, l level) string {
 	if err := os.WriteFile(file, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if l.user != hostRoot {
+	if l.user != hostRoot && os.Geteuid() == 0 {
 		if err := os.Chown(file, need.UserID, need.UserID); err != nil {
 			t.Fatal(err)
 		}

@@ -23,8 +23,12 @@ func TestNoContainerOutlivesItsKilledParent(t *testing.T) {
 	start := time.Now()
 	s.sh(t, root, "true")
 	whole := time.Since(start)
+	times := 12
+	if testing.Short() {
+		times = 2
+	}
 	for _, options := range [][]string{{}, {"--pid", "host"}, {"--userns", "host"}} {
-		for range 12 {
+		for range times {
 			cmd := s.command(append(append([]string{"run"}, options...), "rootfs:"+root, "/bin/sleep", "77.7")...)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

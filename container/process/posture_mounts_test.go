@@ -127,8 +127,8 @@ func hasOption(list, option string) bool { return slices.Contains(strings.Split(
 // what is what is mounted: the kind of file system and how it was made, or
 // that it is the host's.
 func (p *posture) what(m mountLine, ofHost string) string {
-	if _, below, ok := strings.Cut(m.root, "/"+p.store+"/"); ok {
-		return "STORE/" + p.names(below)
+	if at := strings.Index(m.root, "/containers/"); at >= 0 && strings.Contains(m.root, "/"+p.store+"/") {
+		return "STORE" + p.names(m.root[at:])
 	}
 	switch {
 	case slices.Contains(readOnlyPaths, m.point) && "/proc"+m.root == m.point:

@@ -16,6 +16,7 @@ import (
 
 	"kiste/host"
 	"kiste/internal/need"
+	"kiste/kernel/namespace"
 	"kiste/kernel/privilege"
 )
 
@@ -69,12 +70,12 @@ var levels = []level{
 // shares, devices that only it has, and the options of its file systems, are
 // left out; and a path that the host does not have counts as those beside it.
 func TestPosture(t *testing.T) {
-	need.Power(t, host.Root)
 	need.Clean(t)
 	root := busybox(t)
 	addProbe(t, root)
 	for _, l := range levels {
 		t.Run(l.name, func(t *testing.T) {
+			l.need(t)
 			golden(t, "testdata/posture/"+l.name+".txt", takePosture(t, l, root))
 		})
 	}
@@ -111,6 +112,20 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
+// need skips the test where this process cannot be l's user. Root can be all.
+func (l level) need(t *testing.T) {
+	t.Helper()
+	switch {
+	case l.user == hostRoot, l.user == alone && os.Geteuid() != 0:
+		need.Power(t, host.Root)
+	case os.Geteuid() != 0:
+		need.Power(t, host.Userns, host.Subids)
+	default:
+		need.Power(t, host.Userns)
+		need.Program(t, "unshare", "setpriv", "newuidmap")
+	}
+}
+
 // command is kiste as l's user runs it.
 func (l level) command(t *testing.T, s storage, args ...string) *exec.Cmd {
 	t.Helper()
@@ -121,8 +136,7 @@ func (l level) command(t *testing.T, s storage, args ...string) *exec.Cmd {
 func (l level) commandOf(t *testing.T, s storage, binary string, args ...string) *exec.Cmd {
 	t.Helper()
 	line := append([]string{binary}, args...)
-	if l.user != hostRoot {
-		need.Program(t, "unshare", "setpriv", "newuidmap")
+	if l.user != hostRoot && os.Geteuid() == 0 {
 		var err error
 		if line, err = need.AsUser(s.dir, l.user == ordinary, line...); err != nil {
 			t.Fatal(err)
@@ -231,6 +245,13 @@ func (p *posture) say(name, format string, args ...any) {
 
 // outside names ids of the host by the begin of their range.
 func outside(ids string) string {
+	user, sub := need.UserID, need.FirstSubID
+	if me := os.Geteuid(); me != 0 {
+		user = me
+		if uids, _, err := namespace.Subordinate(strconv.Itoa(me)); err == nil && len(uids) > 0 {
+			sub = int(uids[0].First)
+		}
+	}
 	var out []string
 	for _, word := range strings.Fields(ids) {
 		id, err := strconv.Atoi(word)
@@ -238,9 +259,9 @@ func outside(ids string) string {
 		switch {
 		case err == nil && id >= firstRange && id < firstRange+8192*rangeSize:
 			word = fmt.Sprintf("range+%d", (id-firstRange)%rangeSize)
-		case err == nil && id >= need.FirstSubID && id < need.FirstSubID+rangeSize:
-			word = fmt.Sprintf("subordinate+%d", id-need.FirstSubID)
-		case id == need.UserID:
+		case err == nil && id >= sub && id < sub+rangeSize:
+			word = fmt.Sprintf("subordinate+%d", id-sub)
+		case err == nil && id == user:
 			word = "user"
 		}
 		out = append(out, word)
@@ -367,7 +388,7 @@ func (p *posture) names(s string) string {
 func (p *posture) inherited(t *testing.T) {
 	t.Helper()
 	p.title("inherited")
-	for _, name := range []string{"loginuid", "sessionid", "attr/current", "attr/exec", "oom_score_adj", "personality", "coredump_filter", "timerslack_ns"} {
+	for _, name := range []string{"loginuid", "sessionid", "attr/current", "attr/exec", "oom_score_adj", "personality", "coredump_filter"} {
 		value := p.child.read(name)
 		if value == p.parent.read(name) {
 			value = "as its parent's"

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kiste/host"
 	"kiste/internal/need"
 )
 
@@ -22,7 +21,6 @@ import (
 // on that one. The kernel may forbid TIOCSTI by the sysctl
 // dev.tty.legacy_tiocsti, but not to those with CAP_SYS_ADMIN.
 func TestNoContainerTypesOnItsCallersTerminal(t *testing.T) {
-	need.Power(t, host.Root)
 	need.Clean(t)
 	root := busybox(t)
 	addProbe(t, root)
@@ -41,6 +39,7 @@ func TestNoContainerTypesOnItsCallersTerminal(t *testing.T) {
 		{"user-both", []string{"-i", "-t", "--privileged"}, ordinary},
 	} {
 		t.Run(l.name, func(t *testing.T) {
+			l.need(t)
 			s := newStorage(t)
 			master, slave := openPty(t)
 			cmd := l.command(t, s, append(append([]string{"run", "--rm", "-e", probing("type")}, l.options...), "rootfs:"+root, "/bin/probe")...)
