@@ -351,8 +351,7 @@ func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	mapped := len(spec.Linux.UIDMappings) > 0
-	if mapped {
+	if p.hasUserNS() {
 		// Who cannot make device nodes needs no list of devices.
 		limits.Devices = nil
 	}
@@ -442,12 +441,17 @@ func (p *Prepared) files([]string) error {
 	return nil
 }
 
+// hasUserNS reports whether the container is in a user namespace that is not
+// ours, a new one or another container's.
+func (p *Prepared) hasUserNS() bool {
+	return slices.ContainsFunc(p.Result.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+}
+
 // giveToRoot makes the container's root the owner of a file of the host.
 func (p *Prepared) giveToRoot(path string) error {
 	uid, hasUID := p.uids.ToOutside(0)
 	gid, hasGID := p.gids.ToOutside(0)
-	own := slices.ContainsFunc(p.Result.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
-	if os.Geteuid() != 0 || !own || !hasUID || !hasGID {
+	if os.Geteuid() != 0 || !p.hasUserNS() || !hasUID || !hasGID {
 		return nil
 	}
 	return os.Chown(path, int(uid), int(gid))

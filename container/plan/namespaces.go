@@ -241,10 +241,11 @@ func (c *compiler) settle() {
 	}
 }
 
-// keepMounts lets no mount of this namespace be one of the host's too. A
-// namespace that belongs to another user namespace is born so.
+// keepMounts lets no mount of this namespace be one of the host's too. In a
+// namespace that belongs to another user namespace they are born as slaves: what
+// the host mounted on a device of its own would be the container's.
 func (c *compiler) keepMounts() {
-	if c.fresh["user"] || c.unmounted() {
+	if c.unmounted() {
 		return
 	}
 	propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"

@@ -134,7 +134,7 @@ func tellOfPaths(say func(string, string, ...any)) {
 	for _, path := range readOnlyPaths {
 		say("read-only", "%s %s", path, writable(path))
 	}
-	for _, path := range []string{"/", "/etc/hosts", "/dev", "/dev/shm", "/sys", "/sys/fs/cgroup", "/proc/sys/kernel/core_pattern", "/proc/self/attr/current", "/proc/1/oom_score_adj"} {
+	for _, path := range []string{"/", "/etc/hosts", "/dev", "/dev/shm", "/sys", "/proc/sys/kernel/core_pattern", "/proc/self/attr/current", "/proc/1/oom_score_adj"} {
 		say("to write", "%s %s", path, writable(path))
 	}
 }
