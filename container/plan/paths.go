@@ -96,8 +96,8 @@ func emptyDir() chroot.Parsed {
 	return chroot.Parsed{Data: []string{"size=0", "nr_inodes=2", "mode=755"}, Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
 }
 
-// maskDir covers a directory by one empty one for all: kernels before 6.15
-// clone only what is mounted.
+// maskDir covers a directory by one empty one for all. Kernels before 6.15
+// clone only what is mounted: there the first that is found gets the one itself.
 func (c *compiler) maskDir(p, at string) {
 	if c.empty == 0 {
 		c.empty = c.make("tmpfs", "tmpfs", "masked paths", "linux.maskedPaths", emptyDir(), nil)
@@ -105,7 +105,10 @@ func (c *compiler) maskDir(p, at string) {
 		return
 	}
 	mask := c.slot("mask " + p)
-	c.child("mask "+p, "linux.maskedPaths", openTreeOf(c.empty).to(mask), moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT)))
+	take, cover := openTreeOf(c.empty).to(mask), moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT))
+	take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.EINVAL), 1
+	cover.Skip, cover.SkipOnOK = 1, true
+	c.child("mask "+p, "linux.maskedPaths", take, cover, moveTo(c.empty, at).mayFailWith(uintptr(unix.ENOENT)))
 }
 
 // maskEither masks a path of which nobody knows whether it is there and what

@@ -32,7 +32,7 @@ func TestSwappedLinksDoNotLeadOutside(t *testing.T) {
 	need.Clean(t)
 	tries := 400
 	if testing.Short() {
-		tries = 40
+		tries = 15
 	}
 	for _, tt := range []struct {
 		name   string

@@ -4,14 +4,16 @@
 export KISTE_BUILT=/payload/bin/kiste HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
 failed=0
 echo "kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
-for dir in /payload/tests/*/; do
-	name=$(basename "$dir")
-	cd "$dir"
-	echo "=== root: $name"
-	if ! KISTE_REQUIRE=root,cgroup2,userns timeout 140 ./test -test.short -test.timeout 120s -test.v=false; then
+for test in $(cd /payload/tests && find . -name test -type f | sort); do
+	name=${test#./}
+	name=${name%/test}
+	cd "/payload/tests/$name"
+	before=$(date +%s)
+	if ! KISTE_REQUIRE=root,cgroup2,userns timeout 240 ./test -test.short -test.timeout 230s -test.v=false; then
 		echo "--- FAIL: $name"
 		failed=$((failed + 1))
 	fi
+	echo "=== root: $name, $(($(date +%s) - before)) s"
 done
 run() {
 	echo "=== $1"

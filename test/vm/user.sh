@@ -19,6 +19,11 @@ test "$(stat -c %u "$HOME/mine")" = 1000
 echo "- limits, in the delegated cgroup"
 test "$(crate -m 64m rootfs:"$box" cat /sys/fs/cgroup/memory.max)" = 67108864
 
+echo "- what /proc tells of a container, and what it may not do"
+cd /payload/tests/container/process
+KISTE_BUILT=/payload/bin/kiste KISTE_REQUIRE=userns ./test -test.short -test.run 'Posture|HostsBinary|ReleaseAgent|GroupsAreReadOnly'
+cd /
+
 echo "- nothing is left"
 test -z "$(kiste ps -aq)"
 echo done

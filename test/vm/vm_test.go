@@ -19,7 +19,7 @@ import (
 )
 
 // tested are the packages whose tests run inside, as go list patterns.
-var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
+var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./container/process", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
 
 // limit bounds one boot, from the firmware to the power switch.
 const limit = 10 * time.Minute
@@ -84,7 +84,7 @@ func payloadDisk(t *testing.T) string {
 		if !ok {
 			continue
 		}
-		room := filepath.Join(tree, "tests", strings.ReplaceAll(strings.TrimPrefix(pkg, "kiste/"), "/", "_"))
+		room := filepath.Join(tree, "tests", strings.TrimPrefix(pkg, "kiste/"))
 		if err := os.MkdirAll(room, 0o755); err != nil {
 			t.Fatal(err)
 		}
