@@ -558,6 +558,14 @@ func answer(t *testing.T, path string) <-chan []byte {
 		}
 		defer unix.Close(fds[0])
 		for {
+			// Kernels before 6.11 wait for a request of those who are gone.
+			ready := []unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}
+			if _, err := unix.Poll(ready, -1); errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if ready[0].Revents&unix.POLLIN == 0 {
+				return
+			}
 			var request [80]byte // struct seccomp_notif: the id comes first
 			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fds[0]), 0xc0502100, uintptr(unsafe.Pointer(&request))); errno != 0 {
 				return
