@@ -12,7 +12,8 @@
 // flock: a second pull of the same blob waits, and then finds the layer there.
 //
 // Nothing is synced file by file. When all layers are there, one syncfs(2)
-// makes them last, before the name is written. Until then a layer's metadata
+// makes them last, before the name is written; some while they come keep the
+// disk from idling. Until then a layer's metadata
 // has the boot's ID, and is believed in that boot only; so a power cut costs
 // one more download at most.
 //
@@ -42,7 +43,6 @@ import (
 	"kiste/image/snapshot"
 	"kiste/image/source"
 	"kiste/image/transport"
-	"kiste/internal/sys"
 	"kiste/progress"
 	"kiste/store"
 )
@@ -170,6 +170,7 @@ type puller struct {
 	img    *source.Image
 	o      Options
 	boot   string
+	flush  *flush
 }
 
 // A job is one layer of the image.
@@ -184,7 +185,11 @@ type job struct {
 	resumed bool // the last try began with what was here
 }
 
-func (p *puller) run(ctx context.Context) (catalog.Entry, error) {
+func (p *puller) run(ctx context.Context) (e catalog.Entry, err error) {
+	if p.flush, err = startFlush(p.s); err != nil {
+		return e, err
+	}
+	defer p.flush.close()
 	if err := keepBlob(p.s, p.img.Config.Digest, p.img.ConfigJSON); err != nil {
 		return catalog.Entry{}, err
 	}
@@ -209,7 +214,7 @@ func (p *puller) run(ctx context.Context) (catalog.Entry, error) {
 	for _, j := range jobs {
 		keys = append(keys, j.key)
 	}
-	if err := settle(p.s, p.layers, keys); err != nil {
+	if err := settle(p.flush, p.layers, keys); err != nil {
 		return catalog.Entry{}, err
 	}
 	return p.entry(jobs)
@@ -354,7 +359,7 @@ func commit(l snapshot.Layers, temp string, m snapshot.Metadata) error {
 }
 
 // settle makes layers last that are not known to have reached the disk.
-func settle(s store.Store, l snapshot.Layers, keys []string) error {
+func settle(fl *flush, l snapshot.Layers, keys []string) error {
 	var unsettled []snapshot.Metadata
 	for _, key := range keys {
 		m, err := l.Metadata(key)
@@ -368,12 +373,7 @@ func settle(s store.Store, l snapshot.Layers, keys []string) error {
 	if len(unsettled) == 0 {
 		return nil
 	}
-	d, err := os.Open(s.Lib)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := sys.Syncfs(int(d.Fd())); err != nil {
+	if err := fl.sync(); err != nil {
 		return err
 	}
 	for _, m := range unsettled {

@@ -94,7 +94,12 @@ func importLocked(ctx context.Context, s store.Store, r io.Reader, o ImportOptio
 	}
 	defer os.Remove(blob.Name())
 	defer blob.Close()
-	m, b, err := importLayer(ctx, r, blob, temp, o.Layer)
+	fl, err := startFlush(s)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	defer fl.close()
+	m, b, err := importLayer(ctx, r, io.MultiWriter(blob, fl), temp, o.Layer)
 	if err != nil {
 		return catalog.Entry{}, err
 	}
@@ -106,14 +111,14 @@ func importLocked(ctx context.Context, s store.Store, r io.Reader, o ImportOptio
 			return catalog.Entry{}, err
 		}
 	}
-	if err := settle(s, l, []string{m.Key}); err != nil {
+	if err := settle(fl, l, []string{m.Key}); err != nil {
 		return catalog.Entry{}, err
 	}
 	return describe(s, config, m, b, o)
 }
 
 // importLayer unpacks r into temp and copies it, as it came, to blob.
-func importLayer(ctx context.Context, r io.Reader, blob *os.File, temp string, o layer.Options) (snapshot.Metadata, catalog.Blob, error) {
+func importLayer(ctx context.Context, r io.Reader, blob io.Writer, temp string, o layer.Options) (snapshot.Metadata, catalog.Blob, error) {
 	diff := filepath.Join(temp, "diff")
 	if err := errors.Join(os.Chmod(temp, 0o711), os.Mkdir(diff, 0o755), os.Chmod(diff, 0o755)); err != nil {
 		return snapshot.Metadata{}, catalog.Blob{}, err

@@ -190,7 +190,7 @@ func (p *puller) stream(ctx context.Context, part *partial, j *job) (*stream, er
 			blob.Close()
 			return nil, err
 		}
-		ahead := layer.ReadAhead(progress.Reader(in, p.o.Progress, event), aheadChunks, aheadSize, nil)
+		ahead := layer.ReadAhead(progress.Reader(io.TeeReader(in, p.flush), p.o.Progress, event), aheadChunks, aheadSize, nil)
 		return &stream{Reader: ahead, whole: true, cancel: cancel, ahead: ahead, from: in, old: blob}, nil
 	}
 	st, err := part.file.Stat()
@@ -216,7 +216,7 @@ func (p *puller) stream(ctx context.Context, part *partial, j *job) (*stream, er
 		return nil, err
 	}
 	event.Done = have
-	coming := progress.Reader(io.TeeReader(rest, part.file), p.o.Progress, event)
+	coming := progress.Reader(io.TeeReader(rest, io.MultiWriter(part.file, p.flush)), p.o.Progress, event)
 	ahead := layer.ReadAhead(io.MultiReader(io.NewSectionReader(part.file, 0, have), coming), aheadChunks, aheadSize, nil)
 	return &stream{Reader: ahead, cancel: cancel, ahead: ahead, from: rest}, nil
 }

@@ -1,18 +1,22 @@
 // Command pull measures how long a pull takes, unpacking included, against
 // Debian's docker and podman and against pigz and tar, in one interleaved run.
 //
-//	takes    kiste in bin/, a number of rounds; root
-//	gives    a table of seconds, and verdicts
-//	touches  a temporary directory, loop devices, the page cache
+//	takes    kiste in bin/, a number of rounds; root, loop devices
+//	gives    a table of seconds and ratios
+//	touches  a temporary directory, a loop device, the page cache
 //	state    none
 //
 // The image has 8 layers, 32,000 small files and some large ones, together 700
-// MB, and comes from a registry in this process on loopback. Each pull has a file
-// system of its own, made anew: on one where as much was removed just before, a
-// pull takes up to twice as long, whoever makes it. Before each everything dirty is
-// written and the caches are dropped; who begins changes from round to round. A
-// peer that is not installed is left out. The exit code is 1 where a promise is
-// broken.
+// MB, and comes from a registry in this process on loopback. All have the same
+// conditions, which what others removed before them would spoil: ext4 looks
+// past inodes that were freed in the last minutes, and blocks that the disk
+// below has never seen are slow to write. So each turn has a new ext4 on a
+// loop device, whose file was written once before the first turn; the caches are
+// dropped before it; and the order changes with each round. That all files have
+// come is counted after it. Kiste alone has them on the disk when it returns.
+//
+// A peer that is not installed is left out. The exit code is 1 where a promise
+// is broken.
 package main
 
 import (
@@ -22,6 +26,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -42,93 +47,122 @@ func main() {
 	if len(os.Args) > 1 {
 		rounds, _ = strconv.Atoi(os.Args[1])
 	}
-	if err := measure(max(rounds, 1)); err != nil {
+	code, err := measure(max(rounds, 1))
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "pull bench:", err)
-		os.Exit(1)
+		code = 1
 	}
+	os.Exit(code)
 }
 
-// A contender pulls the image into a directory. Start, if not nil, starts what it
-// needs.
+// A contender pulls the image into the directory disk.
 type contender struct {
-	name  string
-	limit float64 // how much of its time kiste may take
-	start func(dir string) (stop func(), err error)
-	pull  func(dir string) *exec.Cmd
+	name    string
+	program string                          // the peer is left out where it is missing
+	ready   func() (stop func(), err error) // before the clock starts; nil: nothing is needed
+	pull    string                          // of the shell
+	most    float64                         // kiste may take so many times as long
 
 	took []time.Duration
-	rss  int64 // the most of any pull, in kilobytes
+	rss  []int64 // bytes
 }
 
-func measure(rounds int) error {
+const self = "kiste"
+
+// A bench is where all is measured.
+type bench struct {
+	top      string // a temporary directory
+	disk     string // where a turn's file system is mounted
+	registry *registry
+}
+
+func measure(rounds int) (code int, err error) {
 	top, err := os.MkdirTemp("", "kiste-bench-*")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer os.RemoveAll(top)
-	r, err := newRegistry(top)
-	if err != nil {
-		return err
+	b := &bench{top: top, disk: filepath.Join(top, "disk")}
+	if b.registry, err = newRegistry(top); err != nil {
+		return 0, err
 	}
-	defer r.server.Close()
-	all, err := contenders(r)
-	if err != nil {
-		return err
+	defer b.registry.server.Close()
+	if err := errors.Join(os.Mkdir(b.disk, 0o755), b.allocate()); err != nil {
+		return 0, err
 	}
-	fmt.Printf("%-6s", "")
-	for _, c := range all {
-		fmt.Printf("%10s", c.name)
+	all, err := b.contenders()
+	if err != nil {
+		return 0, err
 	}
 	for round := range rounds {
 		for i := range all {
-			if err := all[(round+i)%len(all)].once(top); err != nil {
-				return err
+			c := all[(i+round)%len(all)]
+			if err := b.turn(c); err != nil {
+				return 0, fmt.Errorf("%s: %w", c.name, err)
 			}
-		}
-		fmt.Printf("\n%-6d", round+1)
-		for _, c := range all {
-			fmt.Printf("%8.2f s", c.took[round].Seconds())
+			fmt.Printf("%-10s %6.2f s\n", c.name, c.took[len(c.took)-1].Seconds())
 		}
 	}
-	fmt.Print("\n\n")
-	return verdicts(all)
+	return report(all), nil
 }
 
-func (c *contender) median() float64 {
-	sorted := slices.Clone(c.took)
-	slices.Sort(sorted)
-	return sorted[len(sorted)/2].Seconds()
-}
-
-func verdicts(all []*contender) error {
-	kiste, broken := all[0], false
-	judge := func(what string, is, limit float64) {
-		word := "kept"
-		if is > limit {
-			word, broken = "BROKEN", true
+func (b *bench) contenders() ([]*contender, error) {
+	image := b.registry.server.Listener.Addr().String() + "/bench:1"
+	kiste, err := filepath.Abs("bin/kiste")
+	if err != nil {
+		return nil, err
+	}
+	sh := fmt.Sprintf
+	var all []*contender
+	for _, c := range []*contender{
+		{name: self, program: kiste, pull: sh("KISTE_LIB=%s/lib KISTE_RUN=%[1]s/run exec %s pull -q %s", b.disk, kiste, image)},
+		{name: "pigz|tar", program: "pigz", most: 1.5,
+			pull: sh("mkdir %s/tar; for l in %s; do pigz -dc $l | tar -x -C %[1]s/tar; done", b.disk, strings.Join(b.registry.files, " "))},
+		{name: "podman", program: "podman", most: 0.5,
+			pull: sh("TMPDIR=%s exec podman --root %[1]s/podman --runroot %[1]s/run --storage-driver overlay pull -q --tls-verify=false %s", b.disk, image)},
+		{name: "docker", program: "dockerd", most: 0.5, ready: b.dockerd, pull: sh("exec docker -H %s pull -q %s", b.socket(), image)},
+	} {
+		if _, err := exec.LookPath(c.program); err != nil {
+			fmt.Printf("left out: %s: %v\n", c.name, err)
+			continue
 		}
-		fmt.Printf("%-46s %7.2f  at most %7.2f  %s\n", what, is, limit, word)
+		all = append(all, c)
 	}
-	for _, c := range all[1:] {
-		judge("kiste's median time as part of "+c.name+"'s", kiste.median()/c.median(), c.limit)
+	if len(all) == 0 || all[0].name != self {
+		return nil, errors.New("bin/kiste is not built")
 	}
-	judge("kiste's peak memory in MB", float64(kiste.rss)/1024, 100)
-	if broken {
-		return errors.New("a promise is broken")
-	}
-	return nil
+	return all, nil
 }
 
-// once makes a file system, pulls, and takes the file system away.
-func (c *contender) once(top string) error {
-	dir := filepath.Join(top, "fs")
-	unmount, err := freshFS(filepath.Join(top, "image"), dir)
+const diskSize = 3 << 30 // bytes
+
+func (b *bench) image() string { return filepath.Join(b.top, "disk.img") }
+
+// allocate writes the file that all file systems are made in.
+func (b *bench) allocate() error {
+	f, err := os.Create(b.image())
 	if err != nil {
 		return err
 	}
-	defer unmount()
-	if c.start != nil {
-		stop, err := c.start(dir)
+	defer f.Close()
+	zeros := make([]byte, 1<<20)
+	for range diskSize / len(zeros) {
+		if _, err := f.Write(zeros); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+// turn lets c pull once, on a disk of its own.
+func (b *bench) turn(c *contender) (err error) {
+	end, err := b.mount()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	if c.ready != nil {
+		stop, err := c.ready()
 		if err != nil {
 			return err
 		}
@@ -136,77 +170,78 @@ func (c *contender) once(top string) error {
 	}
 	syscall.Sync()
 	os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // without it the run is still fair
-	cmd := c.pull(dir)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	// GNU time is small: what a process peaks at counts from before its
+	// execve, when it still had the memory of this program
+	peak := filepath.Join(b.top, "peak")
+	cmd := exec.Command("time", "-f", "%M", "-o", peak, "sh", "-ec", c.pull)
 	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", c.name, err, out.Bytes())
+	out, err := cmd.CombinedOutput()
+	took := time.Since(start)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
 	}
-	c.took = append(c.took, time.Since(start))
-	if b, err := os.ReadFile(filepath.Join(dir, rssFile)); err == nil {
-		n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		c.rss = max(c.rss, n)
+	text, err := os.ReadFile(peak)
+	if err != nil {
+		return err
+	}
+	kilobytes, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return err
+	}
+	c.took, c.rss = append(c.took, took), append(c.rss, kilobytes<<10)
+	return b.count()
+}
+
+// mount gives the turn its file system.
+func (b *bench) mount() (end func() error, err error) {
+	if err := run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", b.image()); err != nil {
+		return nil, err
+	}
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", b.image()).Output()
+	if err != nil {
+		return nil, fmt.Errorf("losetup: %w", err)
+	}
+	device := strings.TrimSpace(string(out))
+	detach := func() error { return run("losetup", "--detach", device) }
+	if err := run("mount", device, b.disk); err != nil {
+		return nil, errors.Join(err, detach())
+	}
+	return func() error { return errors.Join(run("umount", "--recursive", b.disk), detach()) }, nil
+}
+
+func run(args ...string) error {
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
 	return nil
 }
 
-// rssFile is where a pull's peak memory is written, in kilobytes. It is not what
-// the kernel says of a child of this process: that has this one's in it.
-const rssFile = "rss"
-
-// freshFS makes an ext4 in a file and mounts it.
-func freshFS(file, dir string) (unmount func(), err error) {
-	for _, args := range [][]string{
-		{"fallocate", "-l", "3G", file},
-		{"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", file},
-		{"mkdir", "-p", dir},
-		{"mount", "-o", "loop,noatime", file, dir},
-	} {
-		if b, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%s: %w: %s", args[0], err, b)
+// count fails where files are missing.
+func (b *bench) count() error {
+	n := 0
+	err := filepath.WalkDir(b.disk, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.HasPrefix(d.Name(), "file") && strings.Contains(path, "/usr/layer") {
+			n++
 		}
+		return err
+	})
+	if want := layers * directories * filesEach; err == nil && n != want {
+		err = fmt.Errorf("%d files have come; want %d", n, want)
 	}
-	return func() {
-		exec.Command("umount", "-R", dir).Run()
-		os.Remove(file)
-	}, nil
+	return err
 }
 
-func contenders(r *registry) ([]*contender, error) {
-	image := r.server.Listener.Addr().String() + "/bench:1"
-	kiste, err := filepath.Abs("bin/kiste")
-	if err != nil {
-		return nil, err
-	}
-	sh := func(format string, args ...any) func(dir string) *exec.Cmd {
-		return func(dir string) *exec.Cmd {
-			cmd := exec.Command("sh", "-ec", fmt.Sprintf(format, args...))
-			cmd.Dir = dir
-			return cmd
-		}
-	}
-	all := []*contender{
-		{name: "kiste", pull: sh("KISTE_LIB=$PWD/lib KISTE_RUN=$PWD/run exec /usr/bin/time -f %%M -o %s %s pull -q %s", rssFile, kiste, image)},
-		{name: "pigz|tar", limit: 1.5, pull: sh("mkdir tar; for l in %s; do pigz -dc $l | tar -x -C tar; done", strings.Join(r.files, " "))},
-	}
-	if _, err := exec.LookPath("podman"); err == nil {
-		all = append(all, &contender{name: "podman", limit: 0.5, pull: sh("exec podman --root $PWD/podman --runroot $PWD/podman-run --storage-driver overlay pull -q --tls-verify=false %s", image)})
-	}
-	if _, err := exec.LookPath("dockerd"); err == nil {
-		all = append(all, &contender{name: "docker", limit: 0.5, start: startDocker, pull: sh("exec docker -H unix://$PWD/docker.sock pull -q %s", image)})
-	}
-	return all, nil
-}
+func (b *bench) socket() string { return "unix://" + b.top + "/docker.sock" }
 
-// startDocker starts a dockerd of our own, which touches no network.
-func startDocker(top string) (stop func(), err error) {
-	config := filepath.Join(top, "docker.json")
+// dockerd starts a daemon of our own, which touches no network and has all its
+// files on the turn's disk.
+func (b *bench) dockerd() (stop func(), err error) {
+	config := filepath.Join(b.top, "docker.json")
 	if err := os.WriteFile(config, []byte("{}"), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("dockerd", "--config-file", config, "--data-root", top+"/docker", "--exec-root", top+"/docker-run", "--pidfile", top+"/docker.pid",
-		"-H", "unix://"+top+"/docker.sock", "--iptables=false", "--ip6tables=false", "--bridge=none")
+	cmd := exec.Command("dockerd", "--config-file", config, "--data-root", b.disk+"/docker", "--exec-root", b.top+"/docker-run", "--pidfile", b.top+"/docker.pid",
+		"-H", b.socket(), "--iptables=false", "--ip6tables=false", "--bridge=none")
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -215,13 +250,47 @@ func startDocker(top string) (stop func(), err error) {
 		cmd.Wait()
 	}
 	for range 100 {
-		if exec.Command("docker", "-H", "unix://"+top+"/docker.sock", "version").Run() == nil {
+		if exec.Command("docker", "-H", b.socket(), "version").Run() == nil {
 			return stop, nil
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
 	stop()
 	return nil, errors.New("dockerd does not answer")
+}
+
+const rssLimit = 100 << 20 // bytes
+
+// report prints the table and the promises, and gives 1 where one is broken.
+func report(all []*contender) (code int) {
+	fmt.Printf("\n%-10s %10s %10s\n", "", "best", "median")
+	for _, c := range all {
+		fmt.Printf("%-10s %8.2f s %8.2f s\n", c.name, best(c.took).Seconds(), median(c.took).Seconds())
+	}
+	fmt.Println()
+	kiste := all[0]
+	for _, c := range all[1:] {
+		code = max(code, verdict("kiste / "+c.name+", best", best(kiste.took).Seconds()/best(c.took).Seconds(), c.most))
+		code = max(code, verdict("kiste / "+c.name+", median", median(kiste.took).Seconds()/median(c.took).Seconds(), c.most))
+	}
+	return max(code, verdict("kiste, peak RSS in MB", float64(slices.Max(kiste.rss))/(1<<20), rssLimit>>20))
+}
+
+// verdict prints one promise and returns 1 where it is broken.
+func verdict(text string, got, most float64) int {
+	code, word := 0, "kept"
+	if got > most {
+		code, word = 1, "BROKEN"
+	}
+	fmt.Printf("%-28s %7.2f  at most %7.2f  %s\n", text, got, most, word)
+	return code
+}
+
+func best(d []time.Duration) time.Duration { return slices.Min(d) }
+
+func median(d []time.Duration) time.Duration {
+	d = slices.Sorted(slices.Values(d))
+	return d[len(d)/2]
 }
 
 // A registry serves one image from files.
@@ -259,9 +328,9 @@ func newRegistry(top string) (*registry, error) {
 		return nil, err
 	}
 	text := words(3 << 20)
-	var layers []any
+	var blobs []any
 	var diffIDs []string
-	for i := range 8 {
+	for i := range layers {
 		plain, err := layerTar(i, text)
 		if err != nil {
 			return nil, err
@@ -278,7 +347,7 @@ func newRegistry(top string) (*registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		layers, diffIDs = append(layers, d), append(diffIDs, digest(plain))
+		blobs, diffIDs = append(blobs, d), append(diffIDs, digest(plain))
 		r.files = append(r.files, filepath.Join(r.dir, d["digest"].(string)[7:]))
 	}
 	config, err := json.Marshal(map[string]any{"architecture": "amd64", "os": "linux", "config": map[string]any{}, "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
@@ -289,7 +358,7 @@ func newRegistry(top string) (*registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.manifest, err = json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": d, "layers": layers})
+	r.manifest, err = json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": d, "layers": blobs})
 	r.server = httptest.NewServer(r)
 	return r, err
 }
@@ -310,6 +379,12 @@ func words(n int) []byte {
 	return b[:n]
 }
 
+const (
+	layers      = 8
+	directories = 40 // in each layer
+	filesEach   = 100
+)
+
 // layerTar has 4,000 files of some kilobytes and 4 of 8 MB, of which a quarter
 // does not compress.
 func layerTar(layer int, text []byte) ([]byte, error) {
@@ -328,10 +403,10 @@ func layerTar(layer int, text []byte) ([]byte, error) {
 	top := fmt.Sprintf("usr/layer%d", layer)
 	put(tar.Header{Name: "usr", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	put(tar.Header{Name: top, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-	for d := range 40 {
+	for d := range directories {
 		dir := fmt.Sprintf("%s/dir%d", top, d)
 		put(tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-		for f := range 100 {
+		for f := range filesEach {
 			n := min(int(random.ExpFloat64()*12000), len(text)/2)
 			at := random.IntN(len(text) - n)
 			put(tar.Header{Name: fmt.Sprintf("%s/file%d", dir, f), Typeflag: tar.TypeReg, Mode: 0o644}, text[at:at+n])
