@@ -135,24 +135,35 @@ func (w *walk) close() {
 
 // open gives a descriptor (O_PATH) of what path is in the stack.
 func open(dirs []string, path string, follow bool) (int, error) {
+	n, err := find(dirs, path, follow)
+	if err != nil {
+		return -1, err
+	}
+	node{fds: n.fds[1:]}.close()
+	return n.fds[0], nil
+}
+
+// find gives what path is in the stack, to be closed. It has at least one
+// descriptor.
+func find(dirs []string, path string, follow bool) (node, error) {
 	w := &walk{path: []node{{dir: true}}}
 	defer w.close()
 	for _, d := range dirs {
 		fd, err := sys.OpenAt(unix.AT_FDCWD, d, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
-			return -1, err
+			return node{}, err
 		}
 		w.path[0].fds = append(w.path[0].fds, fd)
 	}
-	fd, err := w.to(strings.Split(path, "/"), follow)
+	n, err := w.to(strings.Split(path, "/"), follow)
 	if err != nil {
-		return -1, &fs.PathError{Op: "find in image", Path: path, Err: err}
+		return node{}, &fs.PathError{Op: "find in image", Path: path, Err: err}
 	}
-	return fd, nil
+	return n, nil
 }
 
-// to walks the components and gives a descriptor of where they lead.
-func (w *walk) to(rest []string, follow bool) (int, error) {
+// to walks the components and gives what they lead to.
+func (w *walk) to(rest []string, follow bool) (node, error) {
 	for len(rest) > 0 {
 		name := rest[0]
 		rest = rest[1:]
@@ -165,7 +176,7 @@ func (w *walk) to(rest []string, follow bool) (int, error) {
 		}
 		n, err := child(w.path[len(w.path)-1], name)
 		if err != nil {
-			return -1, err
+			return node{}, err
 		}
 		if n.dir {
 			w.path = append(w.path, n)
@@ -175,24 +186,24 @@ func (w *walk) to(rest []string, follow bool) (int, error) {
 		switch {
 		case err != nil:
 			n.close()
-			return -1, err
+			return node{}, err
 		case isLink:
 			n.close()
 			rest = append(target, rest...)
 		case len(rest) > 0:
 			n.close()
-			return -1, unix.ENOTDIR
+			return node{}, unix.ENOTDIR
 		default:
-			return n.fds[0], nil
+			return n, nil
 		}
 	}
-	here := &w.path[len(w.path)-1]
+	last := len(w.path) - 1
+	here := w.path[last]
 	if len(here.fds) == 0 {
-		return -1, fs.ErrNotExist
+		return node{}, fs.ErrNotExist
 	}
-	fd := here.fds[0]
-	here.fds = here.fds[1:]
-	return fd, nil
+	w.path = w.path[:last]
+	return here, nil
 }
 
 // up goes to the parent; that of the root is the root.

@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -138,6 +140,28 @@ func GetXattrFD(fd int, attr string) ([]byte, error) {
 		}
 		return buf[:n], nil
 	}
+}
+
+// ListXattrFD lists the names of the extended attributes, 64 KiB at most, of
+// what fd, also one opened with O_PATH, stands for.
+func ListXattrFD(fd int) ([]string, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := retryFD(func() (int, error) { return unix.Listxattr(FDPath(fd), buf) })
+		if err == unix.ERANGE && len(buf) < 64<<10 {
+			buf = make([]byte, 64<<10)
+			continue
+		}
+		if err != nil || n == 0 {
+			return nil, named("listxattr", err)
+		}
+		return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+	}
+}
+
+// RenameNew is renameat2(2) that replaces nothing: fs.ErrExist.
+func RenameNew(olddirfd int, old string, newdirfd int, name string) error {
+	return onPath("renameat2", name, retry(func() error { return unix.Renameat2(olddirfd, old, newdirfd, name, unix.RENAME_NOREPLACE) }))
 }
 
 // Syncfs is syncfs(2).
