@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"kiste/cli/option"
+	"kiste/engine"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -66,6 +67,7 @@ func table() []row {
 		{"completion", completionCommand},
 		{"man", manCommand},
 		{"__complete", completeCommand},
+		{engine.FillCommand, fillCommand},
 	}
 }
 

@@ -312,20 +312,23 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 				os.Remove(e.nameFile(name))
 			}
 		}
-		for target, volume := range c.VolumeNames {
-			if volumes && c.anonymous(target) {
-				os.RemoveAll(filepath.Dir(e.Store.Volume(volume)))
-			}
-		}
+	}
+	release := e.keepVolume
+	if volumes {
+		release = e.removeVolume
+	}
+	names, err := e.volumesOf(id, c)
+	for _, name := range names {
+		err = errors.Join(err, release(name, id))
 	}
 	if running := e.Store.Running(id); !removeKnown(running, "hosts", "hostname", "resolv.conf") {
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)
-	if removeKnown(dir, "upper/", "work/work/", "work/", "config.json") {
-		return nil
+	if !removeKnown(dir, "upper/", "work/work/", "work/", "config.json") {
+		err = errors.Join(err, e.removeTree(dir))
 	}
-	if err := e.removeTree(dir); err != nil {
+	if err != nil {
 		return &fault.Error{Op: "remove container", On: short(id), Err: err}
 	}
 	return nil

@@ -64,31 +64,24 @@ func (p *Prepared) oomKilled() bool {
 
 // volumes finds the directories behind volumes and images, and makes what has
 // to be made.
-func (p *Prepared) volumes([]string) error {
+func (p *Prepared) volumes(lower []string) error {
 	p.Sources, p.VolumeNames = map[string]string{}, map[string]string{}
 	for i := range p.Result.Volumes {
 		v := &p.Result.Volumes[i]
-		if err := p.volume(v); err != nil {
+		if err := p.volume(v, lower); err != nil {
 			return err
 		}
 	}
 	return p.makeSources()
 }
 
-func (p *Prepared) volume(v *bundle.Volume) error {
+func (p *Prepared) volume(v *bundle.Volume, lower []string) error {
 	m := &p.Result.Spec.Mounts[v.Index]
 	switch v.Mount.Type {
 	case "volume":
-		name := v.Mount.Source
-		if name == "" {
-			name = newID()
-		}
-		dir := p.e.Store.Volume(name)
-		p.VolumeNames[v.Mount.Target] = name
-		if !p.o.DryRun {
-			if err := makeVolume(dir); err != nil {
-				return err
-			}
+		dir, err := p.useVolume(v, lower)
+		if err != nil {
+			return err
 		}
 		m.Type, m.Source = "bind", dir
 		addSubpath(m, v.Mount.Subpath)
@@ -104,14 +97,6 @@ func (p *Prepared) volume(v *bundle.Volume) error {
 		m.Type, m.Source = "bind", fmt.Sprintf("/proc/%d/root/dev/shm", other.State.PID)
 	}
 	p.Sources[v.Mount.Target] = m.Source
-	return nil
-}
-
-// makeVolume makes a volume's directory where there is none.
-func makeVolume(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return &fault.Error{Op: "make volume", On: dir, Err: err}
-	}
 	return nil
 }
 

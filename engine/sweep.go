@@ -18,6 +18,7 @@ func (e *Engine) lockOfStore() string { return filepath.Join(e.Store.Lib, "lock"
 type Swept struct {
 	Containers []string // IDs: unfinished ones, and those of --rm whose keeper was killed
 	Settled    int      // containers whose end nobody had written down
+	Volumes    []string // names of anonymous ones whose container is gone
 	Strays     int      // names, ranges of ids, directories and cgroups of containers that are gone
 }
 
@@ -27,7 +28,7 @@ const groupAge = time.Minute
 
 // Sweep removes what killed keepers have left of containers: directories
 // without a document, containers of --rm, claims on names and ids, runtime
-// directories, empty cgroups. It writes down the end of those that it keeps. A
+// directories, empty cgroups, anonymous volumes. It writes down the end of those that it keeps. A
 // container that somebody holds, and one whose document is damaged, it leaves
 // alone. While anybody makes a container it is fault.Conflict.
 func (e *Engine) Sweep() (Swept, error) { return e.sweep(groupAge) }
@@ -57,7 +58,8 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 	}
 	s.Strays += removeEach(filepath.Dir(e.Store.Running("x")), func(path string) bool { return e.gone(filepath.Base(path)) })
 	s.Strays += e.sweepGroups(age)
-	return s, errors.Join(all...)
+	s.Volumes, err = e.sweepVolumes()
+	return s, errors.Join(append(all, err)...)
 }
 
 // patience is how long those who make containers are waited for.
@@ -84,7 +86,7 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 			removeAnyGroup(parent + "/" + id)
 		}
 		s.Containers = append(s.Containers, id)
-		return e.removeFiles(id, nil, false)
+		return e.removeFiles(id, nil, true)
 	case err != nil:
 		return nil // damaged, or a later schema: its owner is told by "kiste ps"
 	case c.Wishes.Remove:

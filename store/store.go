@@ -24,7 +24,7 @@
 //	lib/embedded/NAME/             the files of embedded:NAME
 //	lib/names/NAME                 links to the ids of containers
 //	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
-//	lib/volumes/NAME/              _data
+//	lib/volumes/NAME/              _data, and marks of package engine
 //	run/containers/ID/             files made for a container that runs
 //	run/ids/N                      links: which container has range N of ids
 //	run/namespaces/                pinned namespaces

@@ -151,6 +151,9 @@ func gc(_ context.Context, env *cli.Env, _ []string, _ any) error {
 	for _, id := range swept.Containers {
 		fmt.Fprintf(env.Out, "Removed container: %s\n", id)
 	}
+	for _, name := range swept.Volumes {
+		fmt.Fprintf(env.Out, "Removed volume: %s\n", name)
+	}
 	if err != nil {
 		return err
 	}

@@ -18,30 +18,35 @@ import (
 // topmost first, as overlayfs would show it, into the empty directory to, which
 // gets the attributes of dir: names, content with its holes, owners, modes,
 // times, extended attributes; two names of one file stay that. Links of the
-// stack lead nowhere else, as for ReadFile. Where dir is no directory of the
-// stack it is fs.ErrNotExist. After another error to holds some part.
+// stack lead nowhere else, as for ReadFile. Found is false where dir is no
+// directory of the stack. After an error to holds some part.
 //
 // It needs the right to give files to their owners; device nodes that only the
 // first user namespace may make are left out in another.
-func Copy(dirs []string, dir, to string) error {
-	from, err := find(dirs, dir, true)
+func Copy(dirs []string, dir, to string) (found bool, err error) {
+	w, err := begin(dirs)
 	if err != nil {
-		return err
+		return false, err
 	}
+	defer w.close()
+	from, err := w.to(strings.Split(dir, "/"), true)
 	defer from.close()
-	if !from.dir {
-		return &fs.PathError{Op: "copy from image", Path: dir, Err: fs.ErrNotExist}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return false, nil
+	case err != nil || !from.dir:
+		return false, err
 	}
 	top, err := sys.OpenAt(unix.AT_FDCWD, to, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer sys.Close(top)
 	c := copier{top: top, first: map[inode]string{}}
 	if err := c.content(from, top, ""); err != nil {
-		return err
+		return true, err
 	}
-	return CopyAttributes(from.fds[0], top, ".")
+	return true, CopyAttributes(from.fds[0], top, ".")
 }
 
 // An inode is a file of the stack, whatever its name.

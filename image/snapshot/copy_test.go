@@ -98,8 +98,8 @@ func TestCopyIsWhatOverlayfsShows(t *testing.T) {
 		}
 	}()
 	before, _ := os.ReadDir("/proc/self/fd")
-	if err := snapshot.Copy(dirs, "/d", to); err != nil {
-		t.Fatal(err)
+	if found, err := snapshot.Copy(dirs, "/d", to); !found || err != nil {
+		t.Fatal(found, err)
 	}
 	if after, _ := os.ReadDir("/proc/self/fd"); len(after) > len(before) {
 		t.Errorf("%d descriptors became %d", len(before), len(after))
@@ -130,13 +130,16 @@ func TestCopyOfWhatIsNoDirectory(t *testing.T) {
 	}
 	dirs := rich(t)
 	for _, dir := range []string{"/none", "/d/f", "/d/gone", "/d/abs", "/d/fifo"} {
-		if err := snapshot.Copy(dirs, dir, t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", dir, err)
+		if found, err := snapshot.Copy(dirs, dir, t.TempDir()); found || err != nil {
+			t.Errorf("%s: %v, %v", dir, found, err)
 		}
 	}
+	if _, err := snapshot.Copy(append(dirs, "/nowhere"), "/d", t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a layer is missing: %v", err)
+	}
 	to := t.TempDir()
-	if err := snapshot.Copy(dirs, "/d/up/d/sub", to); err != nil { // a link that leads out ends at the root
-		t.Error(err)
+	if found, err := snapshot.Copy(dirs, "/d/up/d/sub", to); !found || err != nil { // a link that leads out ends at the root
+		t.Error(found, err)
 	}
 	if names, _ := os.ReadDir(to); len(names) != 4 {
 		t.Errorf("got %v", names)

@@ -146,20 +146,30 @@ func open(dirs []string, path string, follow bool) (int, error) {
 // find gives what path is in the stack, to be closed. It has at least one
 // descriptor.
 func find(dirs []string, path string, follow bool) (node, error) {
-	w := &walk{path: []node{{dir: true}}}
-	defer w.close()
-	for _, d := range dirs {
-		fd, err := sys.OpenAt(unix.AT_FDCWD, d, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return node{}, err
-		}
-		w.path[0].fds = append(w.path[0].fds, fd)
+	w, err := begin(dirs)
+	if err != nil {
+		return node{}, err
 	}
+	defer w.close()
 	n, err := w.to(strings.Split(path, "/"), follow)
 	if err != nil {
 		return node{}, &fs.PathError{Op: "find in image", Path: path, Err: err}
 	}
 	return n, nil
+}
+
+// begin is a walk that stands at the root of the stack.
+func begin(dirs []string) (*walk, error) {
+	w := &walk{path: []node{{dir: true}}}
+	for _, d := range dirs {
+		fd, err := sys.OpenAt(unix.AT_FDCWD, d, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			w.close()
+			return nil, err
+		}
+		w.path[0].fds = append(w.path[0].fds, fd)
+	}
+	return w, nil
 }
 
 // to walks the components and gives what they lead to.

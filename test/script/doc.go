@@ -14,7 +14,8 @@
 //	code N PROGRAM ARG...       run a program, which must end with exit code N
 //	need WORD...                powers of package host, or programs
 //	mkimage DIR [KEY=VALUE...]  write an OCI layout with a busybox image, tag "test";
-//	                            arch=, user=, cmd=, entrypoint=, damage=layer|digest, bomb=SIZE
+//	                            arch=, user=, cmd=, entrypoint=, volume=PATH, damage=layer|short, bomb=SIZE,
+//	                            upper=DIR,DIR... for more layers, absolute paths
 //	registry                    start a registry on loopback, $REGISTRY is its host and port
 //	asuser PROGRAM ARG...       run as an ordinary user who has ranges of ids
 //	pty PROGRAM ARG...          run under a pseudo terminal

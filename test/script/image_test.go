@@ -65,35 +65,52 @@ func mkimageCmd() script.Cmd {
 	})
 }
 
-// writeImage writes the layout: one layer, one config, one manifest, one index.
+// writeImage writes the layout: layers, one config, one manifest, one index.
 func writeImage(dir string, o map[string]string) error {
-	plain, err := layerOf(o)
+	plain, err := layersOf(o)
 	if err != nil {
 		return err
 	}
-	var packed bytes.Buffer
-	z, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	z.Write(plain)
-	z.Close()
-
+	const kind = "application/vnd.oci.image."
+	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
+	var layers, diffIDs []any
+	for _, p := range plain {
+		var packed bytes.Buffer
+		z, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+		z.Write(p)
+		z.Close()
+		layer := packed.Bytes()
+		diffIDs = append(diffIDs, digest(p))
+		layers = append(layers, map[string]any{"mediaType": kind + "layer.v1.tar+gzip", "digest": digest(layer), "size": len(layer)})
+		stored := layer
+		switch o["damage"] {
+		case "layer": // the same length, other bytes
+			stored = bytes.Clone(layer)
+			stored[len(stored)/2] ^= 0xff
+		case "short":
+			stored = layer[:len(layer)/2]
+		}
+		files[blob(digest(layer))] = stored
+	}
 	process := map[string]any{"Cmd": []string{o["cmd"]}, "Env": []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "WorkingDir": "/", "User": o["user"]}
 	if e := o["entrypoint"]; e != "" {
 		process["Entrypoint"] = strings.Split(e, ",")
 	}
+	if v := o["volume"]; v != "" {
+		process["Volumes"] = map[string]any{v: struct{}{}}
+	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": o["arch"], "os": "linux", "config": process,
-		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{digest(plain)}},
+		"rootfs":  map[string]any{"type": "layers", "diff_ids": diffIDs},
 		"history": []any{map[string]any{"created_by": "mkimage"}},
 	})
 	if err != nil {
 		return err
 	}
-	layer := packed.Bytes()
-	const kind = "application/vnd.oci.image."
 	manifest, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": kind + "manifest.v1+json",
 		"config": map[string]any{"mediaType": kind + "config.v1+json", "digest": digest(config), "size": len(config)},
-		"layers": []any{map[string]any{"mediaType": kind + "layer.v1.tar+gzip", "digest": digest(layer), "size": len(layer)}},
+		"layers": layers,
 	})
 	if err != nil {
 		return err
@@ -107,16 +124,7 @@ func writeImage(dir string, o map[string]string) error {
 	if err != nil {
 		return err
 	}
-	stored := layer
-	switch o["damage"] {
-	case "layer": // the same length, other bytes
-		stored = bytes.Clone(layer)
-		stored[len(stored)/2] ^= 0xff
-	case "short":
-		stored = layer[:len(layer)/2]
-	}
-	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`), "index.json": index,
-		blob(digest(config)): config, blob(digest(manifest)): manifest, blob(digest(layer)): stored}
+	files["index.json"], files[blob(digest(config))], files[blob(digest(manifest))] = index, config, manifest
 	for name, data := range files {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
@@ -130,12 +138,23 @@ func digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b))
 
 func blob(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
 
-// layerOf is the tar of the option layer, or else one with busybox.
-func layerOf(o map[string]string) ([]byte, error) {
+// layersOf is the tar of the option layer, or else one with busybox; above it
+// lie the directories of the option upper.
+func layersOf(o map[string]string) ([][]byte, error) {
+	read := layerTar
 	if file := o["layer"]; file != "" {
-		return os.ReadFile(file)
+		read = func(map[string]string) ([]byte, error) { return os.ReadFile(file) }
 	}
-	return layerTar(o)
+	lowest, err := read(o)
+	layers := [][]byte{lowest}
+	for dir := range strings.SplitSeq(o["upper"], ",") {
+		if dir == "" {
+			continue
+		}
+		b, bad := exec.Command("tar", "--xattrs", "--xattrs-include=*", "-C", dir, "-c", ".").Output()
+		layers, err = append(layers, b), errors.Join(err, bad)
+	}
+	return layers, err
 }
 
 // layerTar is busybox, links by the names of its applets, and the usual files.

@@ -1,0 +1,19 @@
+package cli
+
+import (
+	"context"
+
+	"kiste/engine"
+)
+
+// fillCommand is what an engine of an ordinary user calls in a user namespace.
+func fillCommand() *Command {
+	return &Command{
+		Name:   engine.FillCommand,
+		Args:   "DIR PATH LASTING LAYER...",
+		Short:  "fill a volume from an image",
+		Hidden: true,
+		Raw:    true,
+		Run:    func(_ context.Context, _ *Env, args []string) error { return engine.Fill(args) },
+	}
+}
