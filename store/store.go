@@ -102,11 +102,18 @@ func (s Store) Open() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return &fault.Error{Op: "open store", On: s.Lib, Err: err}
 	}
-	// 0711 and not 0700: a container's process, nobody on the host, has to
-	// reach the mount points below by path.
-	for _, dir := range []string{s.Lib, s.Run} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return &fault.Error{Op: "create store", On: dir, Err: err,
+	// Nobody else may reach lib: images hold set-user-ID programs, which any
+	// user of the host could execute there (CVE-2021-41091).
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{s.Lib, 0o700}, {s.Run, 0o711}} {
+		err := os.MkdirAll(d.path, d.mode)
+		if err == nil && d.mode == 0o700 {
+			err = os.Chmod(d.path, d.mode) // one that was there before
+		}
+		if err != nil {
+			return &fault.Error{Op: "create store", On: d.path, Err: err,
 				Hint: "set KISTE_LIB and KISTE_RUN to directories that you may write"}
 		}
 	}

@@ -20,6 +20,21 @@ func testStore(t *testing.T) store.Store {
 	return s
 }
 
+// CVE-2021-41091: users of the host reached images' set-user-ID programs.
+func TestNobodyElseReachesTheStore(t *testing.T) {
+	dir := t.TempDir()
+	s := store.Store{Lib: filepath.Join(dir, "lib"), Run: filepath.Join(dir, "run")}
+	if err := os.Mkdir(s.Lib, 0o755); err != nil { // whoever made it
+		t.Fatal(err)
+	}
+	if err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(s.Lib); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("lib is %v, %v; want it closed", st.Mode(), err)
+	}
+}
+
 func TestOpenRefusesLaterSchema(t *testing.T) {
 	s := testStore(t)
 	if err := os.WriteFile(filepath.Join(s.Lib, "version"), []byte("999\n"), 0o600); err != nil {

@@ -142,7 +142,6 @@ func prepare(s store.Store) error {
 			return err
 		}
 	}
-	// containers' processes reach their root's layers by path
 	return os.MkdirAll(s.Layers("overlay"), 0o711)
 }
 
