@@ -107,8 +107,8 @@ func addSubpath(m *specs.Mount, path string) {
 	}
 }
 
-// mountImage mounts the layers of an image, read-only: a single one by a bind,
-// several by an overlay.
+// mountImage mounts the layers of an image, or a part of them, read-only: a
+// single one by a bind, several by an overlay.
 func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
 	entry, err := catalog.Get(p.e.Store, wish.Source)
 	if err != nil {
@@ -119,20 +119,25 @@ func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
 		return err
 	}
 	p.Layers = append(slices.Clip(p.Layers), entry.Layers...)
+	lower := mounts[0].Lower
 	if mounts[0].Type == "bind" {
-		m.Type, m.Source = "bind", mounts[0].Source
-		addSubpath(m, wish.Subpath)
-		return nil
+		lower = []string{mounts[0].Source}
 	}
 	if wish.Subpath != "" {
-		return &fault.Error{Op: "mount image", On: wish.Source, Kind: fault.Unsupported, Err: errors.New("a part of an image with several layers cannot be mounted"), Hint: "leave out image-subpath and mount the whole"}
+		if lower, err = snapshot.Parts(lower, wish.Subpath); err != nil {
+			return &fault.Error{Op: "mount image", On: wish.Source, Err: err, Hint: "image-subpath names a path inside the image"}
+		}
+	}
+	if len(lower) == 1 {
+		m.Type, m.Source = "bind", lower[0]
+		return nil
 	}
 	// Only binds are recursive or private.
 	m.Type, m.Source, m.Options = "overlay", "overlay", []string{"ro"}
 	if len(m.UIDMappings) > 0 {
 		m.Options = append(m.Options, "idmap")
 	}
-	for _, layer := range mounts[0].Lower {
+	for _, layer := range lower {
 		m.Options = append(m.Options, "lowerdir+="+layer)
 	}
 	if os.Geteuid() != 0 {

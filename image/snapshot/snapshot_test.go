@@ -130,3 +130,28 @@ func TestViewLeavesNoDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors became %d", len(before), len(after))
 	}
 }
+
+// An overlay of the parts is that part of the overlay of the whole.
+func TestPartsMakeAPartOfTheWhole(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Program(t, "setfattr")
+	dirs := stack(t)
+	for path, want := range map[string]string{
+		"etc": "2:etc 1:etc 0:etc", "hidden": "1:hidden", "swap": "2:swap", "turned": "1:turned", "bin": "0:usr/bin", "usr/bin/../../etc/": "2:etc 1:etc 0:etc",
+		"bin/x": "0:usr/bin/x", "etc/alias": "0:etc/passwd", "abs": "0:etc/passwd", "up": "0:etc/passwd", "": "2: 1: 0:", "swap/../..": "2: 1: 0:",
+		"none": "", "etc/gone": "", "loop": "", "etc/passwd/x": "", "hidden/f": "",
+	} {
+		parts, err := snapshot.Parts(dirs, path)
+		var got []string
+		for _, p := range parts {
+			for i, d := range dirs {
+				if p == d || strings.HasPrefix(p, d+"/") {
+					got = append(got, string(rune('0'+2-i))+":"+strings.TrimPrefix(strings.TrimPrefix(p, d), "/"))
+				}
+			}
+		}
+		if (err == nil) != (want != "") || strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, %v; want %s", path, got, err, want)
+		}
+	}
+}

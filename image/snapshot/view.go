@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -108,11 +109,35 @@ func fileMode(mode uint32) fs.FileMode {
 	return m
 }
 
+// Parts gives the directories that are merged into what path is in a stack of
+// directories, the topmost first, or the one file that it is. Links stay inside,
+// and none is left in the results. Whoever mounts an overlay of the results has
+// that part of the overlay of the whole.
+func Parts(dirs []string, path string) ([]string, error) {
+	w, err := begin(dirs)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	n, err := w.to(strings.Split(path, "/"), true)
+	if err != nil {
+		return nil, &fs.PathError{Op: "find in image", Path: path, Err: err}
+	}
+	defer n.close()
+	var parts []string
+	for _, i := range n.of {
+		parts = append(parts, filepath.Join(dirs[i], w.name(), n.name))
+	}
+	return parts, nil
+}
+
 // A node is one file of the stack: descriptors (O_PATH) of the directories
 // that are merged into it, the topmost first, or of one file.
 type node struct {
-	fds []int
-	dir bool
+	fds  []int
+	of   []int // of fds, which directory of the stack it lies in
+	dir  bool
+	name string // in its directory
 }
 
 func (n node) close() {
@@ -161,15 +186,24 @@ func find(dirs []string, path string, follow bool) (node, error) {
 // begin is a walk that stands at the root of the stack.
 func begin(dirs []string) (*walk, error) {
 	w := &walk{path: []node{{dir: true}}}
-	for _, d := range dirs {
+	for i, d := range dirs {
 		fd, err := sys.OpenAt(unix.AT_FDCWD, d, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			w.close()
 			return nil, err
 		}
-		w.path[0].fds = append(w.path[0].fds, fd)
+		w.path[0].fds, w.path[0].of = append(w.path[0].fds, fd), append(w.path[0].of, i)
 	}
 	return w, nil
+}
+
+// name is where the walk stands, below the root of the stack.
+func (w *walk) name() string {
+	var names []string
+	for _, n := range w.path {
+		names = append(names, n.name)
+	}
+	return filepath.Join(names...)
 }
 
 // to walks the components and gives what they lead to.
@@ -250,8 +284,8 @@ func (w *walk) link(n node, follow bool) (components []string, isLink bool, err 
 // wins, directories merge down to one that is opaque, a whiteout ends it
 // (Documentation/filesystems/overlayfs.rst).
 func child(parent node, name string) (node, error) {
-	var found node
-	for _, dir := range parent.fds {
+	found := node{name: name}
+	for i, dir := range parent.fds {
 		fd, err := sys.OpenAt(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -271,10 +305,10 @@ func child(parent node, name string) (node, error) {
 			}
 			return node{}, absent(err)
 		case !isDir:
-			return node{fds: []int{fd}}, nil
+			return node{fds: []int{fd}, of: parent.of[i : i+1], name: name}, nil
 		}
 		found.dir = true
-		found.fds = append(found.fds, fd)
+		found.fds, found.of = append(found.fds, fd), append(found.of, parent.of[i])
 		if opaque(fd) {
 			return found, nil
 		}
