@@ -523,12 +523,26 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 		f.UserNS = false
 	}
 	f.IDMapped = root && f.UserNS
+	f.NoSwapLimit = p.Wishes.Limits.Memory > 0 && !p.limitsSwap()
 	joined, err := p.joinUser(&f)
 	if err == nil && !joined {
 		err = p.idRange(&f)
 	}
 	p.uids, p.gids = idMaps(f.UIDs), idMaps(f.GIDs)
 	return f, err
+}
+
+// limitsSwap reports whether the container's swap can be limited.
+func (p *Prepared) limitsSwap() bool {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return true // the start tells
+	}
+	parent := p.Wishes.CgroupParent
+	if parent == "" {
+		parent, err = cgroup.Place(layout)
+	}
+	return err != nil || cgroup.LimitsSwap(layout, parent)
 }
 
 func hostName() string { name, _ := os.Hostname(); return name }

@@ -85,6 +85,10 @@ type Facts struct {
 	// CgroupV2: the host's hierarchy is the unified one.
 	CgroupV2 bool
 
+	// NoSwapLimit: the host does not count the swap of a cgroup, so that only
+	// memory alone can be limited.
+	NoSwapLimit bool
+
 	// MessageQueue: the host has a /dev/mqueue, for --ipc host.
 	MessageQueue bool
 

@@ -329,3 +329,42 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+// Docker's rules for memory and swap together.
+func TestSwap(t *testing.T) {
+	const mb = 1 << 20
+	without := root()
+	without.NoSwapLimit = true
+	for _, tt := range []struct {
+		name         string
+		memory, swap int64
+		host         bundle.Facts
+		want         int64 // 0: none
+		warned       bool
+	}{
+		{"memory alone", 64 * mb, 0, root(), 128 * mb, false},
+		{"both", 64 * mb, 80 * mb, root(), 80 * mb, false},
+		{"no limit of swap", 64 * mb, -1, root(), -1, false},
+		{"neither", 0, 0, root(), 0, false},
+		{"twice as much is too much", 1 << 62, 0, root(), 0, false},
+		{"a host that does not count swap", 64 * mb, 0, without, 0, true},
+		{"the same, and both", 64 * mb, 80 * mb, without, 0, true},
+		{"the same, and no limit", 64 * mb, -1, without, -1, false},
+		{"the same, and neither", 0, 0, without, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := bundle.Compile(bundle.ImageConfig{Cmd: []string{"x"}}, bundle.Wishes{Limits: bundle.Limits{Memory: tt.memory, MemorySwap: tt.swap}}, tt.host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got int64
+			if m := r.Spec.Linux.Resources.Memory; m != nil && m.Swap != nil {
+				got = *m.Swap
+			}
+			warned := slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "Memory limited without swap") })
+			if got != tt.want || warned != tt.warned {
+				t.Errorf("got %d, warned %v; want %d, %v", got, warned, tt.want, tt.warned)
+			}
+		})
+	}
+}

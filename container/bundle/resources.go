@@ -49,9 +49,13 @@ func (c *compiler) memory() error {
 	}
 	set("limit", &m.Limit, l.Memory, "--memory")
 	set("reservation", &m.Reservation, l.MemoryReservation, "--memory-reservation")
-	set("swap", &m.Swap, l.MemorySwap, "--memory-swap")
-	if l.Memory > 0 && l.MemorySwap == 0 && l.Memory <= 1<<61 {
+	switch {
+	case c.host.NoSwapLimit && l.Memory > 0 && l.MemorySwap >= 0:
+		c.Warnings = append(c.Warnings, "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.")
+	case l.Memory > 0 && l.MemorySwap == 0 && l.Memory <= 1<<61:
 		set("swap", &m.Swap, l.Memory*2, "default: twice --memory")
+	default:
+		set("swap", &m.Swap, l.MemorySwap, "--memory-swap")
 	}
 	if l.MemorySwappiness != nil {
 		v := uint64(*l.MemorySwappiness)
