@@ -11,6 +11,7 @@ import (
 // PullOptions are the options of "kiste pull".
 type PullOptions struct {
 	Platform string
+	AllTags  bool
 	Policy   string
 	Quiet    bool
 	JSON     bool
@@ -32,10 +33,16 @@ An image may also come from elsewhere:
   oci-archive:FILE[:TAG]    the same in a tar
   docker-archive:FILE[:TAG] what "docker save" writes
   dir:DIR                   skopeo's flat directory
-  rootfs:FILE               a tar of a root file system, in any compression`,
-		Examples: []string{"kiste pull debian:12", "kiste pull --platform linux/arm64 alpine", "kiste pull oci-archive:app.tar:latest"},
+  rootfs:FILE               a tar of a root file system, in any compression
+
+A registry is spoken to by HTTPS, with a certificate that somebody this host trusts has signed. This very host, which is localhost, 127.0.0.0/8 and ::1, needs neither. Any other registry that has none is to be named in registries.conf, which is in ~/.config/kiste and in /etc/kiste:
+  insecure HOST[:PORT]      it may do without TLS, or with any certificate
+  mirror REGISTRY URL       try this one before; * is every registry
+Better than to call it insecure is to trust who signed its certificate: /etc/docker/certs.d/HOST:PORT/ca.crt. $KISTE_REGISTRY_MIRROR names mirrors for every registry. Credentials are those of "docker login" and "podman login".`,
+		Examples: []string{"kiste pull debian:12", "kiste pull -a localhost:5000/app", "kiste pull --platform linux/arm64 alpine", "kiste pull oci-archive:app.tar:latest"},
 		Options: []option.Row{
 			{"--platform", "OS/ARCH[/VARIANT]", "fetch the image for this platform", option.String(&o.Platform)},
+			{"-a, --all-tags", "", "fetch every image of the repository", option.Bool(&o.AllTags)},
 			{"--policy", "POLICY", "always ask the registry, only when the image is missing, or never", oneOf(&o.Policy, "always", "missing", "never")},
 			{"-q, --quiet", "", "show the image's name only", option.Bool(&o.Quiet)},
 			{"--json", "", "show progress as lines of JSON", option.Bool(&o.JSON)},

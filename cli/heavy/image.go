@@ -26,6 +26,9 @@ import (
 func pull(ctx context.Context, env *cli.Env, args []string, options any) error {
 	o := options.(*cli.PullOptions)
 	src, err := reference.ParseSource(args[0])
+	if err == nil && o.AllTags {
+		err = checkAllTags(args[0], src)
+	}
 	if err != nil {
 		return err
 	}
@@ -40,23 +43,88 @@ func pull(ctx context.Context, env *cli.Env, args []string, options any) error {
 	case o.Quiet:
 		style = cli.Silent
 	}
-	if style == cli.Auto && src.Transport == reference.Docker {
-		fmt.Fprintf(env.Out, "%s: Pulling from %s\n", src.Ref.Tag, src.Ref.Repository)
+	p := puller{env: env, style: style, store: where, options: fetch.Options{Platform: o.Platform, Jobs: int(o.Jobs), Policy: fetch.Policy(o.Policy),
+		Layer: how, Transport: transport.Options{Registry: registry.Options{UserAgent: "kiste/" + cli.Version, AuthFile: o.AuthFile}}}}
+	if o.AllTags {
+		return p.all(ctx, src)
 	}
-	show, end := cli.Progress(env, style)
-	r, err := fetch.Pull(ctx, where, src, fetch.Options{Platform: o.Platform, Jobs: int(o.Jobs), Progress: show, Policy: fetch.Policy(o.Policy),
-		Layer: how, Transport: transport.Options{Registry: registry.Options{UserAgent: "kiste/" + cli.Version, AuthFile: o.AuthFile}}})
+	if style == cli.Auto && src.Transport == reference.Docker && !tagged(args[0], src.Ref) {
+		fmt.Fprintln(env.Out, "Using default tag: latest")
+	}
+	r, err := p.one(ctx, src)
+	if err == nil && style != cli.JSON {
+		fmt.Fprintln(env.Out, name(r))
+	}
+	return err
+}
+
+// checkAllTags refuses a tag, as Docker does, and what is in no registry.
+func checkAllTags(arg string, src reference.Source) error {
+	why := ""
+	switch {
+	case src.Transport != reference.Docker:
+		why = "--all-tags is for images in registries"
+	case tagged(arg, src.Ref):
+		why = "tag can't be used with --all-tags/-a"
+	default:
+		return nil
+	}
+	return &fault.Error{Op: "pull", On: arg, Kind: fault.Invalid, Err: errors.New(why)}
+}
+
+// tagged reports whether a name has a tag or a digest of its own.
+func tagged(arg string, ref reference.Reference) bool {
+	return ref.Digest != "" || strings.HasSuffix(arg, ":"+ref.Tag)
+}
+
+// A puller pulls and tells of it.
+type puller struct {
+	env     *cli.Env
+	style   cli.Style
+	store   store.Store
+	options fetch.Options
+}
+
+func (p puller) one(ctx context.Context, src reference.Source) (fetch.Result, error) {
+	if p.style == cli.Auto && src.Transport == reference.Docker {
+		fmt.Fprintf(p.env.Out, "%s: Pulling from %s\n", src.Ref.Tag, src.Ref.Repository)
+	}
+	show, end := cli.Progress(p.env, p.style)
+	o := p.options
+	o.Progress = show
+	r, err := fetch.Pull(ctx, p.store, src, o)
 	end()
+	if err == nil && p.style == cli.Auto {
+		fmt.Fprintf(p.env.Out, "Digest: %s\nStatus: %s for %s\n", r.Root, status(r.Fresh), familiar(r.Name, src))
+	}
+	return r, err
+}
+
+// all pulls every tag of a repository. One that cannot be pulled, since it is
+// no image perhaps, does not keep the others from it.
+func (p puller) all(ctx context.Context, src reference.Source) error {
+	tags, err := registry.Tags(ctx, src.Ref, p.options.Transport.Registry)
 	if err != nil {
 		return err
 	}
-	if style == cli.Auto {
-		fmt.Fprintf(env.Out, "Digest: %s\nStatus: %s for %s\n", r.Root, status(r.Fresh), familiar(r.Name, src))
+	if len(tags) == 0 {
+		return &fault.Error{Op: "pull", On: src.Ref.FamiliarName(), Kind: fault.NotFound, Err: errors.New("the repository has no tags")}
 	}
-	if style != cli.JSON {
-		fmt.Fprintln(env.Out, name(r))
+	var all []error
+	for _, tag := range tags {
+		one := src
+		one.Ref.Tag = tag
+		if _, err := p.one(ctx, one); err != nil {
+			all = append(all, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	return nil
+	if p.style != cli.JSON {
+		fmt.Fprintln(p.env.Out, src.Ref.Registry+"/"+src.Ref.Repository)
+	}
+	return errors.Join(all...)
 }
 
 func status(fresh bool) string {

@@ -98,6 +98,14 @@ func (o Options) filled() (Options, error) {
 // Open gives the image ref of its registry, or of a mirror. Nothing is asked
 // of the network yet.
 func Open(ref reference.Reference, o Options) (source.Source, error) {
+	r, err := newRepository(ref, o)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func newRepository(ref reference.Reference, o Options) (*repository, error) {
 	o, err := o.filled()
 	if err != nil {
 		return nil, err
@@ -261,8 +269,8 @@ func newEndpoint(host, repository, key, scheme string, o Options) *endpoint {
 
 func (e *endpoint) close() { e.client.close() }
 
-// get asks for a path of the repository, with authorization where the
-// registry wants it. The response may have any status but those that another
+// get asks for a path of the repository, perhaps with a query, with
+// authorization where the registry wants it. The response may have any status but those that another
 // attempt may mend.
 func (e *endpoint) get(ctx context.Context, path string, h http.Header) (*http.Response, error) {
 	for asked := false; ; asked = true {
@@ -286,9 +294,10 @@ func (e *endpoint) get(ctx context.Context, path string, h http.Header) (*http.R
 }
 
 func (e *endpoint) request(ctx context.Context, scheme, path string, h http.Header, authorization string) (*http.Request, error) {
-	u := url.URL{Scheme: scheme, Host: e.host, Path: "/v2/" + e.repository + "/" + path}
+	path, query, _ := strings.Cut(path, "?")
+	u := url.URL{Scheme: scheme, Host: e.host, Path: "/v2/" + e.repository + "/" + path, RawQuery: query}
 	if e.namespace != "" {
-		u.RawQuery = url.Values{"ns": {e.namespace}}.Encode()
+		u.RawQuery = strings.TrimPrefix(query+"&"+url.Values{"ns": {e.namespace}}.Encode(), "&")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
