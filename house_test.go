@@ -59,6 +59,8 @@ var guests = []guest{
 		"the words of the OCI runtime specification; a bundle is one"},
 	{"github.com/klauspost/compress", []string{"image/compression", "engine/fetch", "test/bench/pull"},
 		"zstd layers, and a gzip that is twice as fast as the standard library's"},
+	{"github.com/ulikunitz/xz", []string{"image/compression"},
+		"xz, in which root file systems are handed out; the host's xz(1) is twice as fast, but not on every host, and would be a program in C that reads what anybody made, as root"},
 	{"github.com/checkpoint-restore/go-criu", []string{"container/criu", "container/lifecycle"},
 		"the words of CRIU's protocol, in 0.3 MB; the talk itself is ours, since a terminal comes with it as a descriptor"},
 	{"rsc.io/script", nil, "txtar scripts on the real binary"},

@@ -124,7 +124,7 @@ func spool(ctx context.Context, r io.Reader, o Options) (*os.File, error) {
 }
 
 func decompress(ctx context.Context, w io.Writer, r io.Reader, most int64) error {
-	plain, err := compression.Decompress(ctx, r)
+	plain, err := compression.Decompress(r)
 	if err != nil {
 		return damaged(err)
 	}

@@ -2,7 +2,7 @@
 //
 //	takes    a stream
 //	gives    its content
-//	touches  the host's xz(1), for xz
+//	touches  nothing
 //	state    none
 //
 // A stream is known by its first bytes, never by a name. One that is cut off is
@@ -13,16 +13,10 @@ package compression
 import (
 	"bufio"
 	"compress/bzip2"
-	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os/exec"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
-	"kiste/fault"
 )
 
 // HeadSize is how many bytes Of looks at.
@@ -55,7 +49,7 @@ func isSkippable(head []byte) bool {
 }
 
 // Decompress gives the content of r.
-func Decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
+func Decompress(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	head, err := br.Peek(HeadSize)
 	if err != nil && err != io.EOF {
@@ -73,52 +67,11 @@ func Decompress(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(br)), nil
 	case "xz":
-		return xz(ctx, br)
+		x, err := newXZ(br)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(x), nil
 	}
 	return io.NopCloser(br), nil
-}
-
-// xz starts the host's xz(1), never one of an image: Go's library has none.
-func xz(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
-	cmd := exec.CommandContext(ctx, "xz", "--decompress", "--stdout", "--memlimit=256MiB")
-	cmd.Stdin = r
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, &fault.Error{Op: "start xz", Kind: fault.Unsupported, Err: err, Hint: "install xz-utils, or decompress the file by other means"}
-	}
-	return &program{out, cmd}, nil
-}
-
-// A program is the output of a command; its failure is an error at its end.
-type program struct {
-	io.Reader
-	cmd *exec.Cmd
-}
-
-func (p *program) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
-	if err == io.EOF && p.cmd.ProcessState == nil {
-		if failed := p.cmd.Wait(); failed != nil {
-			err = fmt.Errorf("xz: %w", failed)
-		}
-	}
-	return n, err
-}
-
-func (p *program) Close() error {
-	if p.cmd.ProcessState == nil {
-		return errors.Join(p.cmd.Process.Kill(), ignoreExit(p.cmd.Wait()))
-	}
-	return nil
-}
-
-// ignoreExit drops what a killed program's end says.
-func ignoreExit(err error) error {
-	if _, ok := err.(*exec.ExitError); ok {
-		return nil
-	}
-	return err
 }

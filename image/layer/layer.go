@@ -3,7 +3,7 @@
 //
 //	takes    a stream, compressed or not, and an empty directory
 //	gives    the files, the DiffID, and which directories the tar leaves out
-//	touches  files below the directory; starts xz(1) for an xz stream
+//	touches  files below the directory
 //	state    none
 //
 // The stream's compression is told by its first bytes: gzip, zstd, bzip2, xz
@@ -93,7 +93,7 @@ func Apply(ctx context.Context, r io.Reader, dir string, o Options) (Result, err
 		return Result{}, unpackError(err)
 	}
 	defer a.close()
-	plain, err := compression.Decompress(ctx, r)
+	plain, err := compression.Decompress(r)
 	if err != nil {
 		return Result{}, unpackError(err)
 	}
