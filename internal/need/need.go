@@ -44,30 +44,18 @@ func Program(t testing.TB, names ...string) {
 }
 
 // Main runs the tests of a package on what build makes in a directory that
-// everybody can enter, and ends this process with their exit code. To be called
-// by TestMain.
+// everybody can enter. To be called by TestMain; it panics where nothing could
+// be built.
 func Main(m *testing.M, build func(dir string) error) {
-	code, err := runOn(m, build)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func runOn(m *testing.M, build func(dir string) error) (int, error) {
 	dir, err := os.MkdirTemp("", "kiste-built")
 	if err != nil {
-		return 0, err
+		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return 0, err
+	if err := errors.Join(os.Chmod(dir, 0o755), build(dir)); err != nil {
+		panic(err)
 	}
-	if err := build(dir); err != nil {
-		return 0, err
-	}
-	return m.Run(), nil
+	m.Run()
 }
 
 // Build builds the programs as users get them into dir, as version "test". The

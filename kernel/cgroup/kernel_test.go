@@ -913,8 +913,10 @@ func TestDiscard(t *testing.T) {
 		t.Errorf("of %v are left %v, %v", g.Dirs(), now.Dirs(), err)
 	}
 	empty := create(t, Limits{Pids: 5})
-	if !Discard(empty.layout, empty.Path) || !Discard(empty.layout, empty.Path) {
-		t.Error("an empty group is left")
+	for range 2 { // the second time there is none
+		if !Discard(empty.layout, empty.Path) {
+			t.Error("an empty group is left")
+		}
 	}
 	if _, err := Open(empty.layout, empty.Path); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Open: %v", err)

@@ -73,7 +73,9 @@ func payloadDisk(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	run(t, top, "go", "build", "-o", filepath.Join(tree, "bin")+"/", "./cmd/...")
+	if err := need.Build(filepath.Join(tree, "bin")); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "systemd.sh"} {
 		run(t, "", "cp", name, tree)
 	}
