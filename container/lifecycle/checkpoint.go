@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,16 +143,9 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// job is what dump and restore have in common. Work is where CRIU's log goes
-// unless the options say another place.
+// job is what dump and restore have in common. The directory of images must be
+// there. Work is where CRIU's log goes unless the options say another place.
 func (o CheckpointOptions) job(spec *specs.Spec, log, work string) (*criu.Job, error) {
-	images := o.images()
-	if o.Work != "" {
-		work = o.Work
-	}
-	if err := makeDir(work); err != nil {
-		return nil, err
-	}
 	mode, err := cgroupMode(o.Cgroups)
 	if err != nil {
 		return nil, err
@@ -172,14 +166,22 @@ func (o CheckpointOptions) job(spec *specs.Spec, log, work string) (*criu.Job, e
 		file := runcConfig
 		j.Options.ConfigFile = &file
 	}
-	if j.Images, err = os.Open(images); err != nil {
-		return nil, &fault.Error{Op: "open images", On: images, Err: err}
+	if j.Images, err = os.Open(o.images()); err != nil {
+		return nil, &fault.Error{Op: "open images", On: o.images(), Err: err}
 	}
-	if j.Work, err = os.Open(work); err != nil {
+	if j.Work, err = openDir(cmp.Or(o.Work, work)); err != nil {
 		j.Images.Close()
-		return nil, &fault.Error{Op: "open work directory", On: work, Err: err}
+		return nil, &fault.Error{Op: "open work directory", Err: err}
 	}
 	return j, nil
+}
+
+// openDir opens a directory, and makes it where it is missing.
+func openDir(dir string) (*os.File, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	return os.Open(dir)
 }
 
 // runcConfig is where CRIU's options for runc's containers are.

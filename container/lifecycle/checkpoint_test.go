@@ -235,3 +235,19 @@ func TestWithoutCRIU(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What is not there is not made.
+func TestRestoreWithoutImages(t *testing.T) {
+	need.Clean(t)
+	f := newFixture(t, "/bin/sleep", "100")
+	images := filepath.Join(filepath.Dir(f.bundle), "images")
+	if _, _, err := f.root.Restore("one", f.options(t), lifecycle.CheckpointOptions{Images: images}); !errors.Is(err, fault.NotFound) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(images); err == nil {
+		t.Error("the directory was made")
+	}
+	if _, err := f.root.Load("one"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("a container is left: %v", err)
+	}
+}

@@ -33,7 +33,9 @@ func (r Root) Restore(id string, o CreateOptions, ck CheckpointOptions) (*Contai
 type restoring struct {
 	m       *making
 	job     *criu.Job
-	group   *cgroup.Group
+	layout  cgroup.Layout
+	steps   []cgroup.Step // that make the cgroup
+	grouped bool          // they are done
 	pid     int
 	console *os.File
 }
@@ -43,6 +45,10 @@ func (m *making) restore() (*process.Process, error) {
 	proc, err := r.do(*m.saved)
 	if err != nil {
 		closeFile(r.console)
+		if !r.grouped {
+			// It has taken back what it made: what is there still is of others.
+			m.c.doc.Cgroup, m.c.doc.Unit = "", nil
+		}
 		return nil, &fault.Error{Op: "restore container", On: m.c.doc.ID, Err: err}
 	}
 	return proc, nil
@@ -65,13 +71,10 @@ func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
 	defer job.Images.Close()
 	defer job.Work.Close()
 	job.Kind = rpc.CriuReqType_RESTORE
-	if err := r.makeGroup(); err != nil {
+	if err := r.compileGroup(); err != nil {
 		return nil, err
 	}
 	if err := m.writeDown(); err != nil {
-		return nil, err
-	}
-	if err := r.sources(); err != nil {
 		return nil, err
 	}
 	if err := r.descriptors(); err != nil {
@@ -91,7 +94,12 @@ func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
 		o.LsmMountContext = &ck.LSMMount
 	}
 	job.Notify = r.hear
-	job.Started = r.group.Attach
+	job.Started = func(pid int) error {
+		if err := r.enter(pid); err != nil {
+			return err
+		}
+		return r.sources() // the group's directories are among them
+	}
 	unmount, err := r.root()
 	if err != nil {
 		return nil, err
@@ -103,33 +111,42 @@ func (r *restoring) do(ck CheckpointOptions) (*process.Process, error) {
 	return r.adopt()
 }
 
-// makeGroup makes the container's cgroup. CRIU works in it, and so do the
-// processes that it makes.
-func (r *restoring) makeGroup() error {
+// compileGroup finds what makes the container's cgroup.
+func (r *restoring) compileGroup() error {
 	l, err := cgroup.Detect()
-	if err != nil {
+	if err == nil {
+		r.layout, r.steps, err = r.m.groups(l)
+	}
+	return err
+}
+
+// enter makes the container's cgroup, moves CRIU's process pid there, and tells
+// it where that is: the processes that CRIU makes are born in its group.
+func (r *restoring) enter(pid int) error {
+	if err := r.makeGroup(pid); err != nil {
 		return err
 	}
-	l, steps, err := r.m.groups(l)
-	if err != nil {
-		return err
-	}
-	if err := cgroup.Do(steps); err != nil {
-		return err
-	}
-	if r.group, err = cgroup.Open(l, r.m.c.doc.Cgroup); err != nil {
-		return err
-	}
+	r.grouped = true
 	at := r.m.c.doc.Cgroup
-	for _, h := range l.All() {
-		if _, err := os.Stat(h.Dir(at)); err != nil {
+	if at == "" {
+		return nil
+	}
+	group, err := cgroup.Open(r.layout, at)
+	if err != nil {
+		return err
+	}
+	if err := group.Attach(pid); err != nil {
+		return err
+	}
+	for _, h := range r.layout.All() {
+		if !isDir(h.Dir(at)) {
 			continue
 		}
 		// To CRIU a root without a controller is that of all; with an empty
 		// one it is that of version 2 beside version 1.
 		below := strings.TrimPrefix(h.Dir(at), h.Mount)
 		root := &rpc.CgroupRoot{Path: &below}
-		if l.Kind() != "v2" {
+		if r.layout.Kind() != "v2" {
 			controllers := strings.Join(h.Controllers, ",")
 			if h.V2 {
 				controllers = ""
@@ -139,6 +156,22 @@ func (r *restoring) makeGroup() error {
 		r.job.Options.CgRoot = append(r.job.Options.CgRoot, root)
 	}
 	return nil
+}
+
+// makeGroup makes the group, or nothing. A scope of systemd's is made around a
+// process.
+func (r *restoring) makeGroup(pid int) error {
+	if r.m.scope == nil {
+		return cgroup.Do(r.steps)
+	}
+	undo, err := r.m.startScope(pid)
+	if err != nil {
+		return err
+	}
+	if err = cgroup.Do(r.steps); err != nil {
+		undo()
+	}
+	return err
 }
 
 // root mounts the root file system on itself, since CRIU wants a mount, at a
