@@ -25,6 +25,7 @@
 //	lib/names/NAME                 links to the ids of containers
 //	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
 //	lib/volumes/NAME/              _data, and marks of package engine
+//	lib/events/                    what has happened, a line each: package event
 //	run/containers/ID/             files made for a container that runs
 //	run/ids/N                      links: which container has range N of ids
 //	run/namespaces/                pinned namespaces
@@ -181,6 +182,9 @@ func (s Store) Running(id string) string { return filepath.Join(s.Run, "containe
 
 // Volume is the directory of a named volume's files.
 func (s Store) Volume(name string) string { return filepath.Join(s.Lib, "volumes", name, "_data") }
+
+// Events is the directory of what has happened.
+func (s Store) Events() string { return filepath.Join(s.Lib, "events") }
 
 // WriteFile replaces path by data: a reader, and a crash, sees the old content
 // or the new. Mode 0600; the directory must exist.
