@@ -47,6 +47,7 @@ const Schema = 1
 type Container struct {
 	Schema int      `json:"schema"`
 	Layers []string `json:"layers"`           // keys of package snapshot: what gc must keep
+	Lower  []string `json:"lower,omitempty"`  // the image's directories, the topmost first
 	IDs    string   `json:"ids,omitempty"`    // the claim on its range of ids, a file
 	Cgroup string   `json:"cgroup,omitempty"` // its group
 	inspect.Container

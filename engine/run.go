@@ -89,6 +89,7 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 		p.letGCIn()
 		return nil, err
 	}
+	c.Lower = lower
 	if err := p.claim(); err != nil {
 		p.Discard()
 		return nil, err
