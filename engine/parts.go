@@ -133,7 +133,7 @@ func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
 		return nil
 	}
 	// Only binds are recursive or private.
-	m.Type, m.Source, m.Options = "overlay", "overlay", []string{"ro"}
+	m.Type, m.Source, m.Options = "overlay", "overlay", []string{"ro", "nodev"}
 	if len(m.UIDMappings) > 0 {
 		m.Options = append(m.Options, "idmap")
 	}

@@ -326,8 +326,12 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 // root is the mount of the root file system.
 func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 	dir := p.e.Store.Container(p.ID)
+	options := []string{"idmap"}
+	if p.hasUserNS() {
+		options = append(options, "nodev") // the image's device nodes: see groups
+	}
 	if p.Wishes.RootFS {
-		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: []string{"rbind", "rprivate", "idmap"}}}, nil
+		return []chroot.Mount{{Type: "bind", Source: lower[0], Target: "/", Options: append([]string{"rbind", "rprivate"}, options...)}}, nil
 	}
 	if !p.o.DryRun {
 		points, err := p.e.pointsLayer()
@@ -337,7 +341,7 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 		lower = append([]string{points}, lower...)
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
-	m.Options = []string{"idmap"}
+	m.Options = options
 	if os.Geteuid() != 0 {
 		m.Options = []string{"userxattr"}
 	}

@@ -155,6 +155,11 @@ func (c *compiler) userMount(m Mount) {
 	}
 	c.propagate(m.Propagation)
 	spec := specs.Mount{Destination: m.Target, Type: m.Type, Source: m.Source, Options: bindOptions(m)}
+	if c.userNS && c.host.Root && m.Type != "file" {
+		// Its cgroup has no list of devices, since it can make none; here
+		// somebody else may have made them.
+		spec.Options = append(spec.Options, map[bool]string{true: "rnodev", false: "nodev"}[slices.Contains(spec.Options, "rbind")])
+	}
 	if !m.NoIDMap {
 		spec = c.mapped(spec)
 	}
