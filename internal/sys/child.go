@@ -355,6 +355,11 @@ func (c *Child) OpenNamespace(kind string) (*os.File, error) {
 // PidfdOpen is pidfd_open(2). The descriptor is the caller's to close.
 func PidfdOpen(pid int) (int, error) {
 	fd, err := retryFD(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	if pid > 0 && err == unix.EINVAL {
+		// Before 6.15 the number of a process that has ended, and whose session or
+		// group is still there, is told so, as that of a thread is.
+		err = unix.ESRCH
+	}
 	return fd, named("pidfd_open", err)
 }
 

@@ -33,6 +33,27 @@ func TestAPidfdKnowsTheExitCode(t *testing.T) {
 	}
 }
 
+// The number of a process that has ended may be that of a session in which
+// somebody is.
+func TestPidfdOfWhoHasLeftItsSession(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "read x <&3 &")
+	r, w, err := Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	err = cmd.Run()
+	r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fd, err := PidfdOpen(cmd.Process.Pid); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("%d, %v; want ESRCH", fd, err)
+	}
+}
+
 func TestTeeLeavesWhatItCopies(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := Mkfifo(path, 0o600); err != nil {
