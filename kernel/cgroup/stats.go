@@ -84,10 +84,10 @@ type CPUSetStats struct {
 // memory.stat.
 type MemoryStats struct {
 	Cache     uint64            `json:"cache,omitempty"`
-	Usage     MemoryEntry       `json:"usage,omitzero"`
-	Swap      MemoryEntry       `json:"swap,omitzero"`
-	Kernel    MemoryEntry       `json:"kernel,omitzero"`
-	KernelTCP MemoryEntry       `json:"kernelTCP,omitzero"`
+	Usage     MemoryEntry       `json:"usage"`
+	Swap      MemoryEntry       `json:"swap"`
+	Kernel    MemoryEntry       `json:"kernel"`
+	KernelTCP MemoryEntry       `json:"kernelTCP"`
 	Raw       map[string]uint64 `json:"raw,omitempty"`
 	PSI       *PSI              `json:"psi,omitempty"`
 }
