@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,7 @@ func useCRIU(t *testing.T) {
 	script.Stderr = os.Stderr // loud
 	dir, err := script.Output()
 	if err != nil {
-		t.Skipf("NO CRIU WORKS ON THIS KERNEL, so checkpoints are not tested: %v", err)
+		need.Missing(t, "criu", fmt.Sprintf("none works on this kernel: %v", err))
 	}
 	t.Setenv("PATH", strings.TrimSpace(string(dir))+":"+os.Getenv("PATH"))
 }

@@ -27,7 +27,7 @@ func Power(t testing.TB, powers ...host.Power) {
 	t.Helper()
 	for _, p := range powers {
 		if !p.Have() {
-			missing(t, p.Name, p.Remedy)
+			Missing(t, p.Name, p.Remedy)
 		}
 	}
 }
@@ -38,15 +38,23 @@ func Program(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			missing(t, "programs", name+" is not installed: test/deps installs it")
+			Missing(t, "programs", name+" is not installed: test/deps installs it")
 		}
 	}
 }
 
 // Main runs the tests of a package on what build makes in a directory that
-// everybody can enter. To be called by TestMain; it panics where nothing could
-// be built.
+// everybody can enter. Where $KISTE_BUILT names a kiste, as in the virtual
+// machine, where there is no Go, it is that one's directory. To be called by
+// TestMain; it panics where nothing could be built.
 func Main(m *testing.M, build func(dir string) error) {
+	if kiste := os.Getenv(built); kiste != "" {
+		if err := build(filepath.Dir(kiste)); err != nil {
+			panic(err)
+		}
+		m.Run()
+		return
+	}
 	dir, err := os.MkdirTemp("", "kiste-built")
 	if err != nil {
 		panic(err)
@@ -58,9 +66,15 @@ func Main(m *testing.M, build func(dir string) error) {
 	m.Run()
 }
 
-// Build builds the programs as users get them into dir, as version "test". The
-// test, or bench, runs inside of the repository.
+const built = "KISTE_BUILT"
+
+// Build builds the programs as users get them into dir, as version "test",
+// unless $KISTE_BUILT says that they are there. The test, or bench, runs inside
+// of the repository.
 func Build(dir string) error {
+	if os.Getenv(built) == filepath.Join(dir, "kiste") {
+		return nil
+	}
 	top, err := top()
 	if err != nil {
 		return err
@@ -83,7 +97,9 @@ func top() (string, error) {
 	return "", errors.Join(err, errors.New("not inside of the repository"))
 }
 
-func missing(t testing.TB, name, remedy string) {
+// Missing skips the test that lacks name, and fails it where $KISTE_REQUIRE
+// lists that name.
+func Missing(t testing.TB, name, remedy string) {
 	t.Helper()
 	required := strings.Split(os.Getenv("KISTE_REQUIRE"), ",")
 	if slices.Contains(required, name) || slices.Contains(required, "all") {

@@ -17,6 +17,7 @@
 //	                            arch=, user=, cmd=, entrypoint=, volume=PATH, damage=layer|short, bomb=SIZE,
 //	                            upper=DIR,DIR... for more layers, absolute paths
 //	registry                    start a registry on loopback, $REGISTRY is its host and port
+//	freeport                    let $PORT be a port of loopback that nobody uses
 //	asuser PROGRAM ARG...       run as an ordinary user who has ranges of ids
 //	pty PROGRAM ARG...          run under a pseudo terminal
 //	kill9 TIME PROGRAM ARG...   run, and kill with signal 9 after TIME
@@ -27,7 +28,8 @@
 //	runtime ARG...              run kiste-runtime, with state of the script's own, $WORK/rt
 //	receiver SOCKET FILE        take one descriptor from SOCKET and write what it gives to FILE
 //	manager SOCKET FILE         write the notifications that come to SOCKET to FILE, as systemd takes them
-//	workingcriu                 have a criu that works on this kernel, or skip, loudly
+//	workingcriu [FEATURE...]    have a criu that works on this kernel, with features as
+//	                            "criu check" names them, or skip, loudly
 //	notify SOCKET TEXT          send a notification; semicolons are line feeds
 //
 // Containers of scripts of the runtime have names that begin with kiste-, so that what

@@ -229,6 +229,16 @@ func registryCmd(t *testing.T) script.Cmd {
 	})
 }
 
+func freePortCmd() script.Cmd {
+	return command("let $PORT be one of loopback that nobody uses", "", 0, func(s *script.State, _ []string) (string, string, error) {
+		port, err := freePort()
+		if err != nil {
+			return "", "", err
+		}
+		return "", "", s.Setenv("PORT", strconv.Itoa(port))
+	})
+}
+
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

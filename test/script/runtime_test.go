@@ -34,16 +34,22 @@ func removeContainers(work string) {
 
 // workingCRIUCmd puts a criu that works on this kernel at the front of $PATH.
 func workingCRIUCmd(t *testing.T) script.Cmd {
-	return command("skip, loudly, where no criu works on this kernel", "", 0, func(s *script.State, _ []string) (string, string, error) {
+	return command("skip, loudly, where no criu works on this kernel, or not with its features", "[feature...]", 0, func(s *script.State, features []string) (string, string, error) {
 		need.Program(t, "criu", "apt-get")
 		find := exec.Command("../../test/criu")
 		find.Stderr = os.Stderr
 		dir, err := find.Output()
 		if err != nil {
-			t.Skipf("NO CRIU WORKS ON THIS KERNEL, so checkpoints are not tested: %v", err)
+			need.Missing(t, "criu", fmt.Sprintf("none works on this kernel: %v", err))
+		}
+		at := strings.TrimSpace(string(dir))
+		for _, f := range features {
+			if out, err := exec.Command(filepath.Join(at, "criu"), "check", "--feature", f).CombinedOutput(); err != nil {
+				need.Missing(t, f, string(out))
+			}
 		}
 		path, _ := s.LookupEnv("PATH")
-		return "", "", s.Setenv("PATH", strings.TrimSpace(string(dir))+":"+path)
+		return "", "", s.Setenv("PATH", at+":"+path)
 	})
 }
 
@@ -114,11 +120,22 @@ func writeBundle(s *script.State, dir string, fields []string) error {
 			return err
 		}
 	}
+	if cgroups == "systemd" {
+		toScope(doc)
+	}
 	text, err = json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(config, text, 0o644)
+}
+
+// toScope says the path of a cgroup in systemd's words.
+func toScope(doc map[string]any) {
+	linux, _ := doc["linux"].(map[string]any)
+	if p, _ := linux["cgroupsPath"].(string); strings.HasPrefix(p, "/") {
+		linux["cgroupsPath"] = ":kiste:" + p[1:]
+	}
 }
 
 func setField(doc map[string]any, assignment string) error {

@@ -62,6 +62,11 @@ func runScript(t *testing.T, file string) {
 			t.Fatal(err)
 		}
 	}
+	if cgroups == "systemd" {
+		if err := writeDriver(work); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	state, err := script.NewState(ctx, work, environment(work))
@@ -88,9 +93,31 @@ func runScript(t *testing.T, file string) {
 	}
 }
 
+// cgroups is who makes the cgroups of kiste-runtime's containers: systemd, or
+// kiste-runtime itself.
+var cgroups = os.Getenv("KISTE_CGROUPS")
+
+// path begins with the binaries under test. For systemd's cgroups another
+// kiste-runtime is before them, which asks for those.
+func path(work string) string {
+	if cgroups != "systemd" {
+		return bin + ":"
+	}
+	return filepath.Join(work, driver) + ":" + bin + ":"
+}
+
+const driver = ".driver"
+
+// writeDriver makes the kiste-runtime that asks for systemd's cgroups.
+func writeDriver(work string) error {
+	dir := filepath.Join(work, driver)
+	text := "#!/bin/sh\nexec " + filepath.Join(bin, "kiste-runtime") + " --systemd-cgroup \"$@\"\n"
+	return errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "kiste-runtime"), []byte(text), 0o755))
+}
+
 func environment(work string) []string {
 	return []string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"),
+		"PATH=" + path(work) + os.Getenv("PATH"),
 		"HOME=" + work, "WORK=" + work, "TMPDIR=" + os.TempDir(),
 		"KISTE_LIB=" + work + "/lib", "KISTE_RUN=" + work + "/run",
 		"DOCKER_CONFIG=" + work + "/.docker", "LANG=C.UTF-8", "TERM=dumb",
@@ -111,6 +138,7 @@ func engine(t *testing.T) *script.Engine {
 		"pty":      ptyCmd(),
 		"kill9":    kill9Cmd(),
 		"diskfull": diskfullCmd(t),
+		"freeport": freePortCmd(),
 
 		"runtime":    runtimeCmd(),
 		"mkbundle":   mkbundleCmd(),
