@@ -11,11 +11,12 @@ import (
 	"os"
 
 	"kiste/cli/oci"
+	"kiste/internal/stack"
 	"kiste/internal/sys"
 )
 
 func main() {
 	sys.Begin()
-	sys.GrowStack()
+	_ = stack.Grown
 	os.Exit(oci.Main(&oci.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"kiste/cli"
+	"kiste/internal/stack"
 	"kiste/internal/sys"
 )
 
@@ -14,7 +15,7 @@ import (
 // command that has something to do with them does it.
 func main() {
 	sys.Begin()
-	sys.GrowStack()
+	_ = stack.Grown
 	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(cli.Main(context.Background(), env, os.Args[1:]))
 }

@@ -2,7 +2,6 @@ package process
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
@@ -48,12 +47,11 @@ func readIn(dir, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	defer sys.Close(fd)
+	if st, err := sys.StatAt(fd, ""); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return "", os.ErrInvalid
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxAccounts))
+	text, err := sys.ReadAll(fd, maxAccounts)
 	return string(text), err
 }
 

@@ -47,19 +47,33 @@ func ReadFile(path string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, min(limit, 4096))
+	b, err := readAll(fd, limit, false)
+	return b, onPath("read", path, err)
+}
+
+// readAll reads at most limit bytes from fd up to its end: from its start, or
+// from where it stands.
+func readAll(fd, limit int, fromStart bool) ([]byte, error) {
+	// Most files are small, and this page is there already.
+	var page [4096]byte
+	var b []byte
 	for len(b) < limit {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+		var n int
+		var err error
+		if to := page[:min(len(page), limit-len(b))]; fromStart {
+			n, err = unix.Pread(fd, to, int64(len(b)))
+		} else {
+			n, err = unix.Read(fd, to)
 		}
-		n, err := retryFD(func() (int, error) { return unix.Read(fd, b[len(b):min(cap(b), limit)]) })
-		if err != nil {
-			return nil, onPath("read", path, err)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return b, nil
 		}
-		if n == 0 {
-			break
-		}
-		b = b[:len(b)+n]
+		b = append(b, page[:n]...)
 	}
 	return b, nil
 }

@@ -18,14 +18,6 @@ func ExecWith(path string, args, env []string) error {
 
 // ReadAll reads at most max bytes of the regular file fd, from its start.
 func ReadAll(fd, max int) ([]byte, error) {
-	var b []byte
-	buf := make([]byte, 32<<10)
-	for len(b) < max {
-		n, err := retryFD(func() (int, error) { return unix.Pread(fd, buf, int64(len(b))) })
-		if err != nil || n == 0 {
-			return b, named("pread", err)
-		}
-		b = append(b, buf[:n]...)
-	}
-	return b[:max], nil
+	b, err := readAll(fd, max, true)
+	return b, named("pread", err)
 }

@@ -334,27 +334,23 @@ func (g *Group) Remove(ctx context.Context) error {
 }
 
 // Discard removes the group in all hierarchies of l where nobody is in it and no
-// group below it, which is how a group mostly ends; it does not look first where
-// there is one. It reports whether the group is gone. Where it is not, Open and
+// group below it, which is how a group mostly ends; it does not look first, since
+// rmdir(2) does. It reports whether the group is gone. Where it is not, Open and
 // End do the rest.
 func Discard(l Layout, group string) bool {
 	p, err := CheckPath(group)
 	if err != nil {
 		return false
 	}
-	g := &Group{Path: p, layout: l}
-	for _, h := range l.All() {
-		g.dirs = append(g.dirs, dir{h.Dir(p), h})
-	}
-	if g.populated() {
-		return false
-	}
-	for _, d := range slices.Backward(g.dirs) {
-		if gone(sys.Rmdir(d.path)) != nil {
+	// What is entered first goes first, so that a group that somebody is in,
+	// or is entering, keeps its limits in all. The unified one goes last:
+	// while it stands, others see that the group is not gone yet.
+	for _, h := range l.V1 {
+		if gone(sys.Rmdir(h.Dir(p))) != nil {
 			return false
 		}
 	}
-	return true
+	return l.Unified.Mount == "" || gone(sys.Rmdir(l.Unified.Dir(p))) == nil
 }
 
 // End kills what is in the group and removes it, for which it waits until ctx

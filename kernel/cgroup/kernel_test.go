@@ -895,14 +895,18 @@ func TestProgramLoadsUnderSignals(t *testing.T) {
 // Discard takes what nobody uses, and leaves the rest to others whole.
 func TestDiscard(t *testing.T) {
 	g := create(t, Limits{Pids: 5})
-	if err := os.Mkdir(g.Dirs()[len(g.Dirs())-1]+"/below", 0o755); err != nil {
-		t.Fatal(err)
+	for _, d := range g.Dirs() {
+		if err := os.Mkdir(d+"/below", 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if Discard(g.layout, g.Path) {
 		t.Error("it took a group with another below it")
 	}
-	if err := os.Remove(g.Dirs()[len(g.Dirs())-1] + "/below"); err != nil {
-		t.Fatal(err)
+	for _, d := range g.Dirs() {
+		if err := os.Remove(d + "/below"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	start(t, g, "sleep 100")
 	settle(t, "the process is in", func() bool { return entered(g) })
