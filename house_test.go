@@ -322,6 +322,31 @@ func TestNothingHappensBehindTheCaller(t *testing.T) {
 	}
 }
 
+// Programs that start by internal/sys.entry have no processors but one and may
+// open nothing, and nor may their children, until they say Begin.
+func TestWhatStartsSoonerBeginsFirst(t *testing.T) {
+	for _, f := range files(t) {
+		if f.room != "cmd/kiste" && f.room != "cmd/kiste-runtime" {
+			continue
+		}
+		for _, d := range f.syntax.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || fn.Name.Name != "main" {
+				continue
+			}
+			var pkg, name string
+			if s, ok := fn.Body.List[0].(*ast.ExprStmt); ok {
+				if call, ok := s.X.(*ast.CallExpr); ok {
+					pkg, name = selector(call.Fun)
+				}
+			}
+			if pkg != "sys" || name != "Begin" {
+				t.Errorf("%s: main does not begin with sys.Begin()", f.at(fn))
+			}
+		}
+	}
+}
+
 func TestNothingIsLeftForLater(t *testing.T) {
 	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
 	for _, f := range files(t) {

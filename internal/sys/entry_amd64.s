@@ -34,6 +34,8 @@ TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
 	XORL	DX, DX
 	MOVL	$SYS_getcpu, AX
 	SYSCALL
+	TESTQ	AX, AX
+	JNE	tied
 	MOVL	-8(SP), CX
 	BTSQ	CX, 0(SP)
 	XORL	DI, DI
@@ -41,6 +43,7 @@ TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
 	MOVQ	SP, DX
 	MOVL	$SYS_sched_setaffinity, AX
 	SYSCALL
+tied:
 	ADDQ	$128, SP
 
 descriptors:

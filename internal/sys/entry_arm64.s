@@ -35,6 +35,7 @@ zero:
 	MOVD	ZR, R2
 	MOVD	$SYS_getcpu, R8
 	SVC
+	CBNZ	R0, tied
 	MOVWU	128(R20), R1
 	LSR	$6, R1, R2
 	AND	$63, R1
@@ -46,6 +47,7 @@ zero:
 	MOVD	R20, R2
 	MOVD	$SYS_sched_setaffinity, R8
 	SVC
+tied:
 	ADD	$144, RSP
 
 descriptors:
