@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -10,6 +12,34 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// inOwnMounts is in the environment of who has a mount namespace of its own.
+const inOwnMounts = "KISTE_BENCH_OWN_MOUNTS"
+
+// ownMounts runs this program again, in a mount namespace of its own, and gives
+// its exit code. What is mounted and unmounted there nobody else notices.
+func ownMounts() (code int, err error) {
+	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.Env = append(os.Environ(), inOwnMounts+"=1")
+	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	err = again.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		return ended.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// hideUnified takes cgroup version 2 away where version 1 has the controllers:
+// crun of Debian 12 refuses such hosts while any controller is left to version 2.
+func hideUnified() error {
+	const unified = "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(unified + "/cgroup.controllers"); err != nil {
+		return nil
+	}
+	return os.NewSyscallError("umount", syscall.Unmount(unified, syscall.MNT_DETACH))
+}
 
 // adoptOrphans makes this process the parent of what its children leave, so
 // that the time of containers is counted, too.
