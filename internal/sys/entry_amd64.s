@@ -80,4 +80,6 @@ next:
 	MOVQ	$1, ·entered+entryState_limited(SB)
 
 start:
+	MOVQ	·sampling(SB), AX
+	MOVQ	$0, (AX)
 	JMP	_rt0_amd64_linux(SB)

@@ -85,4 +85,6 @@ next:
 	MOVD	R1, entryState_limited(R19)
 
 start:
+	MOVD	·sampling(SB), R1
+	MOVD	ZR, (R1)
 	B	_rt0_arm64_linux(SB)
