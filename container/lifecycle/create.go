@@ -255,6 +255,7 @@ func (m *making) start() (*process.Process, error) {
 			return nil, err
 		}
 	}
+	sys.RestoreFileLimit() // which the plan is made for
 	p, err := m.plan()
 	if err != nil {
 		return nil, err
@@ -262,7 +263,6 @@ func (m *making) start() (*process.Process, error) {
 	if err := m.writeDown(); err != nil {
 		return nil, &fault.Error{Op: "create container", On: m.c.doc.ID, Err: err}
 	}
-	sys.RestoreFileLimit()
 	proc, err := m.root.carryOut(p, process.Options{Files: m.o.Files, Start: m.fifos[0], Report: m.fifos[1], Born: m.born, Hooks: m.runHooks, Scope: m.startScope, Listener: m.giveListener, Mounted: m.mounted, Trace: m.o.Trace})
 	if err != nil {
 		// Start has taken back what it made. The cgroup that is there still

@@ -27,8 +27,30 @@ func (c *compiler) limits() error {
 		}
 		c.act(fmt.Sprintf("write %d to oom_score_adj", *adj), "process.oomScoreAdj", Act{Kind: ActOOM, Value: fmt.Sprint(*adj)})
 	}
+	c.openMany()
 	return nil
 }
+
+// openPerPath is how many descriptors the child opens for a mount or a path, at
+// most.
+const openPerPath = 8
+
+// openMany lets the child open what a document with many mounts asks for,
+// before the program has its own limit again.
+func (c *compiler) openMany() {
+	if c.f.Limit == nil {
+		return
+	}
+	soft, hard := c.f.Limit(unix.RLIMIT_NOFILE)
+	many := openPerPath * uint64(len(c.spec.Mounts)+len(c.linux.Devices)+len(c.linux.MaskedPaths)+len(c.linux.ReadonlyPaths))
+	if many < soft || soft == hard {
+		return
+	}
+	c.files = privilege.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: soft, Hard: hard}
+	c.child("open as many files as may be", "mounts", setLimit(noFile, privilege.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: hard, Hard: hard}))
+}
+
+const noFile = "RLIMIT_NOFILE"
 
 func rlimitOf(r specs.POSIXRlimit) (privilege.Rlimit, error) {
 	n, err := privilege.RlimitNumber(r.Type)
@@ -52,6 +74,10 @@ func amount(n uint64) string {
 // program, not for its start. Of several of one kind the last counts.
 func (c *compiler) rlimits() {
 	var calls []Call
+	own := func(r specs.POSIXRlimit) bool { return r.Type == noFile }
+	if c.files.Hard > 0 && !slices.ContainsFunc(c.spec.Process.Rlimits, own) {
+		c.child("open no more files than before", "", setLimit(noFile, c.files))
+	}
 	for i, r := range c.spec.Process.Rlimits {
 		l, _ := rlimitOf(r)
 		if slices.ContainsFunc(c.spec.Process.Rlimits[i+1:], func(o specs.POSIXRlimit) bool { return o.Type == r.Type }) {

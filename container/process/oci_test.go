@@ -174,6 +174,21 @@ func TestDocuments(t *testing.T) {
 		{"limits", "ulimit -n; ulimit -Hn; ulimit -c", "7\n64\n0", func(_ *testing.T, b *ociBox) {
 			b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 64}, {Type: "RLIMIT_NOFILE", Soft: 7, Hard: 64}, {Type: "RLIMIT_CORE"}, {Type: "RLIMIT_FSIZE"}}
 		}},
+		{"more mounts than files may be open", "ulimit -Sn; ulimit -Hn; grep -c ' /many/' /proc/self/mountinfo", "100\n4000\n200", func(t *testing.T, b *ociBox) {
+			var before syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
+			b.f.Limit = func(int) (soft, hard uint64) { return 100, 4000 }
+			b.spec.Process.Rlimits = nil
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: before.Max}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 200 {
+				b.mount(specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: fmt.Sprint("/many/", i)})
+			}
+		}},
 		{"limits of a mapped container", "ulimit -n", "6", func(_ *testing.T, b *ociBox) {
 			b.mapped().spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 6, Hard: 64}, {Type: "RLIMIT_FSIZE"}}
 		}},
