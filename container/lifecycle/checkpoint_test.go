@@ -87,18 +87,18 @@ func TestWhatIsSavedGoesOn(t *testing.T) {
 	f := newFixture(t, counting...)
 	f.spec.Mounts = append(f.spec.Mounts, specs.Mount{Destination: "/bound/here", Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "ro"}})
 	o := lifecycle.CheckpointOptions{Images: filepath.Join(filepath.Dir(f.bundle), "images")}
-	c := runs(t, f, "first")
+	c := runs(t, f, name("first"))
 	f.await(t, func(lines []string) bool { return len(lines) > 3 })
 	if err := c.Checkpoint(o); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.root.Load("first"); !errors.Is(err, fault.NotFound) {
+	if _, err := f.root.Load(name("first")); !errors.Is(err, fault.NotFound) {
 		t.Errorf("what was saved is still there: %v", err)
 	}
 	saved := len(strings.Fields(f.output(t)))
-	second := restored(t, f, "second", o)
+	second := restored(t, f, name("second"), o)
 	wantCounted(t, f.await(t, func(lines []string) bool { return len(lines) > saved+3 }))
-	if s := second.State(); s.Status != specs.StateRunning || s.ID != "second" {
+	if s := second.State(); s.Status != specs.StateRunning || s.ID != name("second") {
 		t.Errorf("%+v", s)
 	}
 	if pids, err := second.Processes(); err != nil || len(pids) == 0 || !slices.Contains(pids, second.PID()) {
@@ -109,7 +109,7 @@ func TestWhatIsSavedGoesOn(t *testing.T) {
 	if err := second.Checkpoint(o); err != nil {
 		t.Fatal(err)
 	}
-	third := restored(t, f, "third", o)
+	third := restored(t, f, name("third"), o)
 	if err := third.Delete(true); err != nil {
 		t.Error(err)
 	}
@@ -120,7 +120,7 @@ func TestSavingAndGoingOn(t *testing.T) {
 	need.Clean(t)
 	f := newFixture(t, counting...)
 	dir := filepath.Dir(f.bundle)
-	c := runs(t, f, "first")
+	c := runs(t, f, name("first"))
 	f.await(t, func(lines []string) bool { return len(lines) > 3 })
 	if err := c.Checkpoint(lifecycle.CheckpointOptions{Images: filepath.Join(dir, "images"), LeaveRunning: true}); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestATerminalIsRestored(t *testing.T) {
 	o := lifecycle.CheckpointOptions{Images: filepath.Join(filepath.Dir(f.bundle), "images"), ShellJob: true}
 	create := f.options(t)
 	create.Files = [3]*os.File{}
-	c, p, err := f.root.Run("first", create)
+	c, p, err := f.root.Run(name("first"), create)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestATerminalIsRestored(t *testing.T) {
 	}
 	_, _ = p.Wait()
 	p.Release()
-	second, p, err := f.root.Restore("second", create, o)
+	second, p, err := f.root.Restore(name("second"), create, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func talk(t *testing.T, console *os.File, word string) {
 func TestWhatCannotBeSaved(t *testing.T) {
 	f := newFixture(t, "/bin/sleep", "100")
 	o := f.options(t)
-	c, err := f.root.Create("waits", o)
+	c, err := f.root.Create(name("waits"), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestWhatCannotBeSaved(t *testing.T) {
 	}
 	odd := newFixture(t, "/bin/sleep", "100")
 	odd.spec.Mounts = append(odd.spec.Mounts, specs.Mount{Destination: "/x]:y", Type: "bind", Source: "/etc", Options: []string{"bind"}})
-	c = runs(t, odd, "odd")
+	c = runs(t, odd, name("odd"))
 	if err := c.Checkpoint(lifecycle.CheckpointOptions{Images: filepath.Join(filepath.Dir(odd.bundle), "images")}); !errors.Is(err, fault.Unsupported) {
 		t.Errorf("a mount that criu cannot tell: %v", err)
 	}
@@ -209,27 +209,27 @@ func TestRestoreFollowsNoLinks(t *testing.T) {
 	source, victim := t.TempDir(), t.TempDir()
 	f.spec.Mounts = append(f.spec.Mounts, specs.Mount{Destination: "/a/b", Type: "bind", Source: source, Options: []string{"bind"}})
 	o := lifecycle.CheckpointOptions{Images: filepath.Join(dir, "images")}
-	if err := runs(t, f, "first").Checkpoint(o); err != nil {
+	if err := runs(t, f, name("first")).Checkpoint(o); err != nil {
 		t.Fatal(err)
 	}
 	at := filepath.Join(f.bundle, "rootfs/a")
 	if err := errors.Join(os.RemoveAll(at), os.Symlink(victim, at)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := f.root.Restore("second", f.options(t), o); err == nil || !strings.Contains(err.Error(), "a link lies on the way") {
+	if _, _, err := f.root.Restore(name("second"), f.options(t), o); err == nil || !strings.Contains(err.Error(), "a link lies on the way") {
 		t.Errorf("%v", err)
 	}
 	if left, _ := os.ReadDir(victim); len(left) > 0 {
 		t.Errorf("on the host there is %v", left)
 	}
-	if _, err := f.root.Load("second"); !errors.Is(err, fault.NotFound) {
+	if _, err := f.root.Load(name("second")); !errors.Is(err, fault.NotFound) {
 		t.Errorf("it is there: %v", err)
 	}
 }
 
 func TestWithoutCRIU(t *testing.T) {
 	f := newFixture(t, "/bin/sleep", "100")
-	c := runs(t, f, "one")
+	c := runs(t, f, name("one"))
 	t.Setenv("PATH", "")
 	err := c.Checkpoint(lifecycle.CheckpointOptions{Images: filepath.Join(filepath.Dir(f.bundle), "images")})
 	if !errors.Is(err, fault.Unsupported) || fault.HintOf(err) != "install criu" {
@@ -242,13 +242,13 @@ func TestRestoreWithoutImages(t *testing.T) {
 	need.Clean(t)
 	f := newFixture(t, "/bin/sleep", "100")
 	images := filepath.Join(filepath.Dir(f.bundle), "images")
-	if _, _, err := f.root.Restore("one", f.options(t), lifecycle.CheckpointOptions{Images: images}); !errors.Is(err, fault.NotFound) {
+	if _, _, err := f.root.Restore(name("one"), f.options(t), lifecycle.CheckpointOptions{Images: images}); !errors.Is(err, fault.NotFound) {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(images); err == nil {
 		t.Error("the directory was made")
 	}
-	if _, err := f.root.Load("one"); !errors.Is(err, fault.NotFound) {
+	if _, err := f.root.Load(name("one")); !errors.Is(err, fault.NotFound) {
 		t.Errorf("a container is left: %v", err)
 	}
 }
