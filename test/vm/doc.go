@@ -10,4 +10,18 @@
 // The host's own kernel runs the same tests faster; this lane shows that they
 // hold on the oldest kernel of the promise's users, with systemd in charge of
 // the cgroups, as root and as an ordinary user in a session of his own.
+//
+// One machine runs the packages listed in tested, with -short, and another one
+// beside it kiste-runtime's scripts (runtime_*.txt of test/script), twice: with
+// cgroups that it makes itself, and with systemd's, where a kiste-runtime that adds --systemd-cgroup is first
+// on the path. Debian's criu works on this kernel, which tracks memory too, so
+// nothing of checkpoint and restore may be skipped.
+//
+// Left out with systemd's cgroups are the scripts without any (errors, help,
+// log, spec), the comparison with runc's JSON (compat), which knows no driver,
+// and that of an ordinary user without an instance of systemd (rootless):
+// systemd.sh has one with. Left out altogether are scripts of other people's
+// engines, which are not on the disk, and those of kiste itself, for which
+// root.sh and user.sh stand; and the rooms above a container (monitor, logfile,
+// engine), whose tests count on a faster machine.
 package vm

@@ -1,36 +1,49 @@
-# guest.sh runs inside the virtual machine, as root, from /payload: every test
-# binary in its own directory, then the scripts as root and as the user ann.
-# It exits with the number of what failed.
+# guest.sh runs inside the virtual machine, as root, from /payload, what the
+# kernel's command line says: the tests of packages, each in its own directory,
+# or the scripts. It exits with the number of what failed.
 export KISTE_BUILT=/payload/bin/kiste HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
 failed=0
-echo "kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
-for test in $(cd /payload/tests && find . -name test -type f | sort); do
-	name=${test#./}
-	name=${name%/test}
-	cd "/payload/tests/$name"
+fails() {
+	echo "--- FAIL: $1"
+	failed=$((failed + 1))
+}
+go_test() { # TITLE DIRECTORY OPTION...
+	title=$1
+	cd "/payload/tests/$2"
+	shift 2
 	before=$(date +%s)
-	if ! KISTE_REQUIRE=root,cgroup2,userns timeout 240 ./test -test.short -test.timeout 230s -test.v=false; then
-		echo "--- FAIL: $name"
-		failed=$((failed + 1))
-	fi
-	echo "=== root: $name, $(($(date +%s) - before)) s"
-done
-run() {
+	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop timeout 300 ./test -test.short -test.timeout 290s -test.v=false "$@" || fails "$title"
+	echo "=== root: $title, $(($(date +%s) - before)) s"
+}
+run() { # TITLE PROGRAM ARGUMENT...
 	echo "=== $1"
 	shift
-	if ! timeout 120 "$@"; then
-		echo "--- FAIL: $*"
-		failed=$((failed + 1))
-	fi
+	timeout 120 "$@" || fails "$*"
 }
-[ -e /payload/root.sh ] && run "root: root.sh" sh /payload/root.sh
-if [ -e /payload/user.sh ]; then
-	run "user: user.sh" runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 \
-		DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus PATH="$PATH" \
+
+packages() {
+	for name in $(cd /payload/tests && find * -name test -type f | sort); do
+		name=${name%/test}
+		[ "$name" = test/script ] || go_test "$name" "$name"
+	done
+}
+
+scripts() {
+	go_test "scripts of kiste-runtime" test/script -test.run 'Scripts/^runtime_'
+	# See doc.go for what is left out.
+	KISTE_CGROUPS=systemd go_test "scripts of kiste-runtime, cgroups by systemd" test/script \
+		-test.run 'Scripts/^runtime_' -test.skip '/^runtime_(compat|errors|help|log|rootless|spec)$'
+	left=$(systemctl list-units --all --plain --no-legend 'kiste-*.scope')
+	[ -z "$left" ] || fails "units are left: $left"
+	session="XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH=$PATH"
+	run "root: root.sh" sh /payload/root.sh
+	run "user: user.sh" runuser -u ann -- env $session DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
 		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/user.sh
-fi
-if [ -e /payload/systemd.sh ]; then
 	run "root: systemd.sh" sh /payload/systemd.sh
-	run "user: systemd.sh" runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" sh /payload/systemd.sh
-fi
+	run "user: systemd.sh" runuser -u ann -- env $session sh /payload/systemd.sh
+}
+
+lane=$(sed -n 's/.*kiste\.lane=\([a-z]*\).*/\1/p' /proc/cmdline)
+echo "$lane: kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
+$lane
 exit $failed

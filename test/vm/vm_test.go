@@ -19,7 +19,7 @@ import (
 )
 
 // tested are the packages whose tests run inside, as go list patterns.
-var tested = []string{"./kernel/...", "./container/bundle", "./container/plan", "./container/process", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
+var tested = []string{"./kernel/...", "./container/bundle", "./container/hook", "./container/lifecycle", "./container/plan", "./container/process", "./test/script", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
 
 // limit bounds one boot, from the firmware to the power switch.
 const limit = 10 * time.Minute
@@ -33,11 +33,20 @@ func TestVM(t *testing.T) {
 	cache := disk(t)
 	payload := payloadDisk(t)
 
-	code, output := boot(t, cache, payload)
-	if code != "0" {
-		t.Errorf("the tests inside ended with %q; the end of the console was:\n%s", code, tail(output, 60))
+	for _, lane := range lanes {
+		t.Run(lane, func(t *testing.T) {
+			t.Parallel()
+			code, output := boot(t, lane, cache, payload)
+			if code != "0" {
+				t.Errorf("the tests inside ended with %q; the end of the console was:\n%s", code, tail(output, 60))
+			}
+		})
 	}
 }
+
+// lanes are functions of guest.sh, each for a machine of its own. They run side
+// by side, as most tests keep one processor busy at most.
+var lanes = []string{"packages", "scripts"}
 
 // disk makes the kernel and the root file system, or finds them where the
 // files they are made by have not changed.
@@ -79,6 +88,7 @@ func payloadDisk(t *testing.T) string {
 	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "systemd.sh"} {
 		run(t, "", "cp", name, tree)
 	}
+	run(t, top, "cp", "--parents", "test/criu", filepath.Join(tree, "tests"))
 	run(t, "", "cp", busybox(t), filepath.Join(tree, "bin", "busybox"))
 	list := run(t, top, "go", append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}"}, tested...)...)
 	for line := range strings.Lines(list) {
@@ -112,7 +122,7 @@ func busybox(t *testing.T) string {
 // boot runs the machine until it switches itself off, and returns the exit
 // code that guest.sh ended with ("" where it did not come to its end) and what
 // the console said.
-func boot(t *testing.T, cache, payload string) (code string, output []string) {
+func boot(t *testing.T, lane, cache, payload string) (code string, output []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -123,7 +133,7 @@ func boot(t *testing.T, cache, payload string) (code string, output []string) {
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
 		"-kernel", filepath.Join(cache, "vmlinuz"), "-initrd", filepath.Join(cache, "initrd.gz"),
-		"-append", "console=ttyS0 panic=-1 quiet systemd.show_status=false systemd.log_level=warning",
+		"-append", "console=ttyS0 panic=-1 quiet systemd.show_status=false systemd.log_level=warning kiste.lane="+lane,
 		"-drive", drive(filepath.Join(cache, "root.img")), "-drive", drive(payload))
 	console, err := cmd.StdoutPipe()
 	if err != nil {
