@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -313,19 +314,19 @@ func CatchSignals() *sys.Relay { return sys.CatchSignals(forwarded()) }
 
 // forwarded are the signals that are passed on.
 func forwarded() []syscall.Signal {
-	own := map[syscall.Signal]bool{
-		syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,
-		syscall.SIGTTIN: true, syscall.SIGTTOU: true,
+	own := []syscall.Signal{
+		syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH,
+		syscall.SIGTTIN, syscall.SIGTTOU,
 		// Nobody can catch these.
-		syscall.SIGKILL: true, syscall.SIGSTOP: true,
+		syscall.SIGKILL, syscall.SIGSTOP,
 		// These are errors of this process.
-		syscall.SIGSEGV: true, syscall.SIGBUS: true, syscall.SIGFPE: true, syscall.SIGILL: true, syscall.SIGPROF: true,
+		syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGPROF,
 		// The C library's.
-		32: true, 33: true,
+		32, 33,
 	}
 	var all []syscall.Signal
 	for s := syscall.Signal(1); s <= 64; s++ {
-		if !own[s] {
+		if !slices.Contains(own, s) {
 			all = append(all, s)
 		}
 	}

@@ -140,7 +140,7 @@ type Options struct {
 // fault.Invalid, or fault.Unsupported where it is this host that cannot. What
 // is passed over, as runc does, is among the plan's Warnings.
 func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, error) {
-	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}}, joined: map[string]bool{}, fresh: map[string]bool{}, kernels: map[string]bool{}}
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: append(make([]string, 0, usualSlots), ""), Steps: make([]Step, 0, usualSteps)}, joined: map[string]bool{}, fresh: map[string]bool{}, kernels: map[string]bool{}}
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
@@ -177,6 +177,9 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.sort()
 	return c.p, nil
 }
+
+// What a plan mostly has, so that its lists need not grow.
+const usualSlots, usualSteps = 64, 80
 
 type compiler struct {
 	spec    *specs.Spec

@@ -20,7 +20,7 @@ func (c *compiler) identity() {
 		caps = *p.Capabilities
 	}
 	bounding, permitted, effective := c.caps(caps.Bounding), c.caps(caps.Permitted), c.caps(caps.Effective)
-	var drop []Call
+	drop := make([]Call, 0, c.f.LastCap+1)
 	for n := 0; n <= c.f.LastCap; n++ {
 		if !bounding.Has(privilege.Caps(1) << n) {
 			drop = append(drop, prctl("PR_CAPBSET_DROP", unix.PR_CAPBSET_DROP, num(uint64(n))))

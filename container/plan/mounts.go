@@ -258,11 +258,12 @@ func (c *compiler) fileSystem(m *mount, fstype string) {
 // make makes a file system and gives the slot of its detached mount.
 func (c *compiler) make(fstype, source, at, field string, a chroot.Parsed, options []string) Slot {
 	fs, mount := c.slot("fs "+at), c.slot("mount "+at)
-	calls := []Call{fsopen(fstype).to(fs)}
+	data := c.dataOf(fstype, a)
+	calls := append(make([]Call, 0, 4+len(data)), fsopen(fstype).to(fs))
 	if source != "" {
 		calls = append(calls, fsString(fs, "source", source))
 	}
-	for _, o := range c.dataOf(fstype, a) {
+	for _, o := range data {
 		key, value, has := strings.Cut(o, "=")
 		if has {
 			calls = append(calls, fsString(fs, key, value))
@@ -411,17 +412,17 @@ func (c *compiler) isFile(m *mount) bool {
 // (CVE-2024-45310). A file may be mounted on a link that leads nowhere, such as
 // the /etc/resolv.conf of many images.
 func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
-	var missing []Call
 	above := cwd()
 	names := strings.Split(strings.Trim(path.Clean(at), "/"), "/")
+	calls := append(make([]Call, 0, 1+2*len(names)), openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
 	for i, name := range names {
 		if i == len(names)-1 && file {
-			missing = append(missing, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
+			calls = append(calls, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
 				openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, "O_PATH|O_NOFOLLOW", 0, "").to(target))
 			break
 		}
-		missing = append(missing, mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(above, name, strict).to(target))
+		calls = append(calls, mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(above, name, strict).to(target))
 		above = from(target)
 	}
-	return append([]Call{openTarget(cwd(), at, strict).to(target).thenSkip(len(missing))}, missing...)
+	return calls
 }

@@ -117,7 +117,7 @@ type Plan struct {
 }
 
 // A Slot is where a call's result waits for a later call; 0 is none.
-type Slot int
+type Slot int32
 
 // The slots of descriptors that the child inherits: its end of the socket; the
 // FIFOs of a plan that waits, whose stub reads a byte from Start before it
@@ -138,16 +138,16 @@ type Call struct {
 	Out  Slot
 
 	// What a failure means: see sys.ChildCall.
-	OnErr OnErr
-	Errno uintptr // for IgnoreErrno and SkipOnErrno
+	OnErr    OnErr
+	SkipOnOK bool
+	Special  Special
+	Errno    uintptr // for IgnoreErrno and SkipOnErrno
 
 	// Skip is how many calls to pass over, for SkipOnErr, Note and SkipOnOK.
-	Skip     int
-	SkipOnOK bool
+	Skip int
 
 	// Want is the smallest result that is no failure.
-	Want    int
-	Special Special
+	Want int
 }
 
 // OnErr says what a failing call means.
@@ -193,11 +193,11 @@ const (
 // An Arg is an argument of a call.
 type Arg struct {
 	Kind  ArgKind
+	Slot  Slot
 	Value uint64
 	Str   string
 	Bytes []byte
 	List  []string
-	Slot  Slot
 	Text  string // how it is printed; empty: by its kind
 }
 

@@ -17,9 +17,8 @@ type CallList struct {
 // raw is a ChildCall without pointers to follow.
 type raw struct {
 	nr      uintptr
-	args    [6]uintptr
-	slots   [6]*int32
-	patchTo *int32 // where the value of patch goes before the call
+	args    [6]uintptr // numbers and addresses
+	patchTo *int32     // where the value of patch goes before the call
 	patch   *int32
 	out     *int32
 	skip    int32
@@ -27,11 +26,12 @@ type raw struct {
 	errno   uint32
 	onErr   OnErr
 	skipOK  bool
+	slots   uint8 // a bit for each argument that is the address of a slot
 }
 
 // NewCallList makes a list for so many calls, or more.
 func NewCallList(calls int) *CallList {
-	return &CallList{calls: make([]raw, 0, calls), keep: make([]unsafe.Pointer, 0, calls)}
+	return &CallList{calls: make([]raw, 0, calls), keep: make([]unsafe.Pointer, 0, 2*calls)}
 }
 
 // Len is how many calls there are.
@@ -52,7 +52,10 @@ func (l *CallList) Add(c *ChildCall) {
 				r.patch, r.patchTo = a.Patch, (*int32)(unsafe.Pointer(&a.Bytes[a.PatchAt]))
 			}
 		case a.Slot != nil:
-			r.slots[i] = a.Slot
+			address := unsafe.Pointer(a.Slot)
+			l.keep = append(l.keep, address)
+			r.args[i] = uintptr(address)
+			r.slots |= 1 << i
 		default:
 			r.args[i] = a.Value
 		}
@@ -91,13 +94,14 @@ func (c *raw) do() (uintptr, syscall.Errno) {
 	if c.patchTo != nil {
 		*c.patchTo = *c.patch
 	}
+	args := c.args
 	for j := 0; j < 6; j++ {
-		if c.slots[j] != nil {
-			c.args[j] = uintptr(int(*c.slots[j]))
+		if c.slots&(1<<j) != 0 {
+			args[j] = uintptr(int(**(**int32)(unsafe.Pointer(&c.args[j]))))
 		}
 	}
 	for {
-		r, _, errno := syscall.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
+		r, _, errno := syscall.RawSyscall6(c.nr, args[0], args[1], args[2], args[3], args[4], args[5])
 		if errno != unix.EINTR {
 			return r, errno
 		}
