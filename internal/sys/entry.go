@@ -59,18 +59,19 @@ func Begin() {
 }
 
 // eachThread calls do with the id of each thread of this process, and reports
-// whether there were more afterwards.
+// whether there may have been more afterwards.
 func eachThread(do func(tid int)) (more bool) {
-	// They were born soon after it. To list them makes the kernel make up a
-	// directory for each.
+	// They were born soon after it, and the runtime knows how many it has made.
+	// To ask procfs makes the kernel make up a directory for each.
+	made, _ := runtime.ThreadCreateProfile(nil)
 	pid, found := unix.Getpid(), 0
-	for tid := pid; tid < pid+near; tid++ {
+	for tid := pid; tid < pid+near && found < made; tid++ {
 		if isOurs(pid, tid) {
 			do(tid)
 			found++
 		}
 	}
-	if count := threads(); count == found || count == 0 {
+	if now, _ := runtime.ThreadCreateProfile(nil); now == found {
 		return false
 	}
 	list, _ := os.ReadDir(threadsDir)

@@ -3,9 +3,12 @@ package privilege
 import (
 	"fmt"
 	"math/bits"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -62,18 +65,21 @@ var caps = [...]struct{ name, text string }{
 	{"CAP_CHECKPOINT_RESTORE", "may checkpoint and restore processes, and choose process ids"},
 }
 
-// lastCap is the highest capability that the running kernel knows.
+// lastCap is the highest capability that the running kernel knows: prctl(2)
+// refuses to say whether another is in the bounding set.
 var lastCap = sync.OnceValue(func() int {
-	text, err := sys.ReadKnob("/proc/sys/kernel/cap_last_cap", 16)
-	n, bad := strconv.Atoi(strings.TrimSpace(text))
-	if err != nil || bad != nil || n < 0 || n > 63 {
+	unknown := sort.Search(64, func(n int) bool {
+		_, err := sys.Prctl(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
+		return err != nil
+	})
+	if unknown == 0 {
 		return len(caps) - 1
 	}
-	return n
+	return unknown - 1
 })
 
-// LastCap is the highest capability of the running kernel, from
-// /proc/sys/kernel/cap_last_cap; without /proc the highest known here.
+// LastCap is the highest capability of the running kernel; where nobody says,
+// the highest known here.
 func LastCap() int { return lastCap() }
 
 // AllCaps is every capability of the running kernel.
