@@ -61,17 +61,17 @@ func Begin() {
 // eachThread calls do with the id of each thread of this process, and reports
 // whether there may have been more afterwards.
 func eachThread(do func(tid int)) (more bool) {
-	// They were born soon after it, and the runtime knows how many it has made.
-	// To ask procfs makes the kernel make up a directory for each.
-	made, _ := runtime.ThreadCreateProfile(nil)
+	// They were born soon after it, and the runtime knows how many it has made;
+	// an emulator has its own, too. To ask procfs makes the kernel make up a
+	// directory for each.
 	pid, found := unix.Getpid(), 0
-	for tid := pid; tid < pid+near && found < made; tid++ {
+	for tid := pid; tid < pid+near; tid++ {
 		if isOurs(pid, tid) {
 			do(tid)
 			found++
 		}
 	}
-	if now, _ := runtime.ThreadCreateProfile(nil); now == found {
+	if made, _ := runtime.ThreadCreateProfile(nil); found >= made {
 		return false
 	}
 	list, _ := os.ReadDir(threadsDir)
