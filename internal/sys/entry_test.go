@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/internal/need"
+	"kiste/internal/need"
 	"kiste/internal/sys"
 )
 
 // build makes testdata/entry, for a processor of the kind arch.
 func build(t *testing.T, arch string, flags ...string) string {
 	t.Helper()
+	need.Program(t, "go")
 	path := filepath.Join(t.TempDir(), "entry")
 	cmd := command.Command("go", append(append([]string{"build"}, flags...), "-o", path, "./testdata/entry")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)

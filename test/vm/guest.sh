@@ -3,6 +3,7 @@
 # or the scripts. It exits with the number of what failed.
 export KISTE_BUILT=/payload/bin/kiste HOME=/root PATH=/payload/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp
 failed=0
+also= # what more must be there
 fails() {
 	echo "--- FAIL: $1"
 	failed=$((failed + 1))
@@ -12,7 +13,7 @@ go_test() { # TITLE DIRECTORY OPTION...
 	cd "/payload/tests/$2"
 	shift 2
 	before=$(date +%s)
-	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop timeout 300 ./test -test.short -test.timeout 290s -test.v=false "$@" || fails "$title"
+	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop$also timeout 300 ./test -test.short -test.timeout 290s -test.v=false "$@" || fails "$title"
 	echo "=== root: $title, $(($(date +%s) - before)) s"
 }
 run() { # TITLE PROGRAM ARGUMENT...
@@ -29,6 +30,7 @@ packages() {
 }
 
 scripts() {
+	also=,programs
 	go_test "scripts of kiste-runtime" test/script -test.run 'Scripts/^runtime_'
 	# See doc.go for what is left out.
 	KISTE_CGROUPS=systemd go_test "scripts of kiste-runtime, cgroups by systemd" test/script \
