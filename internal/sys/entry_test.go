@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/internal/need"
-	"kiste/internal/need"
 	"kiste/internal/sys"
 )
 

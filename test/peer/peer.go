@@ -3,7 +3,7 @@
 //
 //	takes    the programs on $PATH, and this repository to build kiste-runtime from
 //	gives    a Runtime, whose state lies in a directory of its own; a Bundle to run
-//	touches  that directory; for crun, a mount (see Drain)
+//	touches  that directory
 //	state    what the runtimes keep below the directory
 //
 // It is for tests and benchmarks alone.
@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"kiste/internal/need"
@@ -118,22 +117,4 @@ done
 	}
 	text += fmt.Sprintf("exec '%s' --root '%s' %s \"$@\"\n", r.Path, r.Root, strings.Join(r.Args, " "))
 	return path, os.WriteFile(path, []byte(text), 0o755)
-}
-
-// Drain takes the controllers off cgroup version 2 where version 1 has the
-// others: crun of Debian 12 refuses such hosts otherwise. The function that it
-// returns undoes that.
-func Drain(dir string) (undo func(), err error) {
-	left, err := os.ReadFile("/sys/fs/cgroup/unified/cgroup.controllers")
-	if err != nil || !strings.Contains(string(left), "hugetlb") {
-		return func() {}, nil
-	}
-	at := filepath.Join(dir, "hugetlb")
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		return nil, err
-	}
-	if err := syscall.Mount("none", at, "cgroup", 0, "hugetlb"); err != nil {
-		return nil, fmt.Errorf("mount hugetlb: %w", err)
-	}
-	return func() { syscall.Unmount(at, syscall.MNT_DETACH) }, nil
 }

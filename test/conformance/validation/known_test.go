@@ -21,7 +21,7 @@ const (
 	removed   = "the kernel no longer has blkio.leaf_weight, or no disk 8:0 is here"
 	kmem      = "asks for a limit of kernel memory, which kernels since 5.16 do not keep; runc leaves out that of TCP buffers as well, crun and kiste-runtime set it"
 	noHugetlb = "hugetlb is no controller of version 1 here, or has no pages of 64 KB"
-	noNet     = "the kernel has neither net_cls nor net_prio"
+	noNet     = "net_cls and net_prio are mounted nowhere here"
 )
 
 // known are the programs that do not pass with kiste-runtime.

@@ -191,13 +191,6 @@ func (s *suite) run(t *testing.T, name string) map[string]verdict {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name == "crun" {
-		undo, err := peer.Drain(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(undo)
-	}
 	script, err := r.Script(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +204,7 @@ func (s *suite) run(t *testing.T, name string) map[string]verdict {
 		queue    = make(chan string)
 	)
 	one := func(program string) {
-		v := s.program(script, dir, program)
+		v := s.program(script, dir, program, name == "crun")
 		mu.Lock()
 		defer mu.Unlock()
 		verdicts[program] = v
@@ -250,11 +243,16 @@ var (
 
 // program runs one program. It prints errors into diagnostics that follow an
 // "ok", where the error was asked for; only in a report without any test is an
-// error a failure.
-func (s *suite) program(script, dir, name string) verdict {
+// error a failure. It has a mount namespace of its own, where without takes
+// cgroup version 2 away: crun of Debian 12 refuses hosts that leave any
+// controller to that and have the others in version 1.
+func (s *suite) program(script, dir, name string, without bool) verdict {
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "./"+name)
+	if without {
+		cmd = exec.CommandContext(ctx, "sh", "-c", "umount -l /sys/fs/cgroup/unified 2>/dev/null; exec ./"+name)
+	}
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "RUNTIME="+script, "TMPDIR="+dir)
 	// one program asks for a container without a mount namespace of its own
