@@ -126,7 +126,24 @@ func (c *Container) dump(o CheckpointOptions) error {
 			return err
 		}
 	}
+	if r.FreezeCgroup == nil && c.Status() == Paused {
+		return c.thawed(j.Do)
+	}
 	return j.Do()
+}
+
+// thawed does something to a paused container by a program that knows nothing
+// of its freezer, and would wait for ever for processes that cannot move; they
+// are stopped again if they are still there.
+func (c *Container) thawed(do func() error) error {
+	if err := c.Resume(); err != nil {
+		return err
+	}
+	err := do()
+	if c.Status() != specs.StateRunning {
+		return err
+	}
+	return errors.Join(err, c.Pause())
 }
 
 func (o CheckpointOptions) images() string {
