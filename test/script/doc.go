@@ -30,11 +30,14 @@
 //	manager SOCKET FILE         write the notifications that come to SOCKET to FILE, as systemd takes them
 //	workingcriu [FEATURE...]    have a criu that works on this kernel, with features as
 //	                            "criu check" names them, or skip, loudly
+//	daemon FILE PROGRAM ARG...  start a program, its output in FILE, which is ended with the script
+//	finally PROGRAM ARG...      run a program when the script has ended, also when it failed; the last one first
+//	empty                       remove $GROUP, the parent of engines' cgroups, in which nothing may be left
 //	notify SOCKET TEXT          send a notification; semicolons are line feeds
 //
 // Containers of scripts of the runtime have names that begin with kiste-, so that what
 // they leave behind is known as ours.
 //
 // After each script the host must be as it was: mounts, links, cgroups and
-// processes.
+// processes, whoever started these. Who fails is cleaned up after.
 package script

@@ -56,6 +56,14 @@ func runScript(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	work := t.TempDir()
+	t.Cleanup(func() {
+		if left := settleMarked(work); len(left) > 0 {
+			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		}
+		if t.Failed() {
+			removeEngines(work)
+		}
+	})
 	// the parents of t.TempDir belong to root alone; an ordinary user must pass
 	for dir := work; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
@@ -118,7 +126,7 @@ func writeDriver(work string) error {
 func environment(work string) []string {
 	return []string{
 		"PATH=" + path(work) + os.Getenv("PATH"),
-		"HOME=" + work, "WORK=" + work, "TMPDIR=" + os.TempDir(),
+		"HOME=" + work, "WORK=" + work, "GROUP=" + group, "TMPDIR=" + os.TempDir(),
 		"KISTE_LIB=" + work + "/lib", "KISTE_RUN=" + work + "/run",
 		"DOCKER_CONFIG=" + work + "/.docker", "LANG=C.UTF-8", "TERM=dumb",
 	}
@@ -149,6 +157,10 @@ func engine(t *testing.T) *script.Engine {
 		"notify":     notifyCmd(),
 
 		"workingcriu": workingCRIUCmd(t),
+
+		"daemon":  daemonCmd(t),
+		"finally": finallyCmd(t),
+		"empty":   emptyCmd(),
 	} {
 		e.Cmds[name] = cmd
 	}
