@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,5 +251,34 @@ func TestRestoreWithoutImages(t *testing.T) {
 	}
 	if _, err := f.root.Load(name("one")); !errors.Is(err, fault.NotFound) {
 		t.Errorf("a container is left: %v", err)
+	}
+}
+
+// A restore that was killed has the root file system mounted in the container's
+// directory: that is not removed with it.
+func TestDeleteLeavesTheRootOfARestore(t *testing.T) {
+	need.Clean(t)
+	f := newFixture(t, "/bin/true")
+	o := f.options(t)
+	o.Detach = true
+	id := name("killed")
+	_, p, err := f.root.Run(id, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Wait()
+	p.Release()
+	rootfs, at := filepath.Join(f.bundle, "rootfs"), filepath.Join(f.root.Dir, id, "root")
+	if err := errors.Join(os.Mkdir(at, 0o700), syscall.Mount(rootfs, at, "", syscall.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.root.Delete(id, true); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(rootfs, "bin/busybox")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Dir(at)); err == nil {
+		t.Error("the directory is there")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"kiste/container/hook"
 	"kiste/container/process"
@@ -112,11 +113,29 @@ func (c *Container) remove() error {
 		}
 		c.root.reached("removed " + name)
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := c.removeDir(); err != nil {
 		return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 	}
 	if c.doc.PID > 0 {
 		c.afterwards(hook.Poststop, specs.StateStopped)
 	}
 	return nil
+}
+
+// removeDir removes the container's directory. What a Restore that was killed
+// has mounted there goes first: it is the root file system.
+func (c *Container) removeDir() error {
+	if os.Remove(c.dir) == nil {
+		return nil
+	}
+	for at := c.file(restoredRoot); isDir(at); {
+		err := sys.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, syscall.EINVAL) {
+			break // nothing is mounted there any more
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(c.dir)
 }

@@ -174,10 +174,14 @@ func (r *restoring) makeGroup(pid int) error {
 	return err
 }
 
+// restoredRoot is where the root file system of a container is while CRIU
+// restores it.
+const restoredRoot = "root"
+
 // root mounts the root file system on itself, since CRIU wants a mount, at a
 // place of ours.
 func (r *restoring) root() (unmount func(), err error) {
-	at := r.m.c.file("root")
+	at := r.m.c.file(restoredRoot)
 	if err := os.Mkdir(at, 0o700); err != nil {
 		return nil, err
 	}
