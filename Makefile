@@ -50,7 +50,7 @@ fuzz:
 	test/fuzz $(FUZZTIME)
 
 vm:
-	go test -count=1 -v ./test/vm
+	go test -count=1 -v -timeout 20m ./test/vm
 
 bench: build
 	test/bench/deps
