@@ -5,11 +5,14 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kiste/container/criu"
@@ -221,7 +224,29 @@ func (r *restoring) sources() error {
 		}
 		r.job.Options.ExtMnt = append(r.job.Options.ExtMnt, &rpc.ExtMountMap{Key: &e.at, Val: &e.source})
 	}
+	for _, at := range ownPlaces(r.m.spec) {
+		// CRIU says what is wrong with one that cannot be made.
+		_ = makePlace(root, at, "/")
+	}
 	return nil
+}
+
+// ownPlaces are where CRIU mounts what is the container's own, on no other
+// mount of the container: an engine that restores from an image has a new root,
+// without what create has made in the old one.
+func ownPlaces(spec *specs.Spec) []string {
+	var all []string
+	for _, m := range spec.Mounts {
+		at := path.Join("/", m.Destination)
+		below := func(o specs.Mount) bool {
+			above := path.Join("/", o.Destination)
+			return above != "/" && strings.HasPrefix(at, above+"/")
+		}
+		if at != "/" && !isBind(m) && !slices.ContainsFunc(spec.Mounts, below) {
+			all = append(all, at)
+		}
+	}
+	return all
 }
 
 // makePlace makes what is missing of a mount point, below other mounts too:
