@@ -31,6 +31,11 @@ type Runtime struct {
 	Path string   // of the program
 	Root string   // where it keeps its state
 	Args []string // global options before each verb, besides --root
+
+	// Attr and Env are how the program is started: as another user, say. Nil:
+	// like any other program of this process.
+	Attr *syscall.SysProcAttr
+	Env  []string
 }
 
 // New finds the runtime name, one of Names, on $PATH (kiste-runtime: in bin)
@@ -61,7 +66,9 @@ func Build(dir string) error {
 // so that reading a pipe to its end means to wait for the container.
 func (r *Runtime) Command(args ...string) *exec.Cmd {
 	all := append([]string{"--root", r.Root}, r.Args...)
-	return exec.Command(r.Path, append(all, args...)...)
+	cmd := exec.Command(r.Path, append(all, args...)...)
+	cmd.SysProcAttr, cmd.Env = r.Attr, r.Env
+	return cmd
 }
 
 // Run calls the runtime and returns what it and the container wrote. An error
