@@ -164,7 +164,8 @@ func groupFiles() []string {
 }
 
 // emptyCmd is the end of an engine's cgroup: nothing may be in it. Engines leave
-// the parent of their containers' groups, as they do with runc.
+// the parent of their containers' groups, and Podman that of its monitors, as
+// they do with runc.
 func emptyCmd() script.Cmd {
 	return command("remove the cgroup of engines, $GROUP, in which nothing may be left", "", 0,
 		func(*script.State, []string) (string, string, error) {
@@ -173,7 +174,7 @@ func emptyCmd() script.Cmd {
 				all = nil
 				for _, file := range groupFiles() {
 					dir := filepath.Dir(file)
-					if filepath.Base(dir) != group {
+					if !enginesOwn(dir) {
 						all = errors.Join(all, fmt.Errorf("left behind: %s", dir))
 					}
 				}
@@ -183,10 +184,15 @@ func emptyCmd() script.Cmd {
 				time.Sleep(100 * time.Millisecond)
 			}
 			for _, file := range groupFiles() {
-				if dir := filepath.Dir(file); filepath.Base(dir) == group {
+				if dir := filepath.Dir(file); enginesOwn(dir) {
 					all = errors.Join(all, os.Remove(dir))
 				}
 			}
 			return "", "", all
 		})
+}
+
+func enginesOwn(dir string) bool {
+	name := filepath.Base(dir)
+	return name == group || name == "conmon"
 }
