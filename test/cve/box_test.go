@@ -2,7 +2,6 @@ package cve
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,8 +21,6 @@ import (
 	"kiste/internal/need"
 	"kiste/test/peer"
 )
-
-var tries = flag.Int("tries", 300, "how often a race is tried by each kind of user; with -short a tenth")
 
 var bin string // has kiste-runtime and the attacker
 
@@ -191,14 +188,6 @@ func (b *box) noMount(at string) {
 	b.Spec.Mounts = slices.DeleteFunc(b.Spec.Mounts, func(m specs.Mount) bool {
 		return m.Destination == at || strings.HasPrefix(m.Destination, at+"/")
 	})
-}
-
-// caps gives the process more capabilities.
-func (b *box) caps(names ...string) {
-	c := b.Spec.Process.Capabilities
-	for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
-		*set = append(slices.Clone(*set), names...)
-	}
 }
 
 // A result is what a call of the runtime and the container said together.
@@ -436,14 +425,6 @@ func hostState(t *testing.T) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
-}
-
-// times is how often a race is tried.
-func times() int {
-	if testing.Short() {
-		return max(1, *tries/10)
-	}
-	return *tries
 }
 
 // awaitFile waits until a file of the root has a text, and gives all of it.

@@ -1,13 +1,12 @@
 // Package cve tries the known ways out of a container on kiste-runtime.
 //
 //	takes    kiste-runtime and the attacker, built from this repository
-//	gives    table, which says of every known flaw of engines and runtimes which
-//	         test provokes its mechanism, here or elsewhere, or why it cannot be one of Kiste's
+//	gives    failures, where an attacker got what he should not have
 //	touches  containers of root, of root in a user namespace, of an ordinary user
 //	state    none
 //
-// What a hostile image does is in the program attacker. A race is tried -tries
-// times, fewer with -short. KISTE_RUNTIME=/usr/sbin/runc go test ./test/cve tries
-// the same on another runtime, which shows that the tests see what they look for;
-// where that one fails the host may be harmed: its core_pattern, for one.
+// What a hostile image does is in the program attacker.
+// KISTE_RUNTIME=/usr/sbin/runc go test ./test/cve tries the same on another
+// runtime, which shows that the tests see what they look for; where that one fails
+// the host may be harmed: its core_pattern, for one.
 package cve
