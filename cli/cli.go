@@ -32,6 +32,11 @@ type Env struct {
 	// Heavy has the commands that need the libraries that only kisted
 	// links, by name. In kiste it is nil, and such a command becomes kisted.
 	Heavy map[string]func(ctx context.Context, env *Env, args []string, options any) error
+
+	// Format shows a listing by text/template, which only kisted links.
+	Format func(w io.Writer, s *Sheet) error
+
+	words []string // the command line, for who becomes kisted
 }
 
 func (e *Env) user() terminal.User {

@@ -30,7 +30,7 @@ func psCommand() *Command {
 		Short: "list containers",
 		Long: `Lists the containers that run, the newest first; with --all also those that have ended.
 
-With --format each is shown as the text says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}} {{.Names}}" makes columns of them, and "json" shows all.
+With --format each is shown as a template says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.LocalVolumes}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}}\t{{.Names}}" makes columns of them, and "json" shows all.
 
 Filters: name=PART (^ and $ stand for its ends), id=BEGINNING, status=created|running|exited, exited=CODE, ancestor=IMAGE, label=KEY[=VALUE], network=NAME. One of those with the same key has to fit, but all labels.`,
 		Examples: []string{"kiste ps -a", "kiste ps --filter status=exited --format '{{.Names}} {{.Status}}'", "kiste rm $(kiste ps -aq)"},
@@ -60,7 +60,7 @@ func listContainers(env *Env, o psOptions) error {
 	if all, err = chooseContainers(all, o); err != nil {
 		return err
 	}
-	var rows []record
+	var rows []any
 	for _, c := range all {
 		r := containerFields(c, o.noTrunc, time.Now())
 		if o.size {
@@ -188,37 +188,16 @@ func fitsLabel(c *engine.Container, label string) bool {
 	return ok && (!exact || have == want)
 }
 
-func showContainers(env *Env, rows []record, o psOptions) error {
-	if o.quiet && o.format == "" {
-		for _, r := range rows {
-			id, _ := r.get("ID")
-			fmt.Fprintln(env.Out, id)
-		}
-		return nil
-	}
-	l := listing{format: o.format, columns: []string{"ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"}, heading: containerHeading,
-		fields: `{{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.Networks}}, {{.Size}}, or json`}
+func showContainers(env *Env, rows []any, o psOptions) error {
+	l := listing{format: o.format, table: `{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}`, row: containerRow{},
+		headings: map[string]string{"ID": "CONTAINER ID", "RunningFor": "CREATED"}}
 	if o.size {
-		l.columns = append(l.columns, "Size")
+		l.table += `\t{{.Size}}`
+	}
+	if o.quiet && (o.format == "" || o.format == "table") {
+		l.format = "{{.ID}}"
 	}
 	return l.print(env, rows)
-}
-
-func containerHeading(field string) string {
-	switch field {
-	case "ID":
-		return "CONTAINER ID"
-	case "RunningFor":
-		return "CREATED"
-	case "CreatedAt":
-		return "CREATED AT"
-	case "LocalVolumes":
-		return "LOCAL VOLUMES"
-	}
-	if key, ok := labelKey(field); ok {
-		return key
-	}
-	return strings.ToUpper(field)
 }
 
 // containerRow is a container in Docker's words; its JSON is that of docker ps
@@ -254,31 +233,8 @@ func containerFields(c *engine.Container, full bool, now time.Time) containerRow
 	return r
 }
 
-func (r containerRow) get(field string) (string, bool) {
-	if key, ok := labelKey(field); ok {
-		return r.labels[key], true
-	}
-	for _, f := range []struct{ name, value string }{
-		{"ID", r.ID}, {"Names", r.Names}, {"Image", r.Image}, {"Command", r.Command}, {"CreatedAt", r.CreatedAt}, {"RunningFor", r.RunningFor},
-		{"Status", r.Status}, {"State", r.State}, {"Ports", r.Ports}, {"Labels", r.Labels}, {"Mounts", r.Mounts}, {"LocalVolumes", r.LocalVolumes},
-		{"Networks", r.Networks}, {"Size", r.Size},
-	} {
-		if f.name == field {
-			return f.value, true
-		}
-	}
-	return "", false
-}
-
-// labelKey reads the KEY of {{.Label "KEY"}}.
-func labelKey(field string) (string, bool) {
-	quoted, ok := strings.CutPrefix(field, "Label ")
-	if !ok {
-		return "", false
-	}
-	key, err := strconv.Unquote(strings.TrimSpace(quoted))
-	return key, err == nil
-}
+// Label is the value of one of its labels.
+func (r containerRow) Label(key string) string { return r.labels[key] }
 
 // shorten cuts s to n letters, the last of them a mark that it was cut.
 func shorten(s string, n int) string {

@@ -76,11 +76,12 @@ func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
 	if o.quiet {
 		return quietImages(env, all, o)
 	}
-	l := listing{format: o.format, columns: []string{"Repository", "Tag", "ID", "CreatedSince", "Size"}, heading: imageHeading, fields: imageFieldNames}
+	l := listing{format: o.format, table: `{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`, row: imageRow{},
+		headings: map[string]string{"ID": "IMAGE ID", "CreatedSince": "CREATED"}}
 	if o.digests {
-		l.columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
+		l.table = strings.Replace(l.table, `{{.ID}}`, `{{.Digest}}\t{{.ID}}`, 1)
 	}
-	var rows []record
+	var rows []any
 	for _, e := range all {
 		rows = append(rows, imageFields(e, o.noTrunc))
 	}
@@ -121,42 +122,6 @@ func imageFields(e catalog.Entry, full bool) imageRow {
 	}
 	return r
 }
-
-func (r imageRow) get(field string) (string, bool) {
-	switch field {
-	case "Repository":
-		return r.Repository, true
-	case "Tag":
-		return r.Tag, true
-	case "ID":
-		return r.ID, true
-	case "Digest":
-		return r.Digest, true
-	case "CreatedAt":
-		return r.CreatedAt, true
-	case "CreatedSince":
-		return r.CreatedSince, true
-	case "Size":
-		return r.Size, true
-	case "Platform":
-		return r.Platform, true
-	}
-	return "", false
-}
-
-func imageHeading(field string) string {
-	switch field {
-	case "ID":
-		return "IMAGE ID"
-	case "CreatedSince":
-		return "CREATED"
-	case "CreatedAt":
-		return "CREATED AT"
-	}
-	return strings.ToUpper(field)
-}
-
-const imageFieldNames = "{{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}}, {{.Platform}}, or json"
 
 // matchesAll reports whether an image passes all filters.
 func matchesAll(e catalog.Entry, filters []string) (bool, error) {

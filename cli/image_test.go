@@ -36,23 +36,6 @@ func TestAgeIsDockers(t *testing.T) {
 	}
 }
 
-func TestFormatFields(t *testing.T) {
-	e := catalog.Entry{Name: "docker.io/library/debian:12", ID: "sha256:" + strings.Repeat("ab", 32), Size: 1000, Platform: "linux/amd64"}
-	for _, tt := range []struct{ format, want string }{
-		{"{{.Repository}}:{{.Tag}}", "debian:12"},
-		{`{{ .ID }}\t{{.Size}}`, "abababababab\t1kB"},
-		{"plain", "plain"},
-		{"{{.None}}", ""},
-		{"{{.ID", ""},
-		{"{{json .}}", ""},
-	} {
-		got, err := fillFields(tt.format, imageFields(e, false).get)
-		if got != tt.want || (tt.want == "") != errors.Is(err, fault.Invalid) {
-			t.Errorf("%s: %q, %v; want %q", tt.format, got, err, tt.want)
-		}
-	}
-}
-
 func TestFilters(t *testing.T) {
 	e := catalog.Entry{Name: "docker.io/library/debian:12", Config: catalog.Config{Labels: map[string]string{"a": "b"}}}
 	for filter, want := range map[string]bool{"reference=debian": true, "reference=deb*:1?": true, "reference=docker.io/*/debian:12": true, "reference=alpine": false,

@@ -192,6 +192,7 @@ func dispatch(ctx context.Context, env *Env, args []string) error {
 	if len(args) == 0 {
 		args = []string{"help"}
 	}
+	env.words = args
 	command, words, err := find(args)
 	if err != nil {
 		return err

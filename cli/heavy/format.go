@@ -3,13 +3,60 @@ package heavy
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"text/template"
 	"unicode"
 
+	"kiste/cli"
 	"kiste/fault"
 )
+
+// Listing writes what "ps" and its like show, by its template.
+func Listing(w io.Writer, s *cli.Sheet) error {
+	t, err := template.New("").Funcs(formatFuncs()).Parse(s.Template)
+	if err != nil {
+		return badFormat(s.Template, err)
+	}
+	headings, err := template.New("").Funcs(headingFuncs()).Parse(s.Template)
+	if err != nil {
+		return badFormat(s.Template, err)
+	}
+	var b bytes.Buffer
+	err = s.Write(&b, func(w *bytes.Buffer, row any) error {
+		if _, ok := row.(cli.Headings); ok {
+			return headings.Execute(w, row)
+		}
+		return t.Execute(w, row)
+	})
+	if err != nil {
+		return badFormat(s.Template, err)
+	}
+	_, err = b.WriteTo(w)
+	return err
+}
+
+// headingFuncs leave most of what a heading is: the headings of a table stand
+// for values of which its template may want anything.
+func headingFuncs() template.FuncMap {
+	f := formatFuncs()
+	same := func(s string) string { return s }
+	for _, name := range []string{"json", "title", "lower", "upper"} {
+		f[name] = same
+	}
+	f["truncate"] = func(s string, _ int) string { return s }
+	f["join"] = func(s, _ string) string { return s }
+	f["split"] = func(s, _ string) []string { return []string{s} }
+	f["index"] = func(v any, _ ...any) any {
+		if list, ok := v.([]string); ok {
+			return list[0]
+		}
+		return v
+	}
+	f["pad"] = func(s string, _, _ int) string { return s }
+	return f
+}
 
 // Format writes one line for each of values, made by text as Docker's --format
 // has it: a template of text/template with Docker's functions, or "json". A
@@ -39,7 +86,7 @@ func Format(w io.Writer, text string, values []any) error {
 }
 
 func badFormat(text string, err error) error {
-	return &fault.Error{Op: "use format", On: text, Kind: fault.Invalid, Err: err, Hint: "it is a template such as {{.State.Status}} or {{json .Mounts}}"}
+	return &fault.Error{Op: "use format", On: text, Kind: fault.Invalid, Err: fmt.Errorf("template parsing error: %w", err), Hint: "it is a template such as {{.State.Status}} or {{json .Mounts}}"}
 }
 
 // executeRaw tries the names that the JSON has. A field that is not there is

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"kiste/cli"
 	"kiste/fault"
 )
 
@@ -53,5 +54,39 @@ func TestFormatRefuses(t *testing.T) {
 				t.Errorf("got %v; want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+type listed struct{ ID, Names, Ports string }
+
+func (listed) Label(key string) string { return "of " + key }
+
+func TestListing(t *testing.T) {
+	rows := []any{listed{"1", "web", "80,81"}, listed{"2", "a-long-name", ""}}
+	headings := cli.Headings{"ID": "CONTAINER ID", "Names": "NAMES", "Ports": "PORTS"}
+	for _, tt := range []struct {
+		text  string
+		table bool
+		want  string
+	}{
+		{`{{.ID}}{{if eq .Names "web"}} it is{{end}}`, false, "1 it is\n2\n"},
+		{`{{.Names | upper | printf "%.3s"}}|{{title .Names}}`, false, "WEB|Web\nA-L|A-long-name\n"},
+		{"{{upper .Names}}\t{{.ID}}", true, "NAMES         CONTAINER ID\nWEB           1\nA-LONG-NAME   2\n"},
+		{`{{index (split .Ports ",") 0}}` + "\t" + `{{truncate .Names 3}}`, true, "PORTS     NAMES\n80        web\n          a-l\n"},
+		{`{{.ID}}{{"\t"}}{{.Label "com.example.some-thing"}}`, true, "CONTAINER ID   some thing\n1              of com.example.some-thing\n2              of com.example.some-thing\n"},
+		{`{{range $i, $p := split .Ports ","}}{{if $i}} {{end}}{{$p}}{{end}}.`, false, "80 81.\n.\n"},
+		{`{{with .Ports}}{{len .}}{{else}}none{{end}}{{json .ID}}`, false, "5\"1\"\nnone\"2\"\n"},
+	} {
+		var b bytes.Buffer
+		err := Listing(&b, &cli.Sheet{Template: tt.text, Table: tt.table, Headings: headings, Rows: rows})
+		if err != nil || b.String() != tt.want {
+			t.Errorf("%s: %v\n got %q\nwant %q", tt.text, err, b.String(), tt.want)
+		}
+	}
+	for _, bad := range []string{"{{.Nonsense}}", "{{.Names", "{{bogus .Names}}"} {
+		err := Listing(&bytes.Buffer{}, &cli.Sheet{Template: bad, Rows: rows})
+		if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "template parsing error: template: ") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }
