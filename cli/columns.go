@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -11,6 +12,12 @@ func age(t, now time.Time) string {
 		return "N/A"
 	}
 	return span(now.Sub(t)) + " ago"
+}
+
+// shortID is the first twelve digits of an ID.
+func shortID(id string) string {
+	id = id[strings.IndexByte(id, ':')+1:]
+	return id[:min(12, len(id))]
 }
 
 // span says how long d is, as Docker does.

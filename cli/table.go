@@ -39,6 +39,7 @@ func table() []row {
 		{"images", imagesCommand},
 		{"tag", tagCommand},
 		{"rmi", rmiCommand},
+		{"history", historyCommand},
 		{"image inspect", imageInspectCommand},
 
 		{"The pieces, one by one", nil},
@@ -77,22 +78,36 @@ type alias struct{ name, means string }
 
 // aliases has a row for every alias; what each means stands in table.
 func aliases() []alias {
-	return []alias{
-		{"container run", "run"},
-		{"container ls", "ps"},
-		{"container list", "ps"},
-		{"container ps", "ps"},
-		{"container rm", "rm"},
+	all := []alias{
 		{"-h", "help"},
 		{"--help", "help"},
-		{"image pull", "pull"},
-		{"image import", "import"},
-		{"image ls", "images"},
-		{"image list", "images"},
-		{"image tag", "tag"},
-		{"image rm", "rmi"},
 		{"-v", "version"},
 		{"--version", "version"},
+	}
+	rows := table()
+	for _, g := range groups() {
+		for verb := range strings.FieldsSeq(g.verbs) {
+			name, means, renamed := strings.Cut(verb, "=")
+			if !renamed {
+				means = name
+			}
+			if slices.ContainsFunc(rows, func(r row) bool { return r.new != nil && r.name == means }) {
+				all = append(all, alias{g.noun + " " + name, means})
+			}
+		}
+	}
+	return all
+}
+
+// A group is one of Docker's nouns, and the commands that can be said with it:
+// "container stop" for stop, where there is one, and "container ls" for ps.
+type group struct{ noun, verbs string }
+
+func groups() []group {
+	return []group{
+		{"container", "run create start stop restart kill pause unpause wait rm remove=rm ls=ps list=ps ps rename update logs attach exec top stats diff cp export commit port"},
+		{"image", "pull push build import load save ls=images list=images tag rm=rmi remove=rmi history"},
+		{"system", "events info"},
 	}
 }
 

@@ -16,6 +16,12 @@ func (e *Engine) Image(query string) (*inspect.Image, error) {
 		return nil, err
 	}
 	i := &inspect.Image{ID: entry.ID, Created: entry.Created, Tagged: entry.Pulled, Size: entry.Size, Layers: entry.DiffIDs, Driver: "overlay", Config: imageConfig(entry.Config)}
+	if d, err := e.imageDocument(&entry); err == nil { // a damaged one tells nothing
+		i.Author, i.Variant = d.Author, d.Variant
+		if n := len(d.History); n > 0 {
+			i.Comment = d.History[n-1].Comment
+		}
+	}
 	all, _ := catalog.List(e.Store) // a damaged neighbour is no matter here
 	for _, other := range all {
 		if other.ID == entry.ID {
