@@ -36,6 +36,10 @@ type Env struct {
 	// Format shows a listing by text/template, which only kisted links.
 	Format func(w io.Writer, s *Sheet) error
 
+	// Match reports whether a regular expression fits text; only kisted has
+	// them. One that is none fits nothing, as for Docker.
+	Match func(expression, text string) bool
+
 	words []string // the command line, for who becomes kisted
 }
 

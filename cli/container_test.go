@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"kiste/engine"
 	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/store"
 )
 
 func aContainer(name, status string) *engine.Container {
@@ -34,6 +36,10 @@ func TestStatusOf(t *testing.T) {
 		{"running", inspect.State{Status: "running", StartedAt: start}, "Up 3 minutes"},
 		{"created", inspect.State{Status: "created"}, "Created"},
 		{"ended", inspect.State{Status: "exited", ExitCode: 2, FinishedAt: start}, "Exited (2) 3 minutes ago"},
+		{"paused", inspect.State{Status: "paused", StartedAt: start}, "Up 3 minutes (Paused)"},
+		{"to be started again", inspect.State{Status: "restarting", StartedAt: start, FinishedAt: start, ExitCode: 1}, "Restarting (1) 3 minutes ago"},
+		{"healthy", inspect.State{Status: "running", StartedAt: start, Health: &inspect.Health{Status: "healthy"}}, "Up 3 minutes (healthy)"},
+		{"not known yet", inspect.State{Status: "running", StartedAt: start, Health: &inspect.Health{Status: "starting"}}, "Up 3 minutes (health: starting)"},
 		{"nobody saw the end", inspect.State{Status: "exited", ExitCode: 137}, "Exited (137)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -47,28 +53,52 @@ func TestStatusOf(t *testing.T) {
 }
 
 func TestContainerFilters(t *testing.T) {
+	web := aContainer("web", "running")
+	web.Image.ExposedPorts = map[string]struct{}{"80/tcp": {}, "53/udp": {}}
+	web.State.Health = &inspect.Health{Status: "unhealthy"}
+	web.Wishes.Mounts = []bundle.Mount{{Type: "volume", Source: "data", Target: "/data"}, {Type: "bind", Source: "/srv", Target: "/mnt"}}
+	web.VolumeNames = map[string]string{"/data": "data"}
+	ended := aContainer("ended", "exited")
+	ended.State.ExitCode = 3
+	look := &lookup{e: &engine.Engine{Store: store.Store{Lib: t.TempDir(), Run: t.TempDir()}}, match: func(e, text string) bool { return regexp.MustCompile(e).MatchString(text) }}
 	for _, tt := range []struct {
 		filters string
-		want    bool
+		want    string
 	}{
-		{"name=we", true}, {"name=^we", true}, {"name=eb$", true}, {"name=^web$", true}, {"name=/web", true}, {"name=^we$", false}, {"name=^eb", false},
-		{"name=x name=web", true}, {"id=0a0a", true}, {"id=a0", false}, {"status=running", true}, {"status=exited", false},
-		{"ancestor=debian:12", true}, {"ancestor=docker.io/library/debian:12", true}, {"ancestor=4f4f4f4f", true}, {"ancestor=debian", false},
-		{"label=tier", true}, {"label=tier=web", true}, {"label=tier=db", false}, {"label=tier label=b", false}, {"label=tier label=a", true},
-		{"exited=0", false}, {"name=web status=exited", false}, {"network=none", true}, {"network=host", false},
+		{"name=we", "web"}, {"name=^we", "web"}, {"name=eb$", "web"}, {"name=^web$", "web"}, {"name=/web", "web"}, {"name=^/web$", "web"}, {"name=^we$", ""}, {"name=^eb", ""},
+		{"name=w.b", "web"}, {"name=^(web|ended)$", "web ended"}, {"name=e+", "web ended"},
+		{"name=x name=web", "web"}, {"id=0a0a", "web ended"}, {"id=^a0", ""}, {"id=^0a[0-9a-f]+$", "web ended"}, {"status=running", "web"}, {"status=exited", "ended"}, {"status=paused", ""},
+		{"ancestor=debian:12", "web ended"}, {"ancestor=docker.io/library/debian:12", "web ended"}, {"ancestor=4f4f4f4f", "web ended"}, {"ancestor=debian", ""},
+		{"label=tier", "web ended"}, {"label=tier=web", "web ended"}, {"label=tier=db", ""}, {"label=tier label=b", ""}, {"label=tier label=a", "web ended"},
+		{"exited=0", ""}, {"exited=3", "ended"}, {"name=web status=exited", ""}, {"network=none", "web ended"}, {"network=host", ""},
+		{"health=unhealthy", "web"}, {"health=none", "ended"}, {"health=starting health=none", "ended"}, {"is-task=false", "web ended"}, {"is-task=true", ""},
+		{"expose=80", "web"}, {"expose=70-90/tcp", "web"}, {"expose=53", ""}, {"expose=53/udp", "web"}, {"publish=80", ""},
+		{"volume=data", "web"}, {"volume=/data", "web"}, {"volume=/srv", "web"}, {"volume=/mnt", "web"}, {"volume=/else", ""},
 	} {
-		filters, err := parseFilters(strings.Fields(tt.filters))
+		filters, err := look.parse(strings.Fields(tt.filters))
 		if err != nil {
-			t.Fatal(err)
+			t.Fatal(tt.filters, err)
 		}
-		if got := fitsFilters(aContainer("web", "running"), filters); got != tt.want {
-			t.Errorf("%s: %v", tt.filters, got)
+		var got []string
+		for _, c := range []*engine.Container{web, ended} {
+			if filters.fit(c) {
+				got = append(got, c.Name)
+			}
+		}
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: %q; want %q", tt.filters, s, tt.want)
 		}
 	}
-	for _, bad := range []string{"name", "colour=red", "status=happy", "exited=x", ""} {
-		if _, err := parseFilters([]string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
-			t.Errorf("%q: %v", bad, err)
+	for _, bad := range []string{"name", "colour=red", "status=happy", "exited=x", "", "health=good", "is-task=x", "expose=x", "expose=9-8", "publish=70000"} {
+		if f, err := look.parse([]string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+			t.Errorf("%q: %v, %v", bad, f, err)
 		}
+	}
+	if _, err := look.parse([]string{"since=nobody"}); !errors.Is(err, fault.NotFound) {
+		t.Errorf("since a container that is not there: %v", err)
+	}
+	if _, err := (&lookup{}).parse([]string{"name=a.b"}); err != errRegexp {
+		t.Errorf("a regular expression: %v", err)
 	}
 }
 
@@ -88,10 +118,11 @@ func TestWhichContainersAreListed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			all := []*engine.Container{aContainer("new", "running"), aContainer("done", "exited"), aContainer("old", "running")}
-			got, err := chooseContainers(all, tt.o)
+			filters, err := (&lookup{}).parse(tt.o.filters)
 			if err != nil {
 				t.Fatal(err)
 			}
+			got := chooseContainers(all, tt.o, filters)
 			var names []string
 			for _, c := range got {
 				names = append(names, c.Name)
@@ -111,7 +142,7 @@ func TestHowContainersAreShown(t *testing.T) {
 		want string
 	}{
 		{"columns", psOptions{}, "CONTAINER ID   IMAGE       COMMAND                  CREATED       STATUS       PORTS     NAMES\n" +
-			"0a0a0a0a0a0a   debian:12   \"sh -c echo a rather…\"   2 hours ago   Up 2 hours             web\n"},
+			"0a0a0a0a0a0a   debian:12   \"sh -c 'echo a rathe…\"   2 hours ago   Up 2 hours             web\n"},
 		{"ids", psOptions{quiet: true}, "0a0a0a0a0a0a\n"},
 		{"fields", psOptions{format: `{{.Names}}\t{{ .Label "tier" }} {{.Labels}}`}, "web\tweb a=,tier=web\n"},
 		{"functions of fields", psOptions{format: "{{json .Names}} {{upper .State}} {{ lower .ID }}"}, `"web" RUNNING 0a0a0a0a0a0a` + "\n"},

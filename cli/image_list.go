@@ -2,15 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"kiste/cli/option"
-	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/reference"
 	"kiste/store"
@@ -30,7 +27,9 @@ func imagesCommand() *Command {
 		Short: "list the images that are here",
 		Long: `Lists images, the newest first.
 
-With --format each is shown as the text says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them. With --filter reference=PATTERN only images whose names match are listed; dangling=true lists those without a name.`,
+With --format each is shown as a template says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them.
+
+Filters: ` + imageFilterNames() + `. An image without a name is dangling.`,
 		Examples: []string{"kiste images", "kiste images --filter 'reference=*/app:*'", "kiste images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"},
 		Options: []option.Row{
 			{"-a, --all", "", "list all: Kiste hides none", option.Bool(&o.all)},
@@ -38,7 +37,7 @@ With --format each is shown as the text says, in which {{.ID}}, {{.Repository}},
 			{"--no-trunc", "", "show IDs in full", option.Bool(&o.noTrunc)},
 			{"--digests", "", "show digests, too", option.Bool(&o.digests)},
 			{"--format", "TEXT", `show each as TEXT says, or "json"`, option.String(&o.format)},
-			{"-f, --filter", "KEY=VALUE", "list only some: reference=, dangling=, label=", option.Strings(&o.filters)},
+			{"-f, --filter", "KEY=VALUE", "list only some; see above", option.Strings(&o.filters)},
 		},
 		Max: 1,
 		Run: func(_ context.Context, env *Env, args []string) error {
@@ -56,15 +55,11 @@ func listImages(env *Env, o imagesOptions) error {
 		return err
 	}
 	all, damaged := catalog.List(s)
-	var keepErr error
-	all = slices.DeleteFunc(all, func(e catalog.Entry) bool {
-		keep, err := matchesAll(e, o.filters)
-		keepErr = errors.Join(keepErr, err)
-		return !keep
-	})
-	if keepErr != nil {
-		return keepErr
+	keep, err := chooseImages(s, o.filters)
+	if err != nil {
+		return err
 	}
+	all = slices.DeleteFunc(all, func(e catalog.Entry) bool { return !keep(&e) })
 	slices.SortStableFunc(all, func(a, b catalog.Entry) int { return b.Created.Compare(a.Created) })
 	if err := showImages(env, all, o); err != nil {
 		return err
@@ -73,7 +68,7 @@ func listImages(env *Env, o imagesOptions) error {
 }
 
 func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
-	if o.quiet {
+	if o.quiet && o.format == "" {
 		return quietImages(env, all, o)
 	}
 	l := listing{format: o.format, table: `{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`, row: imageRow{},
@@ -102,11 +97,12 @@ func quietImages(env *Env, all []catalog.Entry, o imagesOptions) error {
 // imageRow is an image in Docker's words; its JSON is that of docker images
 // --format json.
 type imageRow struct {
-	Repository, Tag, ID, Digest, CreatedAt, CreatedSince, Size, Platform string
+	Containers, CreatedAt, CreatedSince, Digest, ID, Platform, Repository, SharedSize, Size, Tag, UniqueSize, VirtualSize string
 }
 
 func imageFields(e catalog.Entry, full bool) imageRow {
-	r := imageRow{Repository: "<none>", Tag: "<none>", ID: e.ShortID(), Digest: "<none>", Size: DecimalSize(e.Size),
+	r := imageRow{Repository: "<none>", Tag: "<none>", ID: e.ShortID(), Digest: "<none>", Size: DecimalSize(e.Size), VirtualSize: DecimalSize(e.Size),
+		Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A", // Docker counts these for "system df" alone
 		CreatedAt: e.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), CreatedSince: age(e.Created, time.Now()), Platform: e.Platform}
 	if full {
 		r.ID = e.ID
@@ -121,42 +117,6 @@ func imageFields(e catalog.Entry, full bool) imageRow {
 		}
 	}
 	return r
-}
-
-// matchesAll reports whether an image passes all filters.
-func matchesAll(e catalog.Entry, filters []string) (bool, error) {
-	keep := true
-	for _, f := range filters {
-		key, value, _ := strings.Cut(f, "=")
-		switch key {
-		case "reference":
-			keep = keep && matchesName(e, value)
-		case "dangling":
-			keep = keep && (e.Name == "") == (value == "true" || value == "1")
-		case "label":
-			name, want, exact := strings.Cut(value, "=")
-			have, ok := e.Config.Labels[name]
-			keep = keep && ok && (!exact || have == want)
-		default:
-			return false, &fault.Error{Op: "take option", On: "--filter", Kind: fault.Invalid, Err: fmt.Errorf("%q is no filter", key), Hint: "reference=, dangling= and label= are"}
-		}
-	}
-	return keep, nil
-}
-
-// matchesName compares as Docker does: the familiar name, with and without its
-// tag, and the canonical one, by path.Match.
-func matchesName(e catalog.Entry, pattern string) bool {
-	ref, err := reference.Parse(e.Name)
-	if err != nil {
-		return false
-	}
-	for _, name := range []string{ref.Familiar(), ref.FamiliarName(), ref.String(), ref.Name()} {
-		if ok, _ := path.Match(pattern, name); ok {
-			return true
-		}
-	}
-	return false
 }
 
 // DecimalSize shows bytes as docker images does: three digits, powers of 1000.

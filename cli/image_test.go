@@ -10,6 +10,7 @@ import (
 	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/progress"
+	"kiste/store"
 )
 
 func TestDecimalSizeIsDockers(t *testing.T) {
@@ -36,16 +37,34 @@ func TestAgeIsDockers(t *testing.T) {
 	}
 }
 
-func TestFilters(t *testing.T) {
-	e := catalog.Entry{Name: "docker.io/library/debian:12", Config: catalog.Config{Labels: map[string]string{"a": "b"}}}
+func TestImageFilters(t *testing.T) {
+	where := store.Store{Lib: t.TempDir()}
+	digest := func(c string) string { return "sha256:" + strings.Repeat(c, 64) }
+	image := func(name, id string, age time.Duration) catalog.Entry {
+		e := catalog.Entry{Name: name, ID: digest(id), Manifest: digest(id), Created: time.Now().Add(-age), Config: catalog.Config{Labels: map[string]string{"a": "b"}}}
+		if err := catalog.Put(where, e); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := image("docker.io/library/debian:12", "a", 2*time.Hour)
+	image("docker.io/library/old:1", "b", 3*time.Hour)
+	image("docker.io/library/new:1", "c", time.Hour)
 	for filter, want := range map[string]bool{"reference=debian": true, "reference=deb*:1?": true, "reference=docker.io/*/debian:12": true, "reference=alpine": false,
-		"dangling=true": false, "dangling=false": true, "label=a": true, "label=a=b": true, "label=a=c": false, "label=x": false} {
-		if got, err := matchesAll(e, []string{filter}); got != want || err != nil {
-			t.Errorf("%s: %v, %v; want %v", filter, got, err, want)
+		"reference=x reference=debian": true, "dangling=true": false, "dangling=false": true, "label=a": true, "label=a=b": true, "label=a=c": false, "label=x": false, "label=a label=x": false,
+		"before=new:1": true, "before=old:1": false, "since=old:1": true, "since=new:1": false, "until=90m": true, "until=150m": false, "until=2001-01-01": false} {
+		keep, err := chooseImages(where, strings.Fields(filter))
+		if err != nil || keep(&e) != want {
+			t.Errorf("%s: %v; want %v", filter, err, want)
 		}
 	}
-	if _, err := matchesAll(e, []string{"since=x"}); !errors.Is(err, fault.Invalid) {
-		t.Errorf("an unknown filter: %v", err)
+	for _, bad := range []string{"colour=x", "dangling=perhaps", "until=x", "reference=[", "label"} {
+		if _, err := chooseImages(where, []string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if _, err := chooseImages(where, []string{"since=nothing"}); !errors.Is(err, fault.NotFound) {
+		t.Errorf("since an image that is not here: %v", err)
 	}
 }
 

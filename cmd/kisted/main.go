@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr, Heavy: heavy.Commands(), Format: heavy.Listing}
+	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr, Heavy: heavy.Commands(), Format: heavy.Listing, Match: heavy.Match}
 	if err := heavy.Settle(); err != nil {
 		os.Exit(cli.Exit(env, err))
 	}

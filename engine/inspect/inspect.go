@@ -56,6 +56,7 @@ type State struct {
 	PID        int
 	ExitCode   int
 	OOMKilled  bool
+	Health     *Health // nil: there is no health check
 	Error      string
 	StartedAt  time.Time
 	FinishedAt time.Time

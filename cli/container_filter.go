@@ -1,0 +1,279 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kiste/engine"
+	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/reference"
+)
+
+// A filter of ps has a key, and makes a test of each value. The table is
+// Docker's: daemon/list.go of moby.
+type filter struct {
+	key, help string
+	test      func(l *lookup, value string) (test, error)
+}
+
+// A test reports whether a container is to be listed.
+type test func(c *engine.Container) bool
+
+func filters() []filter {
+	return []filter{
+		{"ancestor", "IMAGE", ancestorFilter},
+		{"before", "CONTAINER", beforeFilter},
+		{"exited", "CODE", exitedFilter},
+		{"expose", "PORT[/PROTOCOL]", exposeFilter},
+		{"health", "starting|healthy|unhealthy|none", healthFilter},
+		{"id", "ID", idFilter},
+		{"is-task", "true|false", taskFilter},
+		{"label", "KEY[=VALUE]", labelFilter},
+		{"name", "NAME", nameFilter},
+		{"network", "NAME", networkFilter},
+		{"publish", "PORT[/PROTOCOL]", publishFilter},
+		{"since", "CONTAINER", sinceFilter},
+		{"status", "created|restarting|running|removing|paused|exited|dead", statusFilter},
+		{"volume", "NAME|PATH", volumeFilter},
+	}
+}
+
+// filterNames lists the filters for help.
+func filterNames() string {
+	var names []string
+	for _, f := range filters() {
+		names = append(names, f.key+"="+f.help)
+	}
+	return strings.Join(names, ", ")
+}
+
+// A lookup is what filters need to look at.
+type lookup struct {
+	e     *engine.Engine
+	all   []*engine.Container
+	match func(expression, text string) bool // regular expressions; nil: there are none here
+}
+
+// errRegexp says that a filter has a regular expression and this is kiste.
+var errRegexp = errors.New("it needs regular expressions")
+
+// chosen are the tests of the filters that were given, by key.
+type chosen map[string][]test
+
+// fit reports whether c passes all labels, and one test of each other key.
+func (f chosen) fit(c *engine.Container) bool {
+	for key, tests := range f {
+		passes := func(t test) bool { return t(c) }
+		fails := func(t test) bool { return !t(c) }
+		if key == "label" && slices.ContainsFunc(tests, fails) || !slices.ContainsFunc(tests, passes) {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *lookup) parse(words []string) (chosen, error) {
+	f := chosen{}
+	for _, w := range words {
+		key, value, ok := strings.Cut(w, "=")
+		if key = strings.ToLower(strings.TrimSpace(key)); !ok {
+			return nil, badFilter(w, "it has no value", "KEY=VALUE, as in name=web")
+		}
+		all := filters()
+		i := slices.IndexFunc(all, func(r filter) bool { return r.key == key })
+		if i < 0 {
+			return nil, badFilter(w, "invalid filter '"+key+"'", filterNames())
+		}
+		t, err := all[i].test(l, value)
+		switch {
+		case err == errRegexp:
+			return nil, err
+		case err != nil && fault.KindOf(err) == fault.NotFound:
+			return nil, err
+		case err != nil:
+			return nil, badFilter(w, fmt.Sprintf("invalid filter '%s=%s'", key, value), key+"="+all[i].help)
+		}
+		f[key] = append(f[key], t)
+	}
+	return f, nil
+}
+
+func badFilter(word, why, hint string) error {
+	return &fault.Error{Op: "use filter", On: word, Kind: fault.Invalid, Err: errors.New(why), Hint: hint}
+}
+
+var errNoSuchValue = errors.New("it cannot have this value")
+
+// oneOfThese is an error for any other value.
+func oneOfThese(value string, words ...string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	return errNoSuchValue
+}
+
+func statusFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool { return c.State.Status == v },
+		oneOfThese(v, "created", "restarting", "running", "removing", "paused", "exited", "dead")
+}
+
+func exitedFilter(_ *lookup, v string) (test, error) {
+	code, err := strconv.Atoi(v)
+	return func(c *engine.Container) bool { return c.State.Status == "exited" && c.State.ExitCode == code }, err
+}
+
+func healthFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool {
+		if c.State.Health == nil {
+			return v == "none"
+		}
+		return c.State.Health.Status == v
+	}, oneOfThese(v, "starting", "healthy", "unhealthy", "none")
+}
+
+// taskFilter is about tasks of Swarm, and there are none.
+func taskFilter(_ *lookup, v string) (test, error) {
+	is, err := strconv.ParseBool(v)
+	return func(*engine.Container) bool { return !is }, err
+}
+
+func labelFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool { return hasLabel(c.Result.Labels, v) }, nil
+}
+
+// hasLabel looks for KEY or KEY=VALUE.
+func hasLabel(labels map[string]string, label string) bool {
+	key, want, exact := strings.Cut(label, "=")
+	have, ok := labels[key]
+	return ok && (!exact || have == want)
+}
+
+func beforeFilter(l *lookup, v string) (test, error) {
+	than, err := l.e.Find(v)
+	return func(c *engine.Container) bool { return c.Created.Before(than.Created) }, err
+}
+
+func sinceFilter(l *lookup, v string) (test, error) {
+	than, err := l.e.Find(v)
+	return func(c *engine.Container) bool { return c.Created.After(than.Created) }, err
+}
+
+func idFilter(l *lookup, v string) (test, error) {
+	fits, err := l.matcher(v)
+	return func(c *engine.Container) bool { return fits(c.ID) }, err
+}
+
+func nameFilter(l *lookup, v string) (test, error) {
+	fits, err := l.matcher(v)
+	return func(c *engine.Container) bool { return fits(c.Name) || fits("/"+c.Name) }, err
+}
+
+// matcher is a regular expression. One that is text between ^ and $, if that,
+// is compared by kiste itself.
+func (l *lookup) matcher(expression string) (func(text string) bool, error) {
+	part, atStart := strings.CutPrefix(expression, "^")
+	part, atEnd := strings.CutSuffix(part, "$")
+	if !strings.ContainsAny(part, `\.+*?()|[]{}^$`) {
+		return func(text string) bool {
+			switch {
+			case atStart && atEnd:
+				return text == part
+			case atStart:
+				return strings.HasPrefix(text, part)
+			case atEnd:
+				return strings.HasSuffix(text, part)
+			}
+			return strings.Contains(text, part)
+		}, nil
+	}
+	if l.match == nil {
+		return nil, errRegexp
+	}
+	return func(text string) bool { return text == expression || l.match(expression, text) }, nil
+}
+
+// ancestorFilter finds containers of an image, and of those that stand on its
+// layers.
+func ancestorFilter(l *lookup, v string) (test, error) {
+	ref, refErr := reference.Parse(v)
+	image, err := catalog.Get(l.e.Store, v)
+	here := err == nil
+	return func(c *engine.Container) bool {
+		if here && (c.ImageID == image.ID || len(image.Layers) > 0 && len(c.Layers) > len(image.Layers) && slices.Equal(c.Layers[:len(image.Layers)], image.Layers)) {
+			return true
+		}
+		if digits := strings.TrimPrefix(v, "sha256:"); len(digits) >= 4 && strings.HasPrefix(strings.TrimPrefix(c.ImageID, "sha256:"), digits) {
+			return true
+		}
+		have, err := reference.Parse(c.ImageName)
+		return c.ImageName == v || refErr == nil && err == nil && ref == have
+	}, nil
+}
+
+func networkFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool {
+		for name, n := range c.JSON().NetworkSettings.Networks {
+			if name == v || n.NetworkID != "" && strings.HasPrefix(n.NetworkID, v) {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+func volumeFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool {
+		for _, m := range c.JSON().Mounts {
+			if m.Destination == v || m.Name == v || m.Name == "" && m.Source == v {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+func publishFilter(_ *lookup, v string) (test, error) {
+	has, err := ports(v)
+	return func(c *engine.Container) bool { return anyKey(c.JSON().HostConfig.PortBindings, has) }, err
+}
+
+func exposeFilter(_ *lookup, v string) (test, error) {
+	has, err := ports(v)
+	return func(c *engine.Container) bool { return anyKey(c.JSON().Config.ExposedPorts, has) }, err
+}
+
+func anyKey[V any](m map[string]V, has func(string) bool) bool {
+	for key := range m {
+		if has(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// ports reads PORT[-PORT][/PROTOCOL], the protocol being tcp, and reports
+// whether a port such as "80/tcp" is among them.
+func ports(v string) (func(port string) bool, error) {
+	numbers, protocol, ok := strings.Cut(v, "/")
+	if !ok {
+		protocol = "tcp"
+	}
+	low, high, isRange := strings.Cut(numbers, "-")
+	if !isRange {
+		high = low
+	}
+	from, err := strconv.ParseUint(low, 10, 16)
+	to, bad := strconv.ParseUint(high, 10, 16)
+	if err != nil || bad != nil || from > to {
+		return nil, errNoSuchValue
+	}
+	return func(port string) bool {
+		number, of, _ := strings.Cut(port, "/")
+		n, err := strconv.ParseUint(number, 10, 16)
+		return err == nil && of == protocol && from <= n && n <= to
+	}, nil
+}
