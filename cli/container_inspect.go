@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"kiste/cli/option"
@@ -15,6 +14,7 @@ import (
 type InspectOptions struct {
 	Format string // empty: JSON
 	Type   string // "container", "image"; empty: either
+	Size   bool   // with the sizes of containers
 }
 
 func inspectCommand() *Command { return inspectOf("inspect", "NAME...", "") }
@@ -28,7 +28,6 @@ func imageInspectCommand() *Command { return inspectOf("image inspect", "IMAGE..
 // inspectOf is inspect for objects of one kind, or of all.
 func inspectOf(name, args, kind string) *Command {
 	o := &InspectOptions{Type: kind}
-	var size bool
 	c := &Command{
 		Name:  name,
 		Args:  args,
@@ -39,7 +38,6 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 		Examples: []string{"kiste " + name + " web", "kiste " + name + " --format '{{json .Config}}' web"},
 		Options: []option.Row{
 			{"-f, --format", "TEMPLATE", `show each as TEMPLATE says, or "json"`, option.String(&o.Format)},
-			{"-s, --size", "", "for Docker's sake: it changes nothing", option.Bool(&size)},
 		},
 		Min: 1, Max: -1,
 		Complete: "container",
@@ -48,10 +46,13 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 			case o.Format == "":
 				return o.printJSON(env, names)
 			case env.Heavy == nil: // a template needs a library that only kisted has
-				return becomeKisted(append([]string{"inspect", "--format=" + o.Format, "--type=" + o.Type, "--"}, names...))
+				return becomeKisted(env.words)
 			}
 			return env.Heavy["inspect"](ctx, env, names, o)
 		},
+	}
+	if kind != "image" {
+		c.Options = append(c.Options, option.Row{"-s, --size", "", "with how many bytes each has written", option.Bool(&o.Size)})
 	}
 	switch kind {
 	case "container":
@@ -102,7 +103,7 @@ func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
 	if o.Type != "image" {
 		c, err := e.Find(name)
 		if err == nil {
-			return c.JSON(), nil
+			return e.Inspect(c, o.Size), nil
 		}
 		if fault.KindOf(err) != fault.NotFound {
 			return nil, err
@@ -121,6 +122,6 @@ func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
 	if what == "" {
 		what = "object"
 	}
-	return nil, &fault.Error{Op: "inspect", On: name, Kind: fault.NotFound, Err: errors.New(fmt.Sprint("No such ", what, ": ", name)),
+	return nil, &fault.Error{Op: "inspect", On: name, Kind: fault.NotFound, Err: fmt.Errorf("Error: No such %s: %s", what, name),
 		Hint: `"kiste ps -a" and "kiste images" list what there is`}
 }

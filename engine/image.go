@@ -15,7 +15,7 @@ func (e *Engine) Image(query string) (*inspect.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &inspect.Image{ID: entry.ID, Created: entry.Created, Tagged: entry.Pulled, Size: entry.Size, Layers: entry.DiffIDs, Driver: "overlay", Config: imageConfig(entry.Config)}
+	i := &inspect.Image{ID: entry.ID, Created: entry.Created, Tagged: entry.Pulled, Size: entry.Size, Layers: entry.DiffIDs, Driver: "overlay", Graph: e.imageGraph(entry.Layers), Config: imageConfig(entry.Config)}
 	if d, err := e.imageDocument(&entry); err == nil { // a damaged one tells nothing
 		i.Author, i.Variant = d.Author, d.Variant
 		if n := len(d.History); n > 0 {

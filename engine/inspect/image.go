@@ -19,6 +19,7 @@ type Image struct {
 	Size    int64    // bytes unpacked
 	Layers  []string // DiffIDs, the lowest first
 	Driver  string
+	Graph   map[string]string // where its layers lie
 	Config  bundle.ImageConfig
 }
 
@@ -60,7 +61,7 @@ func (i *Image) JSON() ImageJSON {
 			User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Cmd: c.Cmd, Healthcheck: c.Healthcheck, Volumes: c.Volumes,
 			WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Labels: c.Labels, StopSignal: c.StopSignal, Shell: c.Shell,
 		},
-		Architecture: c.Architecture, Variant: i.Variant, OS: c.OS, Size: i.Size, GraphDriver: GraphDriverJSON{Name: i.Driver},
+		Architecture: c.Architecture, Variant: i.Variant, OS: c.OS, Size: i.Size, GraphDriver: GraphDriverJSON{Name: i.Driver, Data: i.Graph},
 		RootFS: RootFSJSON{Type: "layers", Layers: i.Layers}, Metadata: MetadataJSON{stamp(i.Tagged)},
 	}
 }

@@ -87,6 +87,8 @@ type ContainerJSON struct {
 	Mounts          []MountJSON
 	Config          ConfigJSON
 	NetworkSettings NetworkSettingsJSON
+	SizeRw          *int64 `json:",omitempty"` // bytes that it has written
+	SizeRootFs      *int64 `json:",omitempty"` // with those of its image
 }
 
 // StateJSON is Docker's State.
@@ -102,6 +104,7 @@ type StateJSON struct {
 	Error      string
 	StartedAt  string
 	FinishedAt string
+	Health     *Health `json:",omitempty"`
 }
 
 // GraphDriverJSON is Docker's GraphDriver.
@@ -148,12 +151,28 @@ type ConfigJSON struct {
 	Shell        []string `json:",omitempty"`
 }
 
-// NetworkSettingsJSON is Docker's NetworkSettings.
+// NetworkSettingsJSON is Docker's NetworkSettings. All but the first and the
+// last four are those of its default network again, as before Docker 29:
+// scripts read them.
 type NetworkSettingsJSON struct {
-	SandboxID  string
-	SandboxKey string
-	Ports      map[string][]any
-	Networks   map[string]NetworkJSON
+	Bridge                 string
+	HairpinMode            bool
+	LinkLocalIPv6Address   string
+	LinkLocalIPv6PrefixLen int
+	SecondaryIPAddresses   []any
+	SecondaryIPv6Addresses []any
+	EndpointID             string
+	Gateway                string
+	GlobalIPv6Address      string
+	GlobalIPv6PrefixLen    int
+	IPAddress              string
+	IPPrefixLen            int
+	IPv6Gateway            string
+	MacAddress             string
+	SandboxID              string
+	SandboxKey             string
+	Ports                  map[string][]any
+	Networks               map[string]NetworkJSON
 }
 
 // NetworkJSON is one network that a container is on.
@@ -182,12 +201,14 @@ func (c *Container) JSON() ContainerJSON {
 	if len(args) > 2 && args[0] == bundle.InitPath {
 		args = args[2:]
 	}
-	return ContainerJSON{
+	j := ContainerJSON{
 		ID: c.ID, Created: stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
 		ResolvConfPath: c.FilePaths["/etc/resolv.conf"], HostnamePath: c.FilePaths["/etc/hostname"], HostsPath: c.FilePaths["/etc/hosts"],
 		LogPath: c.LogPath, Name: "/" + c.Name, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
 		HostConfig: c.hostConfig(), GraphDriver: GraphDriverJSON{Name: c.Driver}, Mounts: c.mounts(), Config: c.config(), NetworkSettings: c.network(),
 	}
+	j.State.Health = c.State.Health
+	return j
 }
 
 func (s *State) json() StateJSON {
