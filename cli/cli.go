@@ -36,6 +36,10 @@ type Env struct {
 	// Format shows a listing by text/template, which only kisted links.
 	Format func(w io.Writer, s *Sheet) error
 
+	// Template makes a function of a template that writes a line for a value;
+	// only kisted has them.
+	Template func(text string) (func(w io.Writer, v any) error, error)
+
 	// Match reports whether a regular expression fits text; only kisted has
 	// them. One that is none fits nothing, as for Docker.
 	Match func(expression, text string) bool
@@ -45,6 +49,14 @@ type Env struct {
 
 func (e *Env) user() terminal.User {
 	return terminal.User{In: e.In, Out: e.Out, Err: e.Err, Stdout: e.Stdout, Stderr: e.Stderr}
+}
+
+// template is Template, or errNotPlain in kiste.
+func (e *Env) template(text string) (func(w io.Writer, v any) error, error) {
+	if e.Template == nil {
+		return nil, errNotPlain
+	}
+	return e.Template(text)
 }
 
 // A Command is one verb.

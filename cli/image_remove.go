@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"kiste/cli/option"
+	"kiste/engine/event"
 	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/reference"
@@ -75,9 +76,11 @@ func removeImage(env *Env, s store.Store, name string, force bool) error {
 		}
 		if ref, err := reference.Parse(r.Name); err == nil {
 			fmt.Fprintf(env.Out, "Untagged: %s\n", ref.Familiar())
+			event.OfImage(s, "untag", e.ID, ref.Familiar(), e.Config.Labels)
 		}
 	}
 	if last {
+		event.OfImage(s, "delete", e.ID, e.ID, e.Config.Labels)
 		fmt.Fprintf(env.Out, "Deleted: %s\n", e.ID)
 	}
 	return nil
@@ -157,7 +160,11 @@ func tagCommand() *Command {
 			}
 			defer lock.Unlock()
 			e.Name = ref.String()
-			return catalog.Put(s, e)
+			if err := catalog.Put(s, e); err != nil {
+				return err
+			}
+			event.OfImage(s, "tag", e.ID, ref.Familiar(), e.Config.Labels)
+			return nil
 		},
 	}
 }

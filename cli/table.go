@@ -60,6 +60,7 @@ func table() []row {
 		{"privilege show", privilegeShowCommand},
 
 		{"Kiste itself", nil},
+		{"events", eventsCommand},
 		{"gc", gcCommand},
 		{"doctor", doctorCommand},
 		{"version", versionCommand},

@@ -58,18 +58,19 @@ func headingFuncs() template.FuncMap {
 	return f
 }
 
-// Format writes one line for each of values, made by text as Docker's --format
-// has it: a template of text/template with Docker's functions, or "json". A
-// field is found by its Go name and by its JSON name. Kind: fault.Invalid.
-func Format(w io.Writer, text string, values []any) error {
+// Template makes of text, as Docker's --format has it, a function that writes
+// a line for a value: a template of text/template with Docker's functions, or
+// "json". A field is found by its Go name and by its JSON name. Kind of both
+// functions' errors: fault.Invalid.
+func Template(text string) (func(w io.Writer, v any) error, error) {
 	if text == "json" {
 		text = "{{json .}}"
 	}
 	t, err := template.New("").Funcs(formatFuncs()).Parse(text)
 	if err != nil {
-		return badFormat(text, err)
+		return nil, badFormat(text, err)
 	}
-	for _, v := range values {
+	return func(w io.Writer, v any) error {
 		var b bytes.Buffer
 		if err := t.Execute(&b, v); err != nil {
 			b.Reset()
@@ -78,7 +79,19 @@ func Format(w io.Writer, text string, values []any) error {
 			}
 		}
 		b.WriteByte('\n')
-		if _, err := w.Write(b.Bytes()); err != nil {
+		_, err := b.WriteTo(w)
+		return err
+	}, nil
+}
+
+// Format writes a line for each of values, by a Template.
+func Format(w io.Writer, text string, values []any) error {
+	line, err := Template(text)
+	if err != nil {
+		return err
+	}
+	for _, v := range values {
+		if err := line(w, v); err != nil {
 			return err
 		}
 	}

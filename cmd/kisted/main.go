@@ -13,7 +13,8 @@ import (
 )
 
 func main() {
-	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr, Heavy: heavy.Commands(), Format: heavy.Listing, Match: heavy.Match}
+	env := &cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Stdout: os.Stdout, Stderr: os.Stderr, Heavy: heavy.Commands(),
+		Format: heavy.Listing, Template: heavy.Template, Match: heavy.Match}
 	if err := heavy.Settle(); err != nil {
 		os.Exit(cli.Exit(env, err))
 	}

@@ -35,6 +35,7 @@ import (
 	"sync"
 	"time"
 
+	"kiste/engine/event"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/image/catalog"
@@ -129,7 +130,29 @@ func pull(ctx context.Context, s store.Store, src reference.Source, o Options) (
 	}
 	e.Name, e.Source = name, src.String()
 	fresh := oldErr != nil || old.ID != e.ID
-	return Result{e, fresh}, catalog.Put(s, e)
+	if err := catalog.Put(s, e); err != nil {
+		return Result{}, err
+	}
+	if fresh || src.Transport == reference.Docker { // what lies on this host is looked at by every run
+		name := familiar(e)
+		event.OfImage(s, "pull", name, withoutTag(name), e.Config.Labels)
+	}
+	return Result{e, fresh}, nil
+}
+
+// familiar is the name of an image as people write it.
+func familiar(e catalog.Entry) string {
+	if ref, err := reference.Parse(e.Name); err == nil {
+		return ref.Familiar()
+	}
+	return e.ID
+}
+
+func withoutTag(name string) string {
+	if ref, err := reference.Parse(name); err == nil {
+		return ref.FamiliarName()
+	}
+	return name
 }
 
 // prepare makes the store and its directories.

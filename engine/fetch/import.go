@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"kiste/engine/event"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/image/catalog"
@@ -53,7 +54,11 @@ func importTar(ctx context.Context, s store.Store, r io.Reader, o ImportOptions)
 		return catalog.Entry{}, err
 	}
 	defer lock.Unlock()
-	return importLocked(ctx, s, r, o)
+	e, err := importLocked(ctx, s, r, o)
+	if err == nil {
+		event.OfImage(s, "import", e.ID, familiar(e), e.Config.Labels)
+	}
+	return e, err
 }
 
 // importRootfs is pull of rootfs:PATH.
