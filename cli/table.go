@@ -32,6 +32,8 @@ func table() []row {
 		{"inspect", inspectCommand},
 		{"container inspect", containerInspectCommand},
 		{"rm", rmCommand},
+		{"diff", diffCommand},
+		{"export", exportCommand},
 
 		{"Images", nil},
 		{"pull", pullCommand},

@@ -23,5 +23,7 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"import":  importImage,
 		"gc":      gc,
 		"inspect": inspect,
+		"diff":    diff,
+		"export":  export,
 	}
 }

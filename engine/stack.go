@@ -1,0 +1,25 @@
+package engine
+
+import (
+	"errors"
+	"path/filepath"
+
+	"kiste/fault"
+)
+
+// Stack gives the directories of a container's root file system: upper has its
+// changes, and lower is what they are laid on, the topmost first. Owners are the
+// container's own ids for root, and for an ordinary user those of the user
+// namespace that has his subordinate ids. A container that works in a directory
+// of the host has none: fault.Unsupported.
+func (e *Engine) Stack(c *Container) (upper string, lower []string, err error) {
+	if c.Wishes.RootFS {
+		return "", nil, &fault.Error{Op: "find changes of container", On: c.Name, Kind: fault.Unsupported,
+			Err: errors.New("its root is a directory of the host, where its changes are not told from what was there"), Hint: "leave out --rootfs at run: rootfs:DIR as image keeps changes apart"}
+	}
+	points, err := e.pointsLayer()
+	if err != nil {
+		return "", nil, err
+	}
+	return filepath.Join(e.Store.Container(c.ID), "upper"), append([]string{points}, c.Lower...), nil
+}
