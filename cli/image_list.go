@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -120,14 +121,19 @@ func imageFields(e catalog.Entry, full bool) imageRow {
 }
 
 // DecimalSize shows bytes as docker images does: three digits, powers of 1000.
-func DecimalSize(n int64) string {
+func DecimalSize(n int64) string { return decimal(n, 3) }
+
+// FreedSize shows bytes as docker system df and its prunes do: four digits.
+func FreedSize(n int64) string { return decimal(n, 4) }
+
+func decimal(n int64, digits int) string {
 	v, unit := float64(n), 0
 	const units = "BkMGTPE"
 	for v >= 999.5 && unit < len(units)-1 {
 		v /= 1000
 		unit++
 	}
-	text := fmt.Sprintf("%.3g", v)
+	text := strconv.FormatFloat(v, 'g', digits, 64)
 	if unit == 0 {
 		return text + "B"
 	}

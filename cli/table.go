@@ -32,6 +32,7 @@ func table() []row {
 		{"inspect", inspectCommand},
 		{"container inspect", containerInspectCommand},
 		{"rm", rmCommand},
+		{"container prune", containerPruneCommand},
 		{"diff", diffCommand},
 		{"export", exportCommand},
 
@@ -43,6 +44,7 @@ func table() []row {
 		{"rmi", rmiCommand},
 		{"history", historyCommand},
 		{"image inspect", imageInspectCommand},
+		{"image prune", imagePruneCommand},
 
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},
@@ -63,6 +65,7 @@ func table() []row {
 
 		{"Kiste itself", nil},
 		{"events", eventsCommand},
+		{"system prune", systemPruneCommand},
 		{"gc", gcCommand},
 		{"doctor", doctorCommand},
 		{"version", versionCommand},

@@ -388,15 +388,5 @@ func removeGroup(l cgroup.Layout, path string) {
 
 // Written is how many bytes the container has written to its root.
 func (e *Engine) Written(id string) int64 {
-	var n int64
-	filepath.WalkDir(filepath.Join(e.Store.Container(id), "upper"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // what cannot be read is not counted
-		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			n += info.Size()
-		}
-		return nil
-	})
-	return n
+	return treeSize(filepath.Join(e.Store.Container(id), "upper"))
 }

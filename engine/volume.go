@@ -275,11 +275,7 @@ func (e *Engine) removeVolume(name, id string) error {
 	if owner, _ := os.Readlink(filepath.Join(home, volumeOwner)); owner != id {
 		return nil
 	}
-	gone := filepath.Join(filepath.Dir(home), ".gone-"+name)
-	if err := os.Rename(home, gone); err != nil {
-		return err
-	}
-	return e.removeTree(gone)
+	return e.discardVolume(name)
 }
 
 // keepVolume makes an anonymous volume of the container id nobody's.

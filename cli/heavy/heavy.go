@@ -19,11 +19,14 @@ import (
 // Commands is the table of what kisted can do, for cli.Env's Heavy.
 func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error {
 	return map[string]func(ctx context.Context, env *cli.Env, args []string, options any) error{
-		"pull":    pull,
-		"import":  importImage,
-		"gc":      gc,
-		"inspect": inspect,
-		"diff":    diff,
-		"export":  export,
+		"pull":   pull,
+		"import": importImage,
+		"gc":     gc,
+
+		"image prune":  imagePrune,
+		"system prune": systemPrune,
+		"inspect":      inspect,
+		"diff":         diff,
+		"export":       export,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,19 +18,26 @@ import (
 
 // Freed is what GC took away.
 type Freed struct {
-	Images []string // IDs of images that no name was left of
-	Layers int
-	Blobs  int
-	Bytes  int64 // on disk
+	Entries []catalog.Entry // names of images that were removed, and images without a name
+	Images  []string        // IDs of images of which nothing is left
+	Layers  int
+	Blobs   int
+	Bytes   int64 // on disk
 }
 
 // GC removes what no name of an image and no container needs: images without a
 // name, layers, blobs, what pulls that ended early have left. Containers name
-// their layers in config.json, as "layers". While anybody adds to the store, it
-// is fault.Conflict. A document that cannot be read stops it before anything is
-// removed: what it needs is not known.
+// their layers and their image in config.json. While anybody adds to the store,
+// it is fault.Conflict. A document that cannot be read stops it before anything
+// is removed: what it needs is not known.
 func GC(s store.Store) (Freed, error) {
-	freed, err := gc(s)
+	return Prune(s, func(e *catalog.Entry) bool { return e.Name == "" })
+}
+
+// Prune is GC that removes also the images that goes chooses. One of which there
+// is a container stays in any case.
+func Prune(s store.Store, goes func(e *catalog.Entry) bool) (Freed, error) {
+	freed, err := prune(s, goes)
 	if err != nil {
 		return freed, &fault.Error{Op: "collect garbage", On: s.Lib, Err: err}
 	}
@@ -39,7 +47,7 @@ func GC(s store.Store) (Freed, error) {
 // patience is how long starts of containers, which are short, are waited for.
 const patience = time.Second
 
-func gc(s store.Store) (Freed, error) {
+func prune(s store.Store, goes func(e *catalog.Entry) bool) (Freed, error) {
 	var f Freed
 	if err := prepare(s); err != nil {
 		return f, err
@@ -49,15 +57,18 @@ func gc(s store.Store) (Freed, error) {
 		return f, &fault.Error{Op: "lock store", Kind: fault.Conflict, Err: errors.New("a pull or an import is under way"), Hint: "try again when it is done"}
 	}
 	defer lock.Unlock()
-	needed, nameless, err := roots(s)
+	needed, unwanted, err := roots(s, goes)
 	if err != nil {
 		return f, err
 	}
-	for _, e := range nameless {
+	for _, e := range unwanted {
 		if err := catalog.Remove(s, e); err != nil {
 			return f, err
 		}
-		f.Images = append(f.Images, e.ID)
+		f.Entries = append(f.Entries, e)
+		if !needed[e.ID] && !slices.Contains(f.Images, e.ID) {
+			f.Images = append(f.Images, e.ID)
+		}
 	}
 	l := snapshot.Open(s)
 	return f, errors.Join(
@@ -70,17 +81,24 @@ func gc(s store.Store) (Freed, error) {
 }
 
 // roots lists what is needed: digests of blobs, and directories' names of
-// layers; and the images that nothing names.
-func roots(s store.Store) (needed map[string]bool, nameless []catalog.Entry, err error) {
+// layers; and the images that are to go.
+func roots(s store.Store, goes func(e *catalog.Entry) bool) (needed map[string]bool, unwanted []catalog.Entry, err error) {
 	all, err := catalog.List(s)
 	if err != nil {
 		return nil, nil, err
 	}
 	l := snapshot.Open(s)
 	needed = map[string]bool{}
+	layers, used, err := containerNeeds(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, key := range layers {
+		needed[filepath.Base(l.Path(key))] = true
+	}
 	for _, e := range all {
-		if e.Name == "" {
-			nameless = append(nameless, e)
+		if goes(&e) && !used[e.ID] {
+			unwanted = append(unwanted, e)
 			continue
 		}
 		needed[e.ID], needed[e.Manifest] = true, true
@@ -91,34 +109,32 @@ func roots(s store.Store) (needed map[string]bool, nameless []catalog.Entry, err
 			needed[filepath.Base(l.Path(key))] = true
 		}
 	}
-	layers, err := containerLayers(s)
-	for _, key := range layers {
-		needed[filepath.Base(l.Path(key))] = true
-	}
-	return needed, nameless, err
+	return needed, unwanted, nil
 }
 
-// containerLayers gives the layers that containers stand on.
-func containerLayers(s store.Store) ([]string, error) {
+// containerNeeds gives the layers that containers stand on, and the IDs of the
+// images that they were made of.
+func containerNeeds(s store.Store) (layers []string, images map[string]bool, err error) {
 	dirs, err := os.ReadDir(s.Containers())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
-	var keys []string
+	images = map[string]bool{}
 	for _, d := range dirs {
 		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") {
 			continue
 		}
 		var c struct {
-			Layers []string `json:"layers"`
+			Layers  []string `json:"layers"`
+			ImageID string
 		}
 		err := store.ReadJSON(filepath.Join(s.Container(d.Name()), "config.json"), &c)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return nil, nil, err
 		}
-		keys = append(keys, c.Layers...)
+		layers, images[c.ImageID] = append(layers, c.Layers...), true
 	}
-	return keys, nil
+	return layers, images, nil
 }
 
 // sweep removes the names in dir that are not to be kept.
