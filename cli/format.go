@@ -219,3 +219,25 @@ func writeJSON(w *bytes.Buffer, row, field any, whole bool) error {
 	w.Truncate(w.Len() - 1) // the end of the line
 	return err
 }
+
+// show writes one value as format says, which is "json" or a template. What is
+// no JSON is done by kisted.
+func (e *Env) show(format string, v any) error {
+	if format == "json" || format == "{{json .}}" {
+		var b bytes.Buffer
+		if err := writeJSON(&b, v, nil, true); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+		_, err := b.WriteTo(e.Out)
+		return err
+	}
+	line, err := e.template(format)
+	if err == errNotPlain {
+		return becomeKisted(e.words)
+	}
+	if err != nil {
+		return err
+	}
+	return line(e.Out, v)
+}

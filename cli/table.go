@@ -65,6 +65,7 @@ func table() []row {
 
 		{"Kiste itself", nil},
 		{"events", eventsCommand},
+		{"system df", systemDfCommand},
 		{"system prune", systemPruneCommand},
 		{"gc", gcCommand},
 		{"doctor", doctorCommand},
