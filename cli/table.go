@@ -69,12 +69,14 @@ func table() []row {
 		{"system prune", systemPruneCommand},
 		{"gc", gcCommand},
 		{"doctor", doctorCommand},
+		{"info", infoCommand},
 		{"version", versionCommand},
 		{"hello", helloCommand},
 		{"help", helpCommand},
 		{"completion", completionCommand},
 		{"man", manCommand},
 		{"__complete", completeCommand},
+		{"__version", shortVersionCommand},
 		{engine.FillCommand, fillCommand},
 	}
 }
@@ -88,8 +90,8 @@ func aliases() []alias {
 	all := []alias{
 		{"-h", "help"},
 		{"--help", "help"},
-		{"-v", "version"},
-		{"--version", "version"},
+		{"-v", "__version"},
+		{"--version", "__version"},
 	}
 	rows := table()
 	for _, g := range groups() {

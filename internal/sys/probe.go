@@ -71,3 +71,12 @@ func Release() string {
 	}
 	return unix.ByteSliceToString(u.Release[:])
 }
+
+// Machine is the kernel's word for the architecture: uname(2).
+func Machine() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Machine[:])
+}
