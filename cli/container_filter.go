@@ -81,7 +81,7 @@ func (l *lookup) parse(words []string) (chosen, error) {
 	for _, w := range words {
 		key, value, ok := strings.Cut(w, "=")
 		if key = strings.ToLower(strings.TrimSpace(key)); !ok {
-			return nil, badFilter(w, "it has no value", "KEY=VALUE, as in name=web")
+			return nil, badFilter(w, "bad format of filter (expected name=value)", "KEY=VALUE, as in name=web")
 		}
 		all := filters()
 		i := slices.IndexFunc(all, func(r filter) bool { return r.key == key })
@@ -162,9 +162,8 @@ func sinceFilter(l *lookup, v string) (test, error) {
 	return func(c *engine.Container) bool { return c.Created.After(than.Created) }, err
 }
 
-func idFilter(l *lookup, v string) (test, error) {
-	fits, err := l.matcher(v)
-	return func(c *engine.Container) bool { return fits(c.ID) }, err
+func idFilter(_ *lookup, v string) (test, error) {
+	return func(c *engine.Container) bool { return strings.HasPrefix(c.ID, v) }, nil
 }
 
 func nameFilter(l *lookup, v string) (test, error) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ func psCommand() *Command {
 
 With --format each is shown as a template says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.LocalVolumes}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}}\t{{.Names}}" makes columns of them, and "json" shows all.
 
-Filters: ` + filterNames() + `. One of those with the same key has to fit, but all labels. NAME and ID are regular expressions.`,
+Filters: ` + filterNames() + `. One of those with the same key has to fit, but all labels. NAME is a regular expression.`,
 		Examples: []string{"kiste ps -a", "kiste ps --filter status=exited --format '{{.Names}} {{.Status}}'", "kiste rm $(kiste ps -aq)"},
 		Options: []option.Row{
 			{"-a, --all", "", "list those that have ended, too", option.Bool(&o.all)},
@@ -104,14 +105,14 @@ func chooseContainers(all []*engine.Container, o psOptions, filters chosen) []*e
 	if o.latest {
 		o.last = 1
 	}
-	everything := o.all || o.last >= 0 || len(filters["status"]) > 0
+	everything := o.all || o.last > 0 || len(filters["status"]) > 0
 	var some []*engine.Container
 	for _, c := range all {
 		if (everything || isUp(c)) && filters.fit(c) {
 			some = append(some, c)
 		}
 	}
-	if o.last >= 0 && int64(len(some)) > o.last {
+	if o.last > 0 && int64(len(some)) > o.last {
 		some = some[:o.last]
 	}
 	return some
@@ -128,7 +129,10 @@ func showContainers(env *Env, rows []any, o psOptions) error {
 	if o.size {
 		l.table += `\t{{.Size}}`
 	}
-	if o.quiet && (o.format == "" || o.format == "table") {
+	if o.quiet {
+		if o.format != "" && o.format != "table" {
+			fmt.Fprintln(env.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		}
 		l.format = "{{.ID}}"
 	}
 	return l.print(env, rows)

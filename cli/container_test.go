@@ -67,7 +67,7 @@ func TestContainerFilters(t *testing.T) {
 	}{
 		{"name=we", "web"}, {"name=^we", "web"}, {"name=eb$", "web"}, {"name=^web$", "web"}, {"name=/web", "web"}, {"name=^/web$", "web"}, {"name=^we$", ""}, {"name=^eb", ""},
 		{"name=w.b", "web"}, {"name=^(web|ended)$", "web ended"}, {"name=e+", "web ended"},
-		{"name=x name=web", "web"}, {"id=0a0a", "web ended"}, {"id=^a0", ""}, {"id=^0a[0-9a-f]+$", "web ended"}, {"status=running", "web"}, {"status=exited", "ended"}, {"status=paused", ""},
+		{"name=x name=web", "web"}, {"id=0a0a", "web ended"}, {"id=a0", ""}, {"status=running", "web"}, {"status=exited", "ended"}, {"status=paused", ""},
 		{"ancestor=debian:12", "web ended"}, {"ancestor=docker.io/library/debian:12", "web ended"}, {"ancestor=4f4f4f4f", "web ended"}, {"ancestor=debian", ""},
 		{"label=tier", "web ended"}, {"label=tier=web", "web ended"}, {"label=tier=db", ""}, {"label=tier label=b", ""}, {"label=tier label=a", "web ended"},
 		{"exited=0", ""}, {"exited=3", "ended"}, {"name=web status=exited", ""}, {"network=none", "web ended"}, {"network=host", ""},
@@ -112,7 +112,7 @@ func TestWhichContainersAreListed(t *testing.T) {
 		{"all", psOptions{last: -1, all: true}, "new done old"},
 		{"the last two", psOptions{last: 2}, "new done"},
 		{"the last", psOptions{last: -1, latest: true}, "new"},
-		{"none", psOptions{last: 0}, ""},
+		{"the last none, which is no number", psOptions{last: 0}, "new old"},
 		{"a filter by status means all", psOptions{last: -1, filters: []string{"status=exited"}}, "done"},
 		{"other filters do not", psOptions{last: -1, filters: []string{"name=done"}}, ""},
 	} {

@@ -49,7 +49,7 @@ func chooseImages(s store.Store, words []string) (imageTest, error) {
 	for _, w := range words {
 		key, value, ok := strings.Cut(w, "=")
 		if !ok {
-			return nil, badFilter(w, "it has no value", "KEY=VALUE, as in reference=debian:*")
+			return nil, badFilter(w, "bad format of filter (expected name=value)", "KEY=VALUE, as in reference=debian:*")
 		}
 		all := imageFilters()
 		i := slices.IndexFunc(all, func(f imageFilter) bool { return f.key == strings.ToLower(key) })

@@ -96,7 +96,7 @@ func (o *PruneOptions) Filter() (Goes, error) {
 		var err error
 		switch {
 		case !ok:
-			return nil, badFilter(w, "it has no value", pruneFilters)
+			return nil, badFilter(w, "bad format of filter (expected name=value)", pruneFilters)
 		case key == "until" && !until.IsZero():
 			err = errors.New("more than one until filter specified")
 		case key == "until":

@@ -22,7 +22,7 @@ func TestPruneFilters(t *testing.T) {
 			t.Errorf("%s: %v; want %v", filters, err, want)
 		}
 	}
-	for bad, want := range map[string]string{"until=x": `failed to parse value as time or duration: "x"`, "until=1h until=2h": "more than one until", "name=x": "invalid filter 'name'", "label": "no value", "dangling=x": ""} {
+	for bad, want := range map[string]string{"until=x": `failed to parse value as time or duration: "x"`, "until=1h until=2h": "more than one until", "name=x": "invalid filter 'name'", "label": "bad format of filter", "dangling=x": ""} {
 		o := PruneOptions{filters: strings.Fields(bad)}
 		if _, err := o.Filter(); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", bad, err)

@@ -17,12 +17,9 @@ import (
 func Listing(w io.Writer, s *cli.Sheet) error {
 	t, err := template.New("").Funcs(formatFuncs()).Parse(s.Template)
 	if err != nil {
-		return badFormat(s.Template, err)
+		return badFormat(s.Template, "failed to parse template", err)
 	}
-	headings, err := template.New("").Funcs(headingFuncs()).Parse(s.Template)
-	if err != nil {
-		return badFormat(s.Template, err)
-	}
+	headings := template.Must(t.Clone()).Funcs(headingFuncs())
 	var b bytes.Buffer
 	err = s.Write(&b, func(w *bytes.Buffer, row any) error {
 		if _, ok := row.(cli.Headings); ok {
@@ -31,7 +28,7 @@ func Listing(w io.Writer, s *cli.Sheet) error {
 		return t.Execute(w, row)
 	})
 	if err != nil {
-		return badFormat(s.Template, err)
+		return badFormat(s.Template, "failed to execute template", err)
 	}
 	_, err = b.WriteTo(w)
 	return err
@@ -68,14 +65,14 @@ func Template(text string) (func(w io.Writer, v any) error, error) {
 	}
 	t, err := template.New("").Funcs(formatFuncs()).Parse(text)
 	if err != nil {
-		return nil, badFormat(text, err)
+		return nil, badFormat(text, "template parsing error", err)
 	}
 	return func(w io.Writer, v any) error {
 		var b bytes.Buffer
 		if err := t.Execute(&b, v); err != nil {
 			b.Reset()
 			if err := executeRaw(t, &b, v); err != nil {
-				return badFormat(text, err)
+				return badFormat(text, "template parsing error", err)
 			}
 		}
 		b.WriteByte('\n')
@@ -98,8 +95,8 @@ func Format(w io.Writer, text string, values []any) error {
 	return nil
 }
 
-func badFormat(text string, err error) error {
-	return &fault.Error{Op: "use format", On: text, Kind: fault.Invalid, Err: fmt.Errorf("template parsing error: %w", err), Hint: "it is a template such as {{.State.Status}} or {{json .Mounts}}"}
+func badFormat(text, what string, err error) error {
+	return &fault.Error{Op: "use format", On: text, Kind: fault.Invalid, Err: fmt.Errorf("%s: %w", what, err), Hint: "it is a template such as {{.State.Status}} or {{json .Mounts}}"}
 }
 
 // executeRaw tries the names that the JSON has. A field that is not there is

@@ -3,6 +3,7 @@ package heavy
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -85,7 +86,7 @@ func TestListing(t *testing.T) {
 	}
 	for _, bad := range []string{"{{.Nonsense}}", "{{.Names", "{{bogus .Names}}"} {
 		err := Listing(&bytes.Buffer{}, &cli.Sheet{Template: bad, Rows: rows})
-		if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "template parsing error: template: ") {
+		if !errors.Is(err, fault.Invalid) || !regexp.MustCompile("failed to (parse|execute) template: template: ").MatchString(err.Error()) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

@@ -144,14 +144,14 @@ func (c *Container) hostConfig() HostConfigJSON {
 	h := HostConfigJSON{
 		ContainerIDFile: w.CIDFile, LogConfig: LogConfigJSON{Type: "none", Config: map[string]string{}}, NetworkMode: networkMode(w),
 		PortBindings: map[string][]any{}, RestartPolicy: RestartPolicyJSON{Name: "no"}, AutoRemove: w.Remove,
-		CapAdd: w.CapAdd, CapDrop: w.CapDrop, CgroupnsMode: orElse(w.CgroupNS.String(), "private"),
+		CapAdd: each(w.CapAdd, capability), CapDrop: each(w.CapDrop, capability), CgroupnsMode: orElse(w.CgroupNS.String(), "private"),
 		DNS: list(w.DNS), DNSOptions: list(w.DNSOptions), DNSSearch: list(w.DNSSearch), ExtraHosts: each(w.Hosts, func(h bundle.Host) string { return h.Name + ":" + h.IP }),
 		GroupAdd: w.Groups, IpcMode: orElse(w.IPC.String(), "private"), PidMode: w.PID.String(), Privileged: w.Privileged, ReadonlyRootfs: w.ReadOnly,
 		SecurityOpt: securityOpt(&w.Security), UTSMode: w.UTS.String(), UsernsMode: w.UserNS.String(), ShmSize: w.ShmSize, Sysctls: w.Sysctl, Runtime: "kiste",
 		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: w.CgroupParent, BlkioWeight: l.BlkioWeight,
-		BlkioWeightDevice:  each(l.WeightDevice, func(t bundle.Throttle) WeightJSON { return WeightJSON{t.Path, t.Rate} }),
-		BlkioDeviceReadBps: each(l.ReadBps, rate), BlkioDeviceWriteBps: each(l.WriteBps, rate),
-		BlkioDeviceReadIOps: each(l.ReadIOps, rate), BlkioDeviceWriteIOps: each(l.WriteIOps, rate),
+		BlkioWeightDevice:  list(each(l.WeightDevice, func(t bundle.Throttle) WeightJSON { return WeightJSON{t.Path, t.Rate} })),
+		BlkioDeviceReadBps: list(each(l.ReadBps, rate)), BlkioDeviceWriteBps: list(each(l.WriteBps, rate)),
+		BlkioDeviceReadIOps: list(each(l.ReadIOps, rate)), BlkioDeviceWriteIOps: list(each(l.WriteIOps, rate)),
 		CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CPURealtimePeriod: l.CPURTPeriod, CPURealtimeRuntime: l.CPURTRuntime,
 		CpusetCPUs: l.CpusetCPUs, CpusetMems: l.CpusetMems,
 		Devices:           list(each(w.Devices, func(d bundle.Device) DeviceJSON { return DeviceJSON{d.Source, d.Target, d.Permissions} })),
@@ -193,6 +193,15 @@ func (h *HostConfigJSON) addMount(m bundle.Mount) {
 	case m.Option == "--mount":
 		h.Mounts = append(h.Mounts, MountWishJSON{m.Type, m.Source, m.Target, m.ReadOnly})
 	}
+}
+
+// capability is Docker's form of a capability's name, whatever was written.
+func capability(name string) string {
+	name = strings.ToUpper(name)
+	if name == "ALL" || strings.HasPrefix(name, "CAP_") {
+		return name
+	}
+	return "CAP_" + name
 }
 
 func rate(t bundle.Throttle) RateJSON { return RateJSON{t.Path, t.Rate} }

@@ -271,7 +271,7 @@ func (c *Container) mounts() []MountJSON {
 		}
 	}
 	for _, m := range asked {
-		j := MountJSON{Type: m.Type, Source: m.Source, Destination: m.Target, Mode: m.Relabel, RW: !m.ReadOnly, Propagation: m.Propagation}
+		j := MountJSON{Type: m.Type, Source: m.Source, Destination: m.Target, Mode: mode(m), RW: !m.ReadOnly, Propagation: m.Propagation}
 		switch m.Type {
 		case "bind":
 			if j.Propagation == "" {
@@ -279,9 +279,6 @@ func (c *Container) mounts() []MountJSON {
 			}
 		case "volume":
 			j.Name, j.Source, j.Driver = c.VolumeNames[m.Target], c.Sources[m.Target], driver(m)
-			if j.Mode == "" {
-				j.Mode = "z"
-			}
 		case "image":
 			j.Source, j.RW = c.Sources[m.Target], false
 		case "tmpfs":
@@ -292,6 +289,19 @@ func (c *Container) mounts() []MountJSON {
 		out = append(out, j)
 	}
 	return out
+}
+
+// mode is what the option says behind the places. Of volumes that an option
+// names Docker has "z" where it says nothing.
+func mode(m bundle.Mount) string {
+	part := strings.SplitN(m.Text, ":", 3)
+	switch {
+	case m.Option == "-v" && len(part) == 3:
+		return part[2]
+	case m.Type == "volume" && (m.Option == "--mount" || m.Option == "-v" && len(part) == 2):
+		return "z"
+	}
+	return ""
 }
 
 func driver(m bundle.Mount) string {
