@@ -16,7 +16,8 @@ const maxLabels = 64 << 10
 //
 // The actions are create, start, die, kill, stop, restart, pause, unpause,
 // rename, update, destroy, exec_create: COMMAND, exec_start: COMMAND, exec_die,
-// health_status: STATUS, oom, attach, detach, resize, copy, export, commit, top.
+// health_status: STATUS, oom, attach, detach, resize, archive-path and
+// extract-to-dir (both of cp), export, commit, top.
 func (e *Engine) Emit(action string, c *Container, attributes map[string]string) {
 	all := map[string]string{}
 	if size := 0; c.Result != nil {

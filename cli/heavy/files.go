@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,6 +14,7 @@ import (
 	"kiste/engine/files"
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/store"
 )
 
 // insideEngine gives the engine where it can touch all files of containers: for
@@ -50,8 +50,8 @@ func export(_ context.Context, env *cli.Env, args []string, options any) error {
 	if o.Output == "" && sys.IsTerminal(env.Stdout) {
 		return &fault.Error{Op: "export container", On: args[0], Kind: fault.Invalid, Err: errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")}
 	}
-	if err := checkOutput(o.Output); err != nil {
-		return &fault.Error{Op: "export container", On: args[0], Err: err}
+	if err := checkFile(o.Output); err != nil {
+		return err
 	}
 	e, done, err := insideEngine(env)
 	if done || err != nil {
@@ -60,27 +60,15 @@ func export(_ context.Context, env *cli.Env, args []string, options any) error {
 	return writeOutput(env, o.Output, func(w io.Writer) error { return files.Export(e, args[0], w) })
 }
 
-// checkOutput refuses a file that cannot be written, in Docker's words.
-func checkOutput(path string) error {
+// checkFile refuses what no file can be written to; nothing is standard output.
+func checkFile(path string) error {
 	if path == "" {
 		return nil
 	}
-	bad := func(format string, args ...any) error {
-		return &fault.Error{Op: "write", On: path, Kind: fault.Invalid, Err: fmt.Errorf("invalid output path: "+format, args...)}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return &fault.Error{Op: "write", On: path, Kind: fault.Invalid, Err: errors.New("invalid output path: it is a directory")}
 	}
-	if dir := filepath.Dir(path); dir != "." {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return bad("directory %q does not exist", dir)
-		}
-	}
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.IsDir():
-		return bad("%q is a directory", path)
-	case err == nil && !info.Mode().IsRegular():
-		return bad("%q must be a directory or a regular file", path)
-	}
-	return nil
+	return files.CheckOutput(path)
 }
 
 // writeOutput writes to standard output, or a file that is there when it is
@@ -109,4 +97,71 @@ func writeOutput(env *cli.Env, path string, do func(io.Writer) error) error {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// rootVariable says to the child that it has the root of a container as
+// descriptor 4.
+const rootVariable = "KISTE_ROOT"
+
+// cp is "kiste cp".
+func cp(ctx context.Context, env *cli.Env, args []string, options any) error {
+	o := options.(*cli.CopyOptions)
+	inContainer, inPath := files.SplitArg(args[0])
+	outContainer, outPath := files.SplitArg(args[1])
+	refuse := func(why string) error {
+		return &fault.Error{Op: "copy", On: args[0], Kind: fault.Invalid, Err: errors.New(why)}
+	}
+	switch {
+	case inContainer != "" && outContainer != "":
+		return refuse("copying between containers is not supported")
+	case inContainer == "" && outContainer == "":
+		return refuse("must specify at least one container source")
+	}
+	c := files.CopyOptions{Follow: o.Follow, Archive: o.Archive, Path: inPath, Host: outPath}
+	name, stream := inContainer, env.Stdout
+	if outContainer != "" {
+		c.Path, c.Host, name, stream = outPath, inPath, outContainer, env.In
+	}
+	if c.Path == "" || c.Host == "" {
+		return refuse("source and destination paths cannot be empty")
+	}
+	if c.Host == "-" {
+		c.Stream = stream
+	}
+	e, done, err := containerEngine(env, name, &c.Options)
+	if done || err != nil {
+		return err
+	}
+	copying, where := files.CopyOut, outPath
+	if outContainer != "" {
+		copying, where = files.CopyIn, args[1]
+	}
+	n, err := copying(ctx, e, name, c)
+	if err == nil && c.Stream == nil && !o.Quiet && sys.IsTerminal(env.Stdout) {
+		fmt.Fprintf(env.Err, "Successfully copied %s to %s\n", cli.DecimalSize(n), where)
+	}
+	return err
+}
+
+// containerEngine is insideEngine for who works on the files of a container,
+// which may be running: a user namespace that is not the container's own may not
+// open its root, so that is done before.
+func containerEngine(env *cli.Env, name string, o *files.Options) (e *engine.Engine, done bool, err error) {
+	e = &engine.Engine{Store: store.Locate()}
+	if os.Geteuid() != 0 && os.Getenv(insideVariable) == "" {
+		if err := e.Store.Check(); err != nil {
+			return nil, false, err
+		}
+		root, err := files.RootOf(e, name)
+		if err != nil {
+			return nil, false, err
+		}
+		return nil, true, inNamespace(env, e.Store, root)
+	}
+	o.Inside = os.Getenv(insideVariable) != ""
+	if os.Getenv(rootVariable) != "" {
+		o.Root = os.NewFile(4, "root")
+	}
+	e, _, err = insideEngine(env)
+	return e, false, err
 }

@@ -26,7 +26,9 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"image prune":  imagePrune,
 		"system prune": systemPrune,
 		"inspect":      inspect,
-		"diff":         diff,
-		"export":       export,
+
+		"cp":     cp,
+		"diff":   diff,
+		"export": export,
 	}
 }

@@ -243,7 +243,7 @@ func unpacker(env *cli.Env) (s store.Store, how layer.Options, done bool, err er
 	inside := os.Getenv(insideVariable)
 	switch {
 	case inside == "" && os.Geteuid() != 0:
-		return s, how, true, inNamespace(env, s)
+		return s, how, true, inNamespace(env, s, nil)
 	case inside != "":
 		how = layer.Options{Userxattr: true, KeepOwner: inside == "single"}
 	}

@@ -26,8 +26,8 @@ const (
 )
 
 // inNamespace runs this very command line again, as root of a user namespace
-// with the ids that the user may use.
-func inNamespace(env *cli.Env, s store.Store) error {
+// with the ids that the user may use. Root, unless it is nil, is given to it.
+func inNamespace(env *cli.Env, s store.Store, root *os.File) error {
 	uid, gid := os.Getuid(), os.Getgid()
 	uids, gids, err := namespace.Subordinate(strconv.Itoa(uid))
 	if err != nil {
@@ -48,6 +48,11 @@ func inNamespace(env *cli.Env, s store.Store) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Stdout, env.Stderr
 	cmd.ExtraFiles = []*os.File{ready}
 	cmd.Env = append(os.Environ(), insideVariable+"="+inside, waitVariable+"=1", "KISTE_LIB="+s.Lib, "KISTE_RUN="+s.Run)
+	if root != nil {
+		defer root.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, root)
+		cmd.Env = append(cmd.Env, rootVariable+"=4")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		ready.Close()

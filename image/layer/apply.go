@@ -28,7 +28,8 @@ const (
 // An applier writes one tar.
 type applier struct {
 	o          Options
-	root       int // descriptor of the directory
+	root       int    // descriptor of the directory
+	below      string // of Extract: where the names of entries begin, below root
 	umask      uint32
 	euid, egid int
 	result     Result
@@ -151,9 +152,13 @@ func (a *applier) entry(t *tar.Reader, h *tar.Header) error {
 		return invalid(h.Name, fmt.Errorf("owner %d:%d is not possible", h.Uid, h.Gid))
 	}
 	name := inside(h.Name)
-	if name == "" {
+	switch {
+	case name == "" && a.below == "":
 		return a.rootEntry(h)
+	case name == "": // the directory is there, and stays as it is
+		return nil
 	}
+	name = path.Join(a.below, name)
 	dir, base := split(name)
 	parent, err := a.dir(dir)
 	if err != nil {
@@ -240,7 +245,7 @@ func (a *applier) imply(name string) error {
 		return err
 	}
 	if a.umask&0o755 != 0 {
-		if err := sys.ChmodAt(parent, base, 0o755); err != nil {
+		if err := chmod(parent, base, 0o755); err != nil {
 			return err
 		}
 	}
@@ -255,7 +260,15 @@ func (a *applier) place(parent int, base string, create func() error) error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := a.remove(parent, base); err != nil {
+	if a.o.KeepKinds {
+		err = sys.UnlinkAt(parent, base, 0)
+		if errors.Is(err, unix.EISDIR) {
+			err = &fault.Error{Op: "write", On: clean(base), Kind: fault.Conflict, Err: fmt.Errorf("cannot overwrite directory %q with non-directory", clean(base))}
+		}
+	} else {
+		err = a.remove(parent, base)
+	}
+	if err != nil {
 		return err
 	}
 	return create()
@@ -336,6 +349,9 @@ func (a *applier) mkdirOver(parent int, base string, mode uint32) error {
 	if err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return err
 	}
+	if a.o.KeepKinds {
+		return &fault.Error{Op: "write", On: clean(base), Kind: fault.Conflict, Err: fmt.Errorf("cannot overwrite non-directory %q with directory", clean(base))}
+	}
 	if err := a.place(parent, base, func() error { return sys.MkdirAt(parent, base, mode) }); err != nil {
 		return err
 	}
@@ -396,8 +412,8 @@ func (a *applier) file(t *tar.Reader, parent int, base string, h *tar.Header) er
 		return err
 	}
 	if a.owned(h) {
-		if err := sys.ChownAt(fd, "", h.Uid, h.Gid); err != nil {
-			return ownerError(h, err)
+		if err := a.chown(fd, "", h); err != nil {
+			return err
 		}
 	}
 	// the mode after the owner, who takes the set-ID bits away: chown(2)
@@ -406,7 +422,7 @@ func (a *applier) file(t *tar.Reader, parent int, base string, h *tar.Header) er
 			return err
 		}
 	}
-	if err := a.xattrs(parent, base, h); err != nil {
+	if err := a.xattrs(fd, h); err != nil {
 		return err
 	}
 	access, modify := times(h)
@@ -516,7 +532,7 @@ func isZero(p []byte) bool {
 // link makes a hard link, to a file of this tar. What it leads to keeps its own
 // mode and owner.
 func (a *applier) link(parent int, name, base string, h *tar.Header) error {
-	target := inside(h.Linkname)
+	target := path.Join(a.below, inside(h.Linkname))
 	if target == name {
 		return nil
 	}
@@ -572,20 +588,57 @@ func (a *applier) node(parent int, base string, h *tar.Header) error {
 // is not opened: a link or a node.
 func (a *applier) attributes(parent int, base string, h *tar.Header, mode uint32) error {
 	if a.owned(h) {
-		if err := sys.ChownAt(parent, base, h.Uid, h.Gid); err != nil {
-			return ownerError(h, err)
-		}
-	}
-	if mode&^0o777 != 0 || mode&a.umask != 0 {
-		if err := sys.ChmodAt(parent, base, mode); err != nil {
+		if err := a.chown(parent, base, h); err != nil {
 			return err
 		}
 	}
-	if err := a.xattrs(parent, base, h); err != nil {
-		return err
+	if mode&^0o777 != 0 || mode&a.umask != 0 {
+		if err := chmod(parent, base, mode); err != nil {
+			return err
+		}
+	}
+	if hasXattrs(h) {
+		fd, err := sys.OpenAt(parent, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		defer sys.Close(fd)
+		if err := a.xattrs(fd, h); err != nil {
+			return err
+		}
 	}
 	access, modify := times(h)
 	return sys.Utimens(parent, base, access, modify)
+}
+
+// chmod is for what is no link, and follows none that somebody has put in its
+// place: fchmodat(2) would, out of the root.
+func chmod(parent int, base string, mode uint32) error {
+	fd, err := sys.OpenAt(parent, base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(fd)
+	st, err := sys.StatAt(fd, "")
+	if err != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return err
+	}
+	return sys.ChmodAt(unix.AT_FDCWD, sys.FDPath(fd), mode)
+}
+
+// chown gives base in parent, or with an empty name parent itself, its owner.
+func (a *applier) chown(parent int, base string, h *tar.Header) error {
+	uid, gid := h.Uid, h.Gid
+	if a.o.Owner != nil {
+		var err error
+		if uid, gid, err = a.o.Owner(uid, gid); err != nil {
+			return ownerError(h, err)
+		}
+	}
+	if err := sys.ChownAt(parent, base, uid, gid); err != nil {
+		return ownerError(h, err)
+	}
+	return nil
 }
 
 // owned reports whether the owner has to be set.
@@ -613,8 +666,8 @@ func (a *applier) finish(d directory) error {
 	}
 	defer sys.Close(fd)
 	if !a.o.KeepOwner && (d.mode == 0 || a.owned(d.h)) {
-		if err := sys.ChownAt(fd, "", d.h.Uid, d.h.Gid); err != nil {
-			return ownerError(d.h, err)
+		if err := a.chown(fd, "", d.h); err != nil {
+			return err
 		}
 	}
 	if mode := uint32(d.h.Mode) & 0o7777; mode != d.mode {
@@ -622,7 +675,7 @@ func (a *applier) finish(d directory) error {
 			return err
 		}
 	}
-	if err := a.xattrs(fd, ".", d.h); err != nil {
+	if err := a.xattrs(fd, d.h); err != nil {
 		return err
 	}
 	access, modify := times(d.h)
@@ -633,16 +686,26 @@ func (a *applier) finish(d directory) error {
 // tar, star and every maker of layers write it.
 const paxXattr = "SCHILY.xattr."
 
-// xattrs sets the extended attributes. Overlayfs's own are not the image's to
+func hasXattrs(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, paxXattr) {
+			return true
+		}
+	}
+	return false
+}
+
+// xattrs sets the extended attributes of what fd, also one of O_PATH, stands
+// for. Overlayfs's own are not the image's to
 // set. What the file system or this user namespace does not take is left out,
 // as Docker does; a file's capabilities are not.
-func (a *applier) xattrs(parent int, base string, h *tar.Header) error {
+func (a *applier) xattrs(fd int, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		attr, ok := strings.CutPrefix(key, paxXattr)
 		if !ok || strings.HasPrefix(attr, "trusted.overlay.") || strings.HasPrefix(attr, "user.overlay.") {
 			continue
 		}
-		err := sys.SetXattr(parent, base, attr, []byte(value))
+		err := sys.SetXattrFD(fd, attr, []byte(value))
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.ENOTSUP):

@@ -60,6 +60,14 @@ type Options struct {
 	// root file system and no layer.
 	Plain bool
 
+	// KeepKinds refuses an entry where a directory would take the place of
+	// something else, or something else that of a directory.
+	KeepKinds bool
+
+	// Owner gives, for the owner that an entry has, the one that its file gets.
+	// Nil: the same.
+	Owner func(uid, gid int) (int, int, error)
+
 	// MaxSize bounds the bytes of the uncompressed tar. Zero: what is free on
 	// the file system.
 	MaxSize int64

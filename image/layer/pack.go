@@ -19,6 +19,9 @@ import (
 // seconds, numbers and no names of owners. What the files are is looked at by
 // descriptor, and nothing but plain files is ever opened.
 type Packer struct {
+	// Owner gives, for a file's owner, the one that the tar has. Nil: the same.
+	Owner func(uid, gid uint32) (int, int)
+
 	w     *tar.Writer
 	first map[fileID]string // of files with several names: the first in the tar
 	buf   []byte
@@ -39,7 +42,10 @@ func (p *Packer) Close() error { return p.w.Close() }
 // is left out. A plain file that shrinks meanwhile is filled up with zeros; of
 // one that grows there is as much as st says.
 func (p *Packer) Add(name string, fd int, st unix.Stat_t) error {
-	h := &tar.Header{Format: tar.FormatPAX, Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, 0)}
+	h := &tar.Header{Format: tar.FormatPAX, Name: name, Mode: int64(st.Mode & 0o7777), ModTime: time.Unix(st.Mtim.Sec, 0)}
+	if h.Uid, h.Gid = int(st.Uid), int(st.Gid); p.Owner != nil {
+		h.Uid, h.Gid = p.Owner(st.Uid, st.Gid)
+	}
 	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		id := fileID{uint64(st.Dev), st.Ino}

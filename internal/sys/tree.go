@@ -125,6 +125,12 @@ func SetXattr(dirfd int, name, attr string, value []byte) error {
 	return onPath("lsetxattr "+attr, name, retry(func() error { return unix.Lsetxattr(path, attr, value, 0) }))
 }
 
+// SetXattrFD sets an extended attribute of what fd, also one opened with O_PATH,
+// stands for.
+func SetXattrFD(fd int, attr string, value []byte) error {
+	return named("setxattr "+attr, retry(func() error { return unix.Setxattr(FDPath(fd), attr, value, 0) }))
+}
+
 // GetXattrFD reads an extended attribute of at most 64 KiB of what fd, also
 // one opened with O_PATH, stands for.
 func GetXattrFD(fd int, attr string) ([]byte, error) {

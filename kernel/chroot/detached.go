@@ -281,12 +281,15 @@ func (m Mount) overPage(p Parsed) (int, error) {
 		data += ",upperdir=" + EscapeLayer(m.Upper) + ",workdir=" + EscapeLayer(m.Work)
 	}
 	data = strings.Join(append([]string{data}, p.Data...), ",")
-	const at = "/proc"
-	if err := sys.Mount("overlay", at, "overlay", 0, data); err != nil {
+	if err := sys.Mount("overlay", Spare, "overlay", 0, data); err != nil {
 		return -1, err
 	}
-	return sys.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE)
+	return sys.OpenTree(unix.AT_FDCWD, Spare, unix.OPEN_TREE_CLONE)
 }
+
+// Spare is a directory that exists for certain, to mount on in a mount namespace
+// that no process but this one sees.
+const Spare = "/proc"
 
 // EscapeLayer writes a path as overlayfs reads it in its options.
 func EscapeLayer(s string) string {
