@@ -8,8 +8,9 @@ export CGO_ENABLED = 0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X kiste/cli.Version=$(VERSION) -X kiste/cli/oci.Version=$(VERSION)
 BUILD    = go build -trimpath -ldflags "$(LDFLAGS)"
-# What starts for every container, starts sooner: see internal/sys/entry.go.
+# What starts for every container, starts sooner: see internal/sys/entry.go and early.go.
 SOONER   = go build -trimpath -ldflags "$(LDFLAGS) -E kiste/internal/sys.entry"
+EARLY    = go build -trimpath -ldflags "$(LDFLAGS) -E kiste/internal/sys.early"
 PREFIX  ?= /usr/local
 BIN     ?= bin
 FUZZTIME ?= 5s
@@ -21,7 +22,8 @@ all: build
 
 build:
 	$(BUILD) -o $(BIN)/ ./cmd/kisted
-	$(SOONER) -o $(BIN)/ ./cmd/kiste ./cmd/kiste-runtime
+	$(SOONER) -o $(BIN)/ ./cmd/kiste
+	$(EARLY) -o $(BIN)/ ./cmd/kiste-runtime
 
 hello: build
 	bin/kiste run --rm embedded:hello

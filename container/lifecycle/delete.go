@@ -107,7 +107,7 @@ func (c *Container) remove() error {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 		}
 	}
-	for _, name := range []string{startFIFO, reportFIFO, configFile, stateFile} {
+	for _, name := range []string{goAhead, startFIFO, reportFIFO, configFile, stateFile} {
 		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"kiste/container/process"
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/cgroup/systemd"
@@ -24,8 +25,9 @@ const Schema = 1
 const (
 	stateFile  = "state.json"
 	configFile = "config.json" // the bundle's, as it was at the creation
-	startFIFO  = "start"
-	reportFIFO = "report"
+	startFIFO  = sys.StartFIFO
+	reportFIFO = sys.ReportFIFO
+	goAhead    = sys.GoAhead // where a start wants nothing but its byte
 )
 
 // A document is state.json. It is written before anything is made, so that

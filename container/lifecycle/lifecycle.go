@@ -4,7 +4,7 @@
 //	takes    a directory of state, an id, a bundle
 //	gives    a Container: start, state, kill, delete
 //	touches  all that a plan names; files below the directory of state
-//	state    ROOT/ID/state.json, config.json, and two FIFOs
+//	state    ROOT/ID/state.json, config.json, two FIFOs, and a link for who starts it (internal/sys/early.go)
 //
 // No process of ours stays: what a container does now is asked of the kernel
 // each time, by its process and that one's start time, by its freezer, and by

@@ -24,6 +24,9 @@ import (
 // stopped then, as it is when a startContainer hook fails. A container that has
 // been started is fault.Conflict.
 func (c *Container) Start() error {
+	if errno := sys.EarlyErrno(); errno != 0 {
+		return &ExecError{Program: c.doc.Program, Errno: errno, Late: true}
+	}
 	lock, err := c.hold()
 	if err != nil {
 		return err
@@ -53,7 +56,7 @@ func (c *Container) Start() error {
 	c.root.reached("written")
 	err = c.hear(report, pidfd)
 	c.root.reached("heard")
-	for _, name := range []string{startFIFO, reportFIFO} {
+	for _, name := range []string{startFIFO, reportFIFO, goAhead} {
 		os.Remove(c.file(name))
 		c.root.reached("removed " + name)
 	}
@@ -61,6 +64,11 @@ func (c *Container) Start() error {
 		err = c.started()
 	}
 	return err
+}
+
+// plain reports whether nobody is told of a start.
+func (c *Container) plain() bool {
+	return len(hook.Of(c.doc.Hooks, hook.StartContainer))+len(hook.Of(c.doc.Hooks, hook.Poststart)) == 0
 }
 
 // started runs the hooks that come after the program has begun. One that fails

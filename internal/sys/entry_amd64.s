@@ -2,11 +2,13 @@
 #include "textflag.h"
 
 #define SYS_fcntl	72
+#define SYS_arch_prctl	158
 #define SYS_sched_setaffinity	203
 #define SYS_sched_getaffinity	204
 #define SYS_prlimit64	302
 #define SYS_getcpu	309
 
+#define ARCH_SET_FS	0x1002
 #define F_GETFD	1
 #define RLIMIT_NOFILE	7
 
@@ -83,3 +85,21 @@ start:
 	MOVQ	·sampling(SB), AX
 	MOVQ	$0, (AX)
 	JMP	_rt0_amd64_linux(SB)
+
+// See early.go. The goroutine is nil.
+TEXT ·early(SB),NOSPLIT|NOFRAME,$0
+	MOVL	$ARCH_SET_FS, DI
+	LEAQ	·earlyThread+64(SB), SI
+	MOVL	$SYS_arch_prctl, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JNE	usual
+	MOVQ	0(SP), AX
+	LEAQ	8(SP), CX
+	SUBQ	$16, SP
+	MOVQ	AX, 0(SP)
+	MOVQ	CX, 8(SP)
+	CALL	·earlyStart(SB)
+	ADDQ	$16, SP
+usual:
+	JMP	·entry(SB)

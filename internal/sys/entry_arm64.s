@@ -88,3 +88,14 @@ start:
 	MOVD	·sampling(SB), R1
 	MOVD	ZR, (R1)
 	B	_rt0_arm64_linux(SB)
+
+// See early.go.
+TEXT ·early(SB),NOSPLIT|NOFRAME,$0
+	MOVD	0(RSP), R0
+	ADD	$8, RSP, R1
+	SUB	$32, RSP
+	MOVD	R0, 8(RSP)
+	MOVD	R1, 16(RSP)
+	BL	·earlyStart(SB)
+	ADD	$32, RSP
+	B	·entry(SB)

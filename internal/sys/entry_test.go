@@ -19,9 +19,14 @@ import (
 // build makes testdata/entry, for a processor of the kind arch.
 func build(t *testing.T, arch string, flags ...string) string {
 	t.Helper()
+	return buildOf(t, "./testdata/entry", arch, flags...)
+}
+
+func buildOf(t *testing.T, program, arch string, flags ...string) string {
+	t.Helper()
 	need.Program(t, "go")
 	path := filepath.Join(t.TempDir(), "entry")
-	cmd := command.Command("go", append(append([]string{"build"}, flags...), "-o", path, "./testdata/entry")...)
+	cmd := command.Command("go", append(append([]string{"build"}, flags...), "-o", path, program)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

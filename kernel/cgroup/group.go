@@ -296,26 +296,41 @@ func (g *Group) Now() Now {
 
 // Frozen reports whether the group at path is there and frozen: one read, where
 // Open looks into every hierarchy.
-func Frozen(l Layout, group string) bool {
+func Frozen(l Layout, group string) bool { return isFrozen(FreezerFile(l, group)) }
+
+// FreezerFile is the file of the group at path that has the text "0\n" while it
+// is not frozen, or ""; where it is not there, nobody has ever frozen the group.
+func FreezerFile(l Layout, group string) string {
+	if group == "" {
+		return ""
+	}
 	g := &Group{Path: group, layout: l}
 	for _, h := range l.All() {
 		g.dirs = append(g.dirs, dir{h.Dir(group), h})
 	}
-	return g.Frozen()
+	return g.freezerFile()
 }
 
 // Frozen reports whether the group is frozen.
-func (g *Group) Frozen() bool {
+func (g *Group) Frozen() bool { return isFrozen(g.freezerFile()) }
+
+func (g *Group) freezerFile() string {
 	if d, ok := g.unified(); ok {
-		v, _ := sys.ReadKnob(d.path+"/cgroup.freeze", 16)
-		return strings.TrimSpace(v) == "1"
+		return d.path + "/cgroup.freeze"
 	}
 	if d, ok := g.with("freezer"); ok {
 		// Not freezer.state, which tells of the groups above as well.
-		v, _ := sys.ReadKnob(d.path+"/freezer.self_freezing", 16)
-		return strings.TrimSpace(v) == "1"
+		return d.path + "/freezer.self_freezing"
 	}
-	return false
+	return ""
+}
+
+func isFrozen(file string) bool {
+	if file == "" {
+		return false
+	}
+	v, _ := sys.ReadKnob(file, 16)
+	return strings.TrimSpace(v) == "1"
 }
 
 // Remove removes the group and those below it once they are empty, for which
