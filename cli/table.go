@@ -88,30 +88,56 @@ type alias struct{ name, means string }
 
 // aliases has a row for every alias; what each means stands in table.
 func aliases() []alias {
-	all := []alias{
+	all := shortAliases()
+	for _, g := range groups() {
+		all = append(all, g.aliases()...)
+	}
+	rows := table()
+	return slices.DeleteFunc(all, func(a alias) bool { return !isNamed(rows, a.means) })
+}
+
+func shortAliases() []alias {
+	return []alias{
 		{"-h", "help"},
 		{"--help", "help"},
 		{"-v", "__version"},
 		{"--version", "__version"},
 	}
-	rows := table()
+}
+
+// meaning is the command that an alias stands for, or "". It looks into one
+// group only: every start goes this way.
+func meaning(name string) string {
+	all := shortAliases()
+	noun, _, _ := strings.Cut(name, " ")
 	for _, g := range groups() {
-		for verb := range strings.FieldsSeq(g.verbs) {
-			name, means, renamed := strings.Cut(verb, "=")
-			if !renamed {
-				means = name
-			}
-			if slices.ContainsFunc(rows, func(r row) bool { return r.new != nil && r.name == means }) {
-				all = append(all, alias{g.noun + " " + name, means})
-			}
+		if g.noun == noun {
+			all = g.aliases()
 		}
 	}
-	return all
+	for _, a := range all {
+		if a.name == name {
+			return a.means
+		}
+	}
+	return ""
 }
 
 // A group is one of Docker's nouns, and the commands that can be said with it:
 // "container stop" for stop, where there is one, and "container ls" for ps.
 type group struct{ noun, verbs string }
+
+func (g *group) aliases() []alias {
+	var all []alias
+	for verb := range strings.FieldsSeq(g.verbs) {
+		name, means, renamed := strings.Cut(verb, "=")
+		if !renamed {
+			means = name
+		}
+		all = append(all, alias{g.noun + " " + name, means})
+	}
+	return all
+}
 
 func groups() []group {
 	return []group{
@@ -135,10 +161,8 @@ func find(args []string) (*Command, []string, error) {
 		if c := named(rows, name); c != nil {
 			return c, args[words:], nil
 		}
-		for _, a := range aliases() {
-			if a.name == name {
-				return named(rows, a.means), args[words:], nil
-			}
+		if c := named(rows, meaning(name)); c != nil {
+			return c, args[words:], nil
 		}
 	}
 	if isGroup(args) {
@@ -154,6 +178,10 @@ func named(rows []row, name string) *Command {
 		}
 	}
 	return nil
+}
+
+func isNamed(rows []row, name string) bool {
+	return slices.ContainsFunc(rows, func(r row) bool { return r.new != nil && r.name == name })
 }
 
 // isGroup says whether args are a group alone, or a group and a request for

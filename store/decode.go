@@ -1,11 +1,13 @@
 package store
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -31,7 +33,7 @@ func decodePlain(text []byte, v any) error {
 	if !utf8.Valid(text) {
 		return errNotPlain
 	}
-	d := decoder{text: string(text), types: map[reflect.Type]*structType{}}
+	d := decoder{text: string(text)}
 	if err := d.value(reflect.ValueOf(v).Elem(), 0); err != nil {
 		return err
 	}
@@ -42,10 +44,13 @@ func decodePlain(text []byte, v any) error {
 }
 
 type decoder struct {
-	text  string
-	at    int
-	types map[reflect.Type]*structType
+	text string
+	at   int
 }
+
+// structTypes has a structType for each type that was met: who lists objects
+// reads many documents of the same.
+var structTypes sync.Map
 
 // A structType is a struct's fields as a document has them.
 type structType struct {
@@ -239,8 +244,8 @@ func (t *structType) field(v reflect.Value, at int) reflect.Value {
 
 // typeOf lists the fields of t, those of embedded structs behind its own.
 func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
-	if known := d.types[t]; known != nil {
-		return known, nil
+	if known, ok := structTypes.Load(t); ok {
+		return known.(*structType), nil
 	}
 	s := &structType{}
 	var structs []int
@@ -268,7 +273,7 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 			return nil, err
 		}
 	}
-	d.types[t] = s
+	structTypes.Store(t, s)
 	return s, nil
 }
 
@@ -322,7 +327,10 @@ func (d *decoder) mapping(v reflect.Value, depth int) error {
 }
 
 func (d *decoder) slice(v reflect.Value, depth int) error {
-	if v.Type().Elem().Kind() == reflect.Uint8 || d.next() != '[' {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		return d.bytes(v)
+	}
+	if d.next() != '[' {
 		return errNotPlain
 	}
 	if d.literal("]") {
@@ -345,6 +353,20 @@ func (d *decoder) slice(v reflect.Value, depth int) error {
 			return errNotPlain
 		}
 	}
+}
+
+// bytes reads base64.
+func (d *decoder) bytes(v reflect.Value) error {
+	s, err := d.str()
+	if err != nil {
+		return err
+	}
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		return errNotPlain
+	}
+	v.SetBytes(b)
+	return nil
 }
 
 // digits gives the text of a number and passes over it.
