@@ -36,6 +36,7 @@ type everything struct {
 	Raw  json.RawMessage
 	Mode *os.FileMode
 	D    []byte
+	LS   []string
 	Skip int `json:"-"`
 }
 
@@ -45,6 +46,7 @@ var documents = []string{
 	`{"A":1}`, `{"a":1,"a":2}`, `{"I8":128}`, `{"I8":1.0}`, `{"u":-1}`, `{"u":null,"L":null,"M":null,"P":null,"S":null,"T":null}`, `{"L":[]}`,
 	`{"x":{"y":[{"z":1}]},"S":"after"}`, `{"S":"\ud83d\ude00"}`, `{"S":"\ud83d"}`, "{\"S\":\"\xff\"}", "{\"S\":\"\n\"}", `{"S":"x}`, `{"S":1}`, `{"a":01}`, `{"a":1}x`, `{"a":1,}`, `{"T":truE}`,
 	`{"M":{"x":"1","x":"2"}}`, `{"Skip":1,"inner":2}`, `{"When":"yesterday"}`, `{"F":1e999}`, `{"x":[1,2`, `{"x":-}`, `{"x":1.}`, `{"x":"\q"}`, `{"base":{"a":1}}`,
+	`{"LS":["a",null,"b"]}`, `{"LS":[]}`, `{"LS":null}`, `{"LS":["a",]}`, `{"LS":[1]}`, `{"LS":{}}`, `{"LS":["a"`, `{"M":{"x":null,"y":"z"}}`, `{"M":{"x":1}}`, `{"M":[]}`, `{"S":null}`, `{"T":true,"S":"x","a":1}`,
 	`{"D":"aGVsbG8="}`, `{"D":""}`, `{"D":null}`, `{"D":"aGVs\r\nbG8="}`, `{"D":"a"}`, `{"D":[1,2]}`, `{"D":7}`, `{"D":"a\u0047VsbG8="}`,
 }
 
