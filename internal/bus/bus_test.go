@@ -16,7 +16,7 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	i32 := func(n int64) Value { return Value{Type: "i", Number: uint64(n)} }
+	i32 := func(n int32) Value { return Value{Type: "i", Number: uint64(uint32(n))} }
 	entry := func(k, v Value) Value { return Value{Type: "{" + k.Type + v.Type + "}", List: []Value{k, v}} }
 	for _, tt := range []struct {
 		name, text string
@@ -24,6 +24,8 @@ func TestParse(t *testing.T) {
 	}{
 		{"a number", "5", i32(5)},
 		{"a negative one", "-5", i32(-5)},
+		{"a negative short one", "int16 -2", Value{Type: "n", Number: 0xfffe}},
+		{"a negative long one", "int64 -2", Value{Type: "x", Number: 0xfffffffffffffffe}},
 		{"one with a type", "uint64 123456789012", Uint64(123456789012)},
 		{"one with a short type", "@u 7", Uint32(7)},
 		{"hexadecimal", "uint32 0xff", Uint32(255)},
@@ -59,6 +61,18 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestNumbersBelowZero(t *testing.T) {
+	for text, want := range map[string]int64{"-1": -1, "5": 5, "int16 -32768": -32768, "int16 32767": 32767, "-2147483648": -2147483648, "int64 -3": -3, "'a'": 0} {
+		v, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := v.Signed(); got != want {
+			t.Errorf("%s is %d, want %d", text, got, want)
+		}
+	}
+}
+
 // same tells empty lists and none not apart.
 func same(a, b Value) bool {
 	if a.Type != b.Type || a.Number != b.Number || a.Text != b.Text || len(a.List) != len(b.List) {
@@ -77,6 +91,9 @@ func FuzzParse(f *testing.F) {
 	f.Add("[('/dev/null', 'rw'), (\"\\u00e4\", 'm')]")
 	f.Add("@a{sv} {'a': <uint64 5>, 'b': <[1, 2]>}")
 	f.Add(`b"ab\001"`)
+	f.Add("-1") // had more bits than are sent once
+	f.Add("[int16 -1, -0x8000]")
+	f.Add("(-1, int64 -1, double -1, byte 255, uint16 65535)")
 	f.Add("@" + strings.Repeat("a{s", 60)) // took exponential time once
 	f.Fuzz(func(t *testing.T, text string) {
 		v, err := Parse(text)

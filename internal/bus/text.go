@@ -395,7 +395,7 @@ func number(text string, kind byte) (uint64, error) {
 		if err != nil {
 			return 0, bad
 		}
-		return uint64(n), nil
+		return uint64(n) << (64 - bits) >> (64 - bits), nil
 	}
 	n, err := strconv.ParseUint(strings.TrimPrefix(text, "+"), 0, bits)
 	if err != nil {

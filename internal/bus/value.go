@@ -12,7 +12,7 @@ import (
 // type what it holds.
 type Value struct {
 	Type   string
-	Number uint64  // of y b n q i u x t; the bits of a d
+	Number uint64  // the bits of y b n q i u x t d as they are sent; those above the type's width are zero
 	Text   string  // of s o g
 	List   []Value // elements of an array, fields of a struct, key and value of an entry, what a variant holds
 }
@@ -34,6 +34,20 @@ func Uint32(n uint32) Value { return Value{Type: "u", Number: uint64(n)} }
 
 // Uint64 is a number.
 func Uint64(n uint64) Value { return Value{Type: "t", Number: n} }
+
+// Signed is the number of an n, i or x, which may be below zero.
+func (v Value) Signed() int64 {
+	unused := 64 - 8*v.width()
+	return int64(v.Number<<unused) >> unused
+}
+
+// width is the size of what v holds in bytes where that is a number, else 0.
+func (v Value) width() int {
+	if len(v.Type) != 1 {
+		return 0
+	}
+	return widths[v.Type[0]]
+}
 
 // Variant is a value that carries its type.
 func Variant(v Value) Value { return Value{Type: "v", List: []Value{v}} }

@@ -90,7 +90,7 @@ func micros(name string, v bus.Value) (string, bus.Value, error) {
 		}
 		return base + "USec", bus.Uint64(uint64(f)), nil
 	case "n", "i", "x":
-		if int64(n) < 0 {
+		if v.Signed() < 0 {
 			return "", v, errors.New("it is out of range")
 		}
 	case "y", "q", "u", "t":
