@@ -26,7 +26,7 @@ func psCommand() *Command {
 		Short: "list containers",
 		Long: `Lists the containers that run, the newest first; with --all also those that have ended.
 
-With --format each is shown as a template says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.LocalVolumes}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}}\t{{.Names}}" makes columns of them, and "json" shows all.
+With --format each is shown as a template says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.LocalVolumes}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}}\t{{.Names}}" makes columns of them, and "json" shows all. Without it the psFormat of docker's config.json counts.
 
 Filters: ` + filterNames() + `. One of those with the same key has to fit, but all labels. NAME is a regular expression.`,
 		Examples: []string{"kiste ps -a", "kiste ps --filter status=exited --format '{{.Names}} {{.Status}}'", "kiste rm $(kiste ps -aq)"},
@@ -60,6 +60,9 @@ func listContainers(env *Env, o psOptions) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.format == "" && !o.quiet {
+		o.format = userFormat("psFormat")
 	}
 	size := o.size || strings.Contains(o.format, ".Size")
 	var rows []any
@@ -128,6 +131,9 @@ func showContainers(env *Env, rows []any, o psOptions) error {
 		headings: map[string]string{"ID": "CONTAINER ID", "RunningFor": "CREATED"}}
 	if o.size {
 		l.table += `\t{{.Size}}`
+	}
+	if o.size && strings.HasPrefix(o.format, "table ") {
+		l.format += `\t{{.Size}}`
 	}
 	if o.quiet {
 		if o.format != "" && o.format != "table" {

@@ -28,7 +28,7 @@ func imagesCommand() *Command {
 		Short: "list the images that are here",
 		Long: `Lists images, the newest first.
 
-With --format each is shown as a template says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them.
+With --format each is shown as a template says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them. Without it the imagesFormat of docker's config.json counts.
 
 Filters: ` + imageFilterNames() + `. An image without a name is dangling.`,
 		Examples: []string{"kiste images", "kiste images --filter 'reference=*/app:*'", "kiste images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"},
@@ -69,6 +69,9 @@ func listImages(env *Env, o imagesOptions) error {
 }
 
 func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
+	if o.format == "" && !o.quiet {
+		o.format = userFormat("imagesFormat")
+	}
 	if o.quiet && o.format == "" {
 		return quietImages(env, all, o)
 	}
