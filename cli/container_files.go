@@ -62,3 +62,31 @@ Into a container files keep the numbers of their owners. On the host they belong
 		Heavy:    "cp", HeavyOptions: o,
 	}
 }
+
+// CommitOptions are the options of "kiste commit".
+type CommitOptions struct {
+	Author, Message string
+	Changes         []string
+	Pause           bool
+}
+
+func commitCommand() *Command {
+	o := &CommitOptions{Pause: true}
+	return &Command{
+		Name:  "commit",
+		Args:  "CONTAINER [REPOSITORY[:TAG]]",
+		Short: "make an image of what a container has changed",
+		Long:  "Makes an image of the container's image and what the container has changed of it, with the options that the container was made with, and shows its ID. What lies on volumes and other mounts is not in it. A container that runs stands still meanwhile, where it has a cgroup that can be frozen.",
+		Options: []option.Row{
+			{"-a, --author", "TEXT", "say who made it", option.String(&o.Author)},
+			{"-c, --change", "INSTRUCTION", "apply a Dockerfile instruction to the image: CMD, ENV, USER …", option.Strings(&o.Changes)},
+			{"-m, --message", "TEXT", "say in the image's history what it is", option.String(&o.Message)},
+			{"-p, --pause", "", "let the container stand still meanwhile (default; --pause=false does not)", option.Bool(&o.Pause)},
+			{"--no-pause", "", "let it run", func(string) error { o.Pause = false; return nil }},
+		},
+		Examples: []string{"kiste commit -m 'with vim' web web:vim", `kiste commit -c 'CMD ["sh"]' -c 'ENV DEBUG=1' web web:debug`},
+		Min:      1, Max: 2,
+		Complete: "container",
+		Heavy:    "commit", HeavyOptions: o,
+	}
+}

@@ -33,6 +33,7 @@ func table() []row {
 		{"container inspect", containerInspectCommand},
 		{"rm", rmCommand},
 		{"container prune", containerPruneCommand},
+		{"commit", commitCommand},
 		{"cp", cpCommand},
 		{"diff", diffCommand},
 		{"export", exportCommand},

@@ -13,6 +13,7 @@ import (
 	"kiste/engine"
 	"kiste/engine/files"
 	"kiste/fault"
+	"kiste/image/reference"
 	"kiste/internal/sys"
 	"kiste/store"
 )
@@ -164,4 +165,38 @@ func containerEngine(env *cli.Env, name string, o *files.Options) (e *engine.Eng
 	}
 	e, _, err = insideEngine(env)
 	return e, false, err
+}
+
+// commit is "kiste commit".
+func commit(ctx context.Context, env *cli.Env, args []string, options any) error {
+	o := options.(*cli.CommitOptions)
+	c := files.CommitOptions{Changes: o.Changes, Author: o.Author, Message: o.Message, Pause: o.Pause}
+	if len(args) == 2 {
+		var err error
+		if c.Name, err = newName(args[1]); err != nil {
+			return err
+		}
+	}
+	s, how, done, err := unpacker(env)
+	if done || err != nil {
+		return err
+	}
+	if err := s.Check(); err != nil {
+		return err
+	}
+	c.Layer = how
+	made, err := files.Commit(ctx, &engine.Engine{Store: s}, args[0], c)
+	if err == nil {
+		fmt.Fprintln(env.Out, made.ID)
+	}
+	return err
+}
+
+// newName is the canonical form of a name for an image that is made here.
+func newName(arg string) (string, error) {
+	ref, err := reference.Parse(arg)
+	if err == nil && ref.Digest != "" {
+		err = &fault.Error{Op: "name image", On: arg, Kind: fault.Invalid, Err: errors.New("a digest cannot be given")}
+	}
+	return ref.String(), err
 }

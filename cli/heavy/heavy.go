@@ -27,6 +27,7 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"system prune": systemPrune,
 		"inspect":      inspect,
 
+		"commit": commit,
 		"cp":     cp,
 		"diff":   diff,
 		"export": export,

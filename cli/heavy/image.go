@@ -153,14 +153,10 @@ func importImage(ctx context.Context, env *cli.Env, args []string, options any) 
 	o := options.(*cli.ImportOptions)
 	var canonical string
 	if len(args) == 2 {
-		ref, err := reference.Parse(args[1])
-		if err == nil && ref.Digest != "" {
-			err = &fault.Error{Op: "name image", On: args[1], Kind: fault.Invalid, Err: errors.New("a digest cannot be given")}
-		}
-		if err != nil {
+		var err error
+		if canonical, err = newName(args[1]); err != nil {
 			return err
 		}
-		canonical = ref.String()
 	}
 	where, how, done, err := unpacker(env)
 	if done || err != nil {

@@ -81,10 +81,8 @@ func importRootfs(ctx context.Context, s store.Store, src reference.Source, name
 
 func importLocked(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (catalog.Entry, error) {
 	config := catalog.Config{}
-	for _, c := range o.Changes {
-		if err := change(&config, c); err != nil {
-			return catalog.Entry{}, err
-		}
+	if err := changeAll(&config, o.Changes); err != nil {
+		return catalog.Entry{}, err
 	}
 	l := snapshot.Open(s)
 	l.Userxattr = o.Layer.Userxattr
@@ -122,18 +120,24 @@ func importLocked(ctx context.Context, s store.Store, r io.Reader, o ImportOptio
 	return describe(s, config, m, b, o)
 }
 
-// importLayer unpacks r into temp and copies it, as it came, to blob.
+// importLayer is unpackLayer of a whole root file system.
 func importLayer(ctx context.Context, r io.Reader, blob io.Writer, temp string, o layer.Options) (snapshot.Metadata, catalog.Blob, error) {
+	o.Plain = true
+	m, b, err := unpackLayer(ctx, r, blob, temp, o)
+	if err == nil && m.Entries == 0 {
+		err = &fault.Error{Op: "read tar", Kind: fault.Invalid, Err: errors.New("there is nothing in it")}
+	}
+	return m, b, err
+}
+
+// unpackLayer unpacks r into temp and copies it, as it came, to blob.
+func unpackLayer(ctx context.Context, r io.Reader, blob io.Writer, temp string, o layer.Options) (snapshot.Metadata, catalog.Blob, error) {
 	diff := filepath.Join(temp, "diff")
 	if err := errors.Join(os.Chmod(temp, 0o711), os.Mkdir(diff, 0o755), os.Chmod(diff, 0o755)); err != nil {
 		return snapshot.Metadata{}, catalog.Blob{}, err
 	}
 	c := &counter{w: blob, sum: sha256.New()}
-	o.Plain = true
 	res, err := layer.Apply(ctx, io.TeeReader(r, c), diff, o)
-	if err == nil && res.Entries == 0 {
-		err = &fault.Error{Op: "read tar", Kind: fault.Invalid, Err: errors.New("there is nothing in it")}
-	}
 	if err != nil {
 		return snapshot.Metadata{}, catalog.Blob{}, err
 	}
@@ -208,146 +212,4 @@ func describe(s store.Store, config catalog.Config, m snapshot.Metadata, b catal
 		return catalog.Entry{}, err
 	}
 	return e, catalog.Put(s, e)
-}
-
-// change applies one Dockerfile instruction that "docker import --change"
-// takes.
-func change(c *catalog.Config, line string) error {
-	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-	rest = strings.TrimSpace(rest)
-	bad := func(why string) error {
-		return &fault.Error{Op: "take change", On: line, Kind: fault.Invalid, Err: errors.New(why),
-			Hint: "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR are possible"}
-	}
-	if rest == "" {
-		return bad("nothing follows the instruction")
-	}
-	switch strings.ToUpper(word) {
-	case "CMD":
-		c.Cmd = command(rest)
-	case "ENTRYPOINT":
-		c.Entrypoint = command(rest)
-	case "SHELL":
-		if err := json.Unmarshal([]byte(rest), &c.Shell); err != nil {
-			return bad("a shell is a JSON list of words")
-		}
-	case "ENV":
-		pairs := pairs(rest)
-		if pairs == nil {
-			return bad("want KEY=VALUE")
-		}
-		for _, p := range pairs {
-			c.Env = append(c.Env, p[0]+"="+p[1])
-		}
-	case "LABEL":
-		pairs := pairs(rest)
-		if pairs == nil {
-			return bad("want KEY=VALUE")
-		}
-		if c.Labels == nil {
-			c.Labels = map[string]string{}
-		}
-		for _, p := range pairs {
-			c.Labels[p[0]] = p[1]
-		}
-	case "EXPOSE":
-		addAll(&c.ExposedPorts, strings.Fields(rest), func(port string) string {
-			if strings.Contains(port, "/") {
-				return port
-			}
-			return port + "/tcp"
-		})
-	case "VOLUME":
-		list := strings.Fields(rest)
-		if rest[0] == '[' {
-			if err := json.Unmarshal([]byte(rest), &list); err != nil {
-				return bad("the list of volumes is no JSON")
-			}
-		}
-		addAll(&c.Volumes, list, func(v string) string { return v })
-	case "USER":
-		c.User = rest
-	case "WORKDIR":
-		c.WorkingDir = filepath.Join("/", c.WorkingDir, rest)
-		if filepath.IsAbs(rest) {
-			c.WorkingDir = filepath.Clean(rest)
-		}
-	case "STOPSIGNAL":
-		c.StopSignal = rest
-	case "ONBUILD":
-		c.OnBuild = append(c.OnBuild, rest)
-	default:
-		return bad(word + " is not possible here")
-	}
-	return nil
-}
-
-// command reads the exec form, else the shell form.
-func command(s string) []string {
-	var words []string
-	if json.Unmarshal([]byte(s), &words) == nil && words != nil {
-		return words
-	}
-	return []string{"/bin/sh", "-c", s}
-}
-
-// pairs reads KEY=VALUE…, with quotes, or the old KEY VALUE. Nil: it is
-// neither.
-func pairs(s string) [][2]string {
-	words := splitQuoted(s)
-	if len(words) == 0 {
-		return nil
-	}
-	if !strings.Contains(words[0], "=") {
-		key, value, ok := strings.Cut(s, " ")
-		if !ok {
-			return nil
-		}
-		return [][2]string{{key, strings.TrimSpace(value)}}
-	}
-	var list [][2]string
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok || key == "" {
-			return nil
-		}
-		list = append(list, [2]string{key, value})
-	}
-	return list
-}
-
-func splitQuoted(s string) []string {
-	var words []string
-	var word strings.Builder
-	quote, in := rune(0), false
-	for _, r := range s {
-		switch {
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote == 0 && (r == '"' || r == '\''):
-			quote, in = r, true
-		case quote == 0 && r == ' ':
-			if in {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			in = false
-		default:
-			word.WriteRune(r)
-			in = true
-		}
-	}
-	if in {
-		words = append(words, word.String())
-	}
-	return words
-}
-
-func addAll(set *map[string]struct{}, list []string, form func(string) string) {
-	if *set == nil {
-		*set = map[string]struct{}{}
-	}
-	for _, v := range list {
-		(*set)[form(v)] = struct{}{}
-	}
 }

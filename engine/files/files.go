@@ -20,7 +20,6 @@ import (
 
 	"kiste/engine"
 	"kiste/fault"
-	"kiste/image/layer"
 	"kiste/image/snapshot"
 )
 
@@ -50,15 +49,7 @@ func Export(e *engine.Engine, query string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dirs, err := rootDirs(e, c)
-	if err != nil {
-		return err
-	}
-	p := layer.Pack(w)
-	err = snapshot.Walk(dirs, func(f snapshot.File) error { return p.Add(f.Path, f.FD, f.Stat) })
-	if err == nil {
-		err = p.Close()
-	}
+	err = packAll(e, c, w)
 	if err != nil {
 		return &fault.Error{Op: "export container", On: c.Name, Err: err}
 	}

@@ -62,7 +62,7 @@ func (d *differ) dir(upper, old node, alone bool, name string) error {
 	if err != nil {
 		return err
 	}
-	alone = alone || opaque(upper.fds[0])
+	alone = alone || Opaque(upper.fds[0])
 	if alone && old.dir {
 		gone, err := merged(old)
 		if err != nil {
@@ -106,7 +106,7 @@ func (d *differ) entry(upper int, parent node, alone bool, name string) error {
 		d.gone(was, name)
 		return nil
 	}
-	if err := refuseHalf(fd, name); err != nil {
+	if err := RefuseHalf(fd, name); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -154,9 +154,9 @@ func sameDir(a, b unix.Stat_t) bool {
 	return a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid && a.Mtim == b.Mtim
 }
 
-// refuseHalf refuses a file of which overlayfs has left a part below: no mount
+// RefuseHalf refuses a file of which overlayfs has left a part below: no mount
 // of ours does that, but a host may be told to (redirect_dir, metacopy).
-func refuseHalf(fd int, name string) error {
+func RefuseHalf(fd int, name string) error {
 	for _, attr := range [...]string{"overlay.redirect", "overlay.metacopy"} {
 		for _, space := range [...]string{"trusted.", "user."} {
 			if _, err := sys.GetXattrFD(fd, space+attr); err == nil {
@@ -213,7 +213,7 @@ func walkNode(n node, name string, visit func(File) error) error {
 func walkOne(n node, name string, visit func(File) error) error {
 	st, err := sys.StatAt(n.fds[0], "")
 	if err == nil {
-		err = refuseHalf(n.fds[0], name)
+		err = RefuseHalf(n.fds[0], name)
 	}
 	if err == nil {
 		err = visit(File{Path: name, FD: n.fds[0], Stat: st})

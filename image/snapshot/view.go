@@ -309,7 +309,7 @@ func child(parent node, name string) (node, error) {
 		}
 		found.dir = true
 		found.fds, found.of = append(found.fds, fd), append(found.of, parent.of[i])
-		if opaque(fd) {
+		if Opaque(fd) {
 			return found, nil
 		}
 	}
@@ -327,7 +327,8 @@ func absent(err error) error {
 	return fs.ErrNotExist
 }
 
-func opaque(fd int) bool {
+// Opaque reports whether overlayfs shows nothing of what is below a directory.
+func Opaque(fd int) bool {
 	for _, attr := range [...]string{"trusted.overlay.opaque", "user.overlay.opaque"} {
 		if v, err := sys.GetXattrFD(fd, attr); err == nil && string(v) == "y" {
 			return true
