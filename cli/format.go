@@ -40,15 +40,27 @@ type listing struct {
 // print shows rows. What only text/template understands is done by kisted.
 func (l listing) print(env *Env, rows []any) error {
 	s := l.sheet(rows)
-	var b bytes.Buffer
-	switch parts, ok := parse(s.Template); {
-	case ok && s.Write(&b, func(w *bytes.Buffer, row any) error { return fill(w, parts, row) }) == nil:
-		_, err := b.WriteTo(env.Out)
+	text, ok := s.Plain()
+	switch {
+	case ok:
+		_, err := io.WriteString(env.Out, text)
 		return err
 	case env.Format == nil:
 		return becomeKisted(env.words)
 	}
 	return env.Format(env.Out, s)
+}
+
+// Plain is what text/template would make of the sheet, where it has nothing
+// but fields, labels, json, upper and lower.
+func (s *Sheet) Plain() (text string, ok bool) {
+	parts, ok := parse(s.Template)
+	if !ok {
+		return "", false
+	}
+	var b bytes.Buffer
+	err := s.Write(&b, func(w *bytes.Buffer, row any) error { return fill(w, parts, row) })
+	return b.String(), err == nil
 }
 
 func (l listing) sheet(rows []any) *Sheet {
@@ -156,13 +168,23 @@ func parse(template string) (parts []part, ok bool) {
 
 func parseAction(text string) (part, bool) {
 	if quoted, ok := strings.CutPrefix(text, ".Label "); ok {
-		key, err := strconv.Unquote(strings.TrimSpace(quoted))
-		return part{function: "label", of: key}, err == nil
+		quoted = strings.TrimSpace(quoted)
+		key, err := strconv.Unquote(quoted)
+		return part{function: "label", of: key}, err == nil && quoted[0] == '"'
 	}
-	function, field, ok := strings.Cut(text, ".")
-	function = strings.TrimSpace(function)
-	known := function == "" && field != "" || function == "json" || (function == "lower" || function == "upper") && field != ""
-	return part{function: function, of: field}, ok && known && isWord(field)
+	if field, ok := strings.CutPrefix(text, "."); ok {
+		return part{of: field}, field != "" && isWord(field)
+	}
+	function, field, ok := strings.Cut(text, " .")
+	switch function {
+	case "json":
+		ok = ok && isWord(field)
+	case "lower", "upper":
+		ok = ok && field != "" && isWord(field)
+	default:
+		ok = false
+	}
+	return part{function: function, of: field}, ok
 }
 
 func isWord(s string) bool {
@@ -198,6 +220,8 @@ func fill(w *bytes.Buffer, parts []part, row any) error {
 			}
 		case !known:
 			return errNotPlain
+		case isHeading: // no function changes it
+			w.WriteString(value)
 		case p.function == "lower":
 			w.WriteString(strings.ToLower(value))
 		case p.function == "upper":

@@ -19,6 +19,7 @@ func TestWhatIsFormattedWithoutTextTemplate(t *testing.T) {
 		{"json", `{"Name":"web","CreatedAt":"then"}` + "\n"},
 		{`{{json .}} {{json .Name}} {{upper .Name}} {{lower .Name}}`, `{"Name":"web","CreatedAt":"then"} "web" WEB web` + "\n"},
 		{"table {{json .Name}}", "NAME\n\"web\"\n"},
+		{"table {{lower .Name}}", "NAME\nweb\n"},
 		{"plain", "plain\n"},
 	} {
 		var out bytes.Buffer
@@ -31,7 +32,7 @@ func TestWhatIsFormattedWithoutTextTemplate(t *testing.T) {
 }
 
 func TestWhatTextTemplateHasToDo(t *testing.T) {
-	for _, text := range []string{"{{.Name", "{{title .Name}}", "{{.Name | upper}}", "{{if .Name}}x{{end}}", "{{- .Name}}", "{{json .Name.First}}", "{{upper .}}", "{{.}}", `{{.Label "a}}`, "{{}}"} {
+	for _, text := range []string{"{{.Name", "{{title .Name}}", "{{.Name | upper}}", "{{if .Name}}x{{end}}", "{{- .Name}}", "{{json .Name.First}}", "{{upper .}}", "{{.}}", `{{.Label "a}}`, "{{.Label 'a'}}", "{{json.Name}}", "{{json}}", "{{upper Name}}", "{{}}"} {
 		if parts, ok := parse(text); ok {
 			t.Errorf("%s is taken for %v", text, parts)
 		}

@@ -91,3 +91,23 @@ func TestListing(t *testing.T) {
 		}
 	}
 }
+
+// What kiste makes of a sheet without text/template is what that makes of it.
+func FuzzPlain(f *testing.F) {
+	for _, text := range []string{"{{.ID}}", "{{ .Names }} {{json .}}", "{{json .Ports}}{{upper .Names}}", `{{.Label "a.b"}}` + "\t{{lower .ID}}", "{{\"{{\"}}", "{{json.ID}}", "{{/* x */}}{{.ID}}", "{{.ID}}}}", "{{.ID\n}}", "{{.Label `a`}}"} {
+		f.Add(text, false)
+		f.Add(text, true)
+	}
+	rows := []any{listed{"1", "web", "80<81"}, listed{"2", "a \"name\"\\", "é\x00"}}
+	f.Fuzz(func(t *testing.T, text string, table bool) {
+		s := &cli.Sheet{Template: text, Table: table, Headings: cli.Headings{"ID": "CONTAINER ID", "Names": "NAMES", "Ports": "PORTS"}, Rows: rows}
+		plain, ok := s.Plain()
+		if !ok {
+			return
+		}
+		var b bytes.Buffer
+		if err := Listing(&b, s); err != nil || b.String() != plain {
+			t.Errorf("%q: %q; text/template: %q, %v", text, plain, b.String(), err)
+		}
+	})
+}
