@@ -17,7 +17,7 @@ import (
 )
 
 func rmiCommand() *Command {
-	var force bool
+	var force, noPrune bool
 	return &Command{
 		Name:  "rmi",
 		Args:  "IMAGE...",
@@ -25,7 +25,10 @@ func rmiCommand() *Command {
 		Long: `Takes away the names given, and with the last name the image. An ID stands for the image and all its names, if it has one only, or with --force.
 
 An image that a container stands on is kept, unless --force is given; the container's files stay in any case. The space is freed by "kiste gc".`,
-		Options:  []option.Row{{"-f, --force", "", "remove it although a container stands on it, or with all its names", option.Bool(&force)}},
+		Options: []option.Row{
+			{"-f, --force", "", "remove it although a container stands on it, or with all its names", option.Bool(&force)},
+			{"--no-prune", "", "for Docker's sake: only gc and the prunes free space", option.Bool(&noPrune)},
+		},
 		Examples: []string{"kiste rmi debian:12", "kiste rmi -f 4f53cda18c2b"},
 		Min:      1, Max: -1,
 		Complete: "image",
