@@ -325,9 +325,10 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 	if known, ok := structTypes.Load(t); ok {
 		return known.(*structType), nil
 	}
-	s := &structType{}
+	n := t.NumField()
+	s := &structType{names: make([]string, 0, n), index: make([]int, 0, n), inner: make([]*embedded, 0, n)}
 	var structs []int
-	for i := range t.NumField() {
+	for i := range n {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
 		name, options, _ := strings.Cut(tag, ",")

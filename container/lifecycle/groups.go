@@ -87,8 +87,14 @@ func (m *making) unlimited() error {
 	return err
 }
 
-// unused refuses a cgroup that others use.
+// unused refuses a cgroup that others use. Where it is not in the base
+// hierarchy it is hardly elsewhere, and the steps that make it find that.
 func unused(l cgroup.Layout, group string) error {
+	if base, ok := l.Base(); ok {
+		if there, _ := sys.Look(base.Dir(group)); !there {
+			return nil
+		}
+	}
 	g, err := cgroup.Open(l, group)
 	if errors.Is(err, fault.NotFound) {
 		return nil

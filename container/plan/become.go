@@ -200,9 +200,9 @@ func (c *compiler) environment() []string {
 // attempt tries one file.
 func (c *compiler) attempt(file string) []Call {
 	p := c.spec.Process
-	env := Arg{Kind: Vec, List: c.env, Text: fmt.Sprintf("{%d variables}", len(c.env))}
+	env := Arg{Kind: Vec, List: &c.env, Text: fmt.Sprintf("{%d variables}", len(c.env))}
 	if c.stub == 0 {
-		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: p.Args}, env)
+		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: &p.Args}, env)
 		x.OnErr = Note
 		return []Call{x}
 	}
@@ -210,8 +210,9 @@ func (c *compiler) attempt(file string) []Call {
 	// effective user are the same by now.
 	may := call("faccessat", unix.SYS_FACCESSAT, cwd(), str(file), named(unix.X_OK, "X_OK"))
 	may.OnErr, may.Skip = Note, 1
+	words := append([]string{file}, p.Args...)
 	return []Call{may, call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
-		Arg{Kind: Vec, List: append([]string{file}, p.Args...)}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
+		Arg{Kind: Vec, List: &words}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
 }
 
 // binaryIsForeign reports whether Kiste's binary belongs to nobody whom the

@@ -8,7 +8,7 @@ import (
 
 func num(n uint64) Arg             { return Arg{Kind: Num, Value: n} }
 func named(n uint64, t string) Arg { return Arg{Kind: Num, Value: n, Text: t} }
-func str(s string) Arg             { return Arg{Kind: Str, Str: s} }
+func str(s string) Arg             { return Arg{Kind: Str, Text: s} }
 func from(s Slot) Arg              { return Arg{Kind: FromSlot, Slot: s} }
 func buf(b []byte, text string) Arg {
 	return Arg{Kind: Buf, Bytes: b, Text: text}
@@ -135,8 +135,9 @@ func write(fd Slot, text string) Call {
 	return call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Bytes: []byte(text), Text: quote(text)}, num(uint64(len(text))))
 }
 
+// prctl: the arguments that are left out are 0, which prctl(2) asks for.
 func prctl(name string, option uint64, args ...Arg) Call {
-	all := make([]Arg, 5) // what is left is 0, which prctl(2) asks for
+	all := make([]Arg, 1+len(args))
 	all[0] = named(option, name)
 	copy(all[1:], args)
 	return call("prctl", unix.SYS_PRCTL, all...)

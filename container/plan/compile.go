@@ -179,7 +179,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 }
 
 // What a plan mostly has, so that its lists need not grow.
-const usualSlots, usualSteps = 64, 80
+const usualSlots, usualSteps = 64, 112
 
 type compiler struct {
 	spec    *specs.Spec

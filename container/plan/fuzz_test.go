@@ -86,8 +86,8 @@ func checkPlan(t *testing.T, p *plan.Plan) {
 			if a.Kind == plan.FromSlot && (a.Slot == 0 || !valid(a.Slot)) {
 				t.Errorf("call %d, %s, takes slot %d", i, c.Name, a.Slot)
 			}
-			if strings.IndexByte(a.Str, 0) >= 0 {
-				t.Errorf("call %d, %s, has a zero byte in %q", i, c.Name, a.Str)
+			if a.Kind == plan.Str && strings.IndexByte(a.Text, 0) >= 0 {
+				t.Errorf("call %d, %s, has a zero byte in %q", i, c.Name, a.Text)
 			}
 		}
 	}

@@ -195,10 +195,9 @@ type Arg struct {
 	Kind  ArgKind
 	Slot  Slot
 	Value uint64
-	Str   string
 	Bytes []byte
-	List  []string
-	Text  string // how it is printed; empty: by its kind
+	List  *[]string // of a Vec
+	Text  string    // of a Str the string; else how it is printed, empty: by its kind
 }
 
 // An ArgKind says which field of an Arg counts.
@@ -305,15 +304,15 @@ func (p *Plan) slotName(s Slot) string {
 
 func (p *Plan) argText(a Arg) string {
 	switch {
+	case a.Kind == Str:
+		return strconv.Quote(a.Text)
 	case a.Text != "":
 		return a.Text
 	case a.Kind == FromSlot:
 		return p.slotName(a.Slot)
-	case a.Kind == Str:
-		return strconv.Quote(a.Str)
 	case a.Kind == Vec:
-		quoted := make([]string, len(a.List))
-		for i, s := range a.List {
+		quoted := make([]string, len(*a.List))
+		for i, s := range *a.List {
 			quoted[i] = strconv.Quote(s)
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"

@@ -9,7 +9,7 @@ import (
 )
 
 func words(list ...uint64) []byte {
-	var b []byte
+	b := make([]byte, 0, 8*len(list))
 	for _, w := range list {
 		b = binary.NativeEndian.AppendUint64(b, w)
 	}

@@ -624,9 +624,9 @@ func (r *run) compile(c *plan.Call) sys.ChildCall {
 func (r *run) argument(a *plan.Arg) sys.ChildArg {
 	switch a.Kind {
 	case plan.Str:
-		return r.calls.Bytes(a.Str)
+		return r.calls.Bytes(a.Text)
 	case plan.Vec:
-		return sys.StringsOf(a.List)
+		return sys.StringsOf(*a.List)
 	case plan.Filter:
 		return sys.FilterOf(a.Bytes)
 	case plan.FromSlot:
@@ -762,8 +762,8 @@ func (r *run) explain(err error) error {
 // callError says on which path a call failed.
 func callError(c plan.Call, errno syscall.Errno) error {
 	for _, a := range c.Args {
-		if a.Kind == plan.Str && a.Str != "" {
-			return &fs.PathError{Op: c.Name, Path: a.Str, Err: errno}
+		if a.Kind == plan.Str && a.Text != "" {
+			return &fs.PathError{Op: c.Name, Path: a.Text, Err: errno}
 		}
 	}
 	if c.Name == "" {

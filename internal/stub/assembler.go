@@ -123,7 +123,11 @@ func (a *assembler) link() []byte {
 	return a.code
 }
 
-func machines() []machine { return []machine{amd64(), arm64()} }
+// machines are all of them, by name.
+var machines = []struct {
+	name string
+	make func() machine
+}{{"amd64", amd64}, {"arm64", arm64}}
 
 // amd64 is the AMD64 Architecture Programmer's Manual, volume 3. Every
 // instruction has a REX prefix, and every offset 32 bits: size is not the point.

@@ -61,11 +61,11 @@ func Joiner(arch string, fd int, terminal bool) ([]byte, error) {
 func Init(arch string) ([]byte, error) { return build(arch, initProgram) }
 
 func build(arch string, program func(*assembler)) ([]byte, error) {
-	for _, m := range machines() {
-		if m.name == arch {
-			a := &assembler{m: m, labels: map[string]int{}}
+	for _, known := range machines {
+		if known.name == arch {
+			a := &assembler{m: known.make(), code: make([]byte, 0, 512), labels: map[string]int{}}
 			program(a)
-			return elf(m, a.link()), nil
+			return elf(a.m, a.link()), nil
 		}
 	}
 	return nil, &fault.Error{Op: "make a program for", On: arch, Kind: fault.Unsupported, Err: errors.New("there is no assembler for it")}
@@ -79,7 +79,7 @@ const (
 // elf wraps code into an executable of one read-only segment and a stack that
 // is not executable: elf(5).
 func elf(m machine, code []byte) []byte {
-	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
+	b := append(make([]byte, 0, headers+len(code)), "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
 	le := binary.LittleEndian
 	b = le.AppendUint16(b, 2) // ET_EXEC
 	b = le.AppendUint16(b, m.elf)

@@ -21,7 +21,7 @@ import (
 // eachMachine runs check with a program for this processor and, by emulation,
 // for the others.
 func eachMachine(t *testing.T, make func(string) ([]byte, error), check func(t *testing.T, command []string)) {
-	for _, m := range machines() {
+	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {
 			image, err := make(m.name)
 			if err != nil {
@@ -184,7 +184,8 @@ func TestNoProgramForOtherProcessors(t *testing.T) {
 
 // Every label that an instruction names must be there, and every call known.
 func TestProgramsAreWhole(t *testing.T) {
-	for _, m := range machines() {
+	for _, known := range machines {
+		m := known.make()
 		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3), "waiter": waiter(3), "joiner": joiner(3, true)} {
 			calls := m.calls
 			a := &assembler{m: m, labels: map[string]int{}}

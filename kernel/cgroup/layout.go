@@ -35,7 +35,15 @@ func (h Hierarchy) Dir(group string) string {
 			group = rest
 		}
 	}
+	if isPlain(h.Mount) && (h.Below == "" || isPlain(h.Below)) && isPlain(group) {
+		return h.Mount + h.Below + group // which path.Join would make of them, too
+	}
 	return path.Join(h.Mount, h.Below, group)
+}
+
+// isPlain reports whether p begins with a slash and is clean.
+func isPlain(p string) bool {
+	return p != "" && p[0] == '/' && p[len(p)-1] != '/' && !strings.Contains(p, "//") && !strings.Contains(p, "/.")
 }
 
 // Has reports whether h has the controller.

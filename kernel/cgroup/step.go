@@ -70,7 +70,7 @@ type File struct{ Name, Value string }
 
 // String is the step in one line.
 func (s Step) String() string {
-	line := fmt.Sprintf("%-9s %s", s.Op, s.Path)
+	line := string(s.Op) + "          "[:max(1, 10-len(s.Op))] + s.Path
 	switch s.Op {
 	case Mkdir, Inherit:
 		return line
