@@ -60,7 +60,10 @@ func writePID(path string, pid int) error {
 	return nil
 }
 
-// hearers are who wants to hear of a new process.
+// hearers are who wants to hear of a new process. The sockets' peers get
+// descriptors; nothing that they send is read. Whoever they are, they can
+// make the start fail, and delay it by
+// process.Patience.
 type hearers struct {
 	console, pidfd *os.File // sockets, or nil
 	pidFile        string   // empty: none
@@ -121,7 +124,7 @@ func checkTerminal(p *specs.Process, detach bool, socket string) error {
 
 // dial connects to the Unix socket of somebody who wants a descriptor.
 func dial(path string) (*os.File, error) {
-	f, err := sys.ConnectUnix(path, false)
+	f, err := sys.ConnectUnixWithin(path, process.Patience)
 	if err != nil {
 		return nil, &fault.Error{Op: "connect to", On: path, Err: err}
 	}

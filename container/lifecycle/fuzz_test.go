@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -47,6 +48,64 @@ func FuzzState(f *testing.F) {
 		}
 		if second, err := store.Encode(&again.doc); err != nil || string(second) != string(first) {
 			t.Errorf("%s\nis read again as\n%s (%v)", first, second, err)
+		}
+	})
+}
+
+// Whatever a bundle's config.json holds, it is refused, or there is a plan for it,
+// with sources of binds that are absolute; and the copy of it that a container
+// keeps is read the same.
+func FuzzConfig(f *testing.F) {
+	text, err := os.ReadFile("testdata/config.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	for _, s := range []string{`{}`, `null`, `[]`, `{"root":{"path":"rootfs"},"process":{"args":["a"]},"linux":{}}`,
+		`{"root":{"path":"rootfs"},"process":{"args":["a"],"cwd":"/"},"mounts":[{"destination":"/x","type":"bind","source":"../..","options":["rbind"]},{"type":"bind"}],"linux":{"namespaces":[{"type":"mount"},{"type":"x","path":"\u0000"}]}}`,
+		`{"root":{"path":"."},"process":{"args":[""],"terminal":true},"hooks":{"poststop":[{"path":"a","timeout":-1}],"createRuntime":[{}]},"linux":{"seccomp":{"listenerPath":"s"},"cgroupsPath":"../.."}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		bundle := t.TempDir()
+		file := filepath.Join(bundle, configFile)
+		err := os.WriteFile(file, text, 0o600)
+		if err == nil {
+			err = os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o700)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &making{root: Root{Dir: filepath.Join(bundle, "state")}, o: CreateOptions{Bundle: bundle}}
+		if m.read("x") != nil {
+			return
+		}
+		for _, mount := range m.spec.Mounts {
+			if mount.Type == "bind" && !filepath.IsAbs(mount.Source) {
+				t.Errorf("the source %q is not absolute", mount.Source)
+			}
+		}
+		if made, err := plan.Compile(m.spec, nil, plan.Options{Bundle: bundle, Wait: true}, plan.Facts{Host: true, LastCap: 40}); err == nil {
+			_ = made.String() + made.Calls()
+		}
+		kept := &Container{root: m.root, dir: bundle}
+		if s, err := kept.spec(); err != nil || len(s.Process.Args) != len(m.spec.Process.Args) {
+			t.Errorf("the copy is not read: %v", err)
+		}
+		if b, err := store.Encode(&m.c.doc); err != nil || store.Decode(b, &document{}) != nil {
+			t.Errorf("its state is not written, or not read: %v", err)
+		}
+	})
+}
+
+// Whatever a checkpoint says of the streams, at most three are taken.
+func FuzzDescriptors(f *testing.F) {
+	for _, s := range []string{`["/dev/null","pipe:[1]","file[2:3]"]`, `[]`, `null`, `["a","b","c","d"]`, `[1]`, `{`, ``} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if names, err := readDescriptors(bytes.NewReader(text)); err == nil && len(names) > 3 {
+			t.Errorf("%q", names)
 		}
 	})
 }

@@ -286,13 +286,14 @@ func makePlace(root int, at, source string) error {
 
 // descriptors gives the program other standard streams than those that it had.
 func (r *restoring) descriptors() error {
-	f, err := os.Open(filepath.Join(r.job.Images.Name(), descriptorsFile))
+	// A checkpoint may come from elsewhere: nobody waits for who writes a FIFO.
+	f, err := os.OpenFile(filepath.Join(r.job.Images.Name(), descriptorsFile), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var names []string
-	if err := json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&names); err != nil || len(names) > 3 {
+	names, err := readDescriptors(f)
+	if err != nil {
 		return &fault.Error{Op: "read", On: f.Name(), Kind: fault.Invalid, Err: err}
 	}
 	for i, name := range names {
@@ -302,6 +303,16 @@ func (r *restoring) descriptors() error {
 		}
 	}
 	return nil
+}
+
+// readDescriptors reads what a checkpoint says of the streams, at most three,
+// from at most 64 KiB.
+func readDescriptors(from io.Reader) (names []string, err error) {
+	err = json.NewDecoder(io.LimitReader(from, 64<<10)).Decode(&names)
+	if err == nil && len(names) > 3 {
+		err = errors.New("there are more than three streams")
+	}
+	return names, err
 }
 
 // namespaces gives CRIU those that are not the container's own.

@@ -8,6 +8,7 @@ import (
 	command "os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -249,4 +250,54 @@ func TestEarlyStartOfArm(t *testing.T) {
 	if got := w.run(t, "", append([]string{"qemu-aarch64-static"}, w.words(program, "--root DIR start ID")...)...); got != "main 0" || !w.untouched() {
 		t.Errorf("got %q", got)
 	}
+}
+
+// Whatever lies there as a go-ahead is none, or a number with the name of a file
+// that says what may be.
+func FuzzGoAhead(f *testing.F) {
+	for _, s := range []string{"1", "12345678901", "1x", "0", "7/nonexistent", "7/proc", "-1", "9999999999/", "4194304\x01"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		dir := t.TempDir()
+		if number, _, path := strings.Cut(text, "/"); path {
+			text = number + "/nonexistent" // else files of this host would be opened
+		}
+		if os.Symlink(text, filepath.Join(dir, sys.GoAhead)) != nil {
+			return // empty, too long, a zero
+		}
+		fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		number, _, _ := strings.Cut(text, "/")
+		n, err := strconv.ParseUint(number, 10, 63)
+		if err != nil || len(number) > 10 || strings.Trim(number, "0123456789") != "" {
+			n = 0
+		}
+		if got := sys.EarlyRead(fd); got != int(n) {
+			t.Errorf("%q is a go-ahead for %d, want %d", text, got, n)
+		}
+	})
+}
+
+// Whatever the words are, a start before Go's runtime goes to the directory that
+// main would go to, or nowhere.
+func FuzzEarlyDir(f *testing.F) {
+	for _, s := range [][2]string{{"/run/kiste", "web"}, {"/run/kiste/", "web"}, {"/run/../x", "web"}, {"run", "-x"}, {"", ""}, {"/", ".."}, {"/a/.b", "c"}, {strings.Repeat("/a", 2047), "x"}, {"/a", strings.Repeat("x", 4096)}} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, root, id string) {
+		if strings.ContainsRune(root+id, 0) {
+			return
+		}
+		got := sys.EarlyDir(root, id)
+		if got == "" {
+			return
+		}
+		if got != filepath.Join(root, id) || id == "" || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-") != "" || id[0] == '.' || id[0] == '-' {
+			t.Errorf("%q and %q lead to %q", root, id, got)
+		}
+	})
 }

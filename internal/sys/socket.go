@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,19 @@ const maxSocketPath = 107
 // reached through its directory. A path that begins with @ is abstract.
 func ConnectUnix(path string, datagram bool) (*os.File, error) {
 	return unixSocket("connect", path, datagram, unix.Connect)
+}
+
+// ConnectUnixWithin is ConnectUnix to a stream whose peer is not trusted: one that
+// does not accept, and one that does not read, is waited for so long at most by
+// each call. After that the error is EAGAIN: SO_SNDTIMEO of socket(7).
+func ConnectUnixWithin(path string, limit time.Duration) (*os.File, error) {
+	within := unix.NsecToTimeval(limit.Nanoseconds())
+	return unixSocket("connect", path, false, func(fd int, a unix.Sockaddr) error {
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &within); err != nil {
+			return err
+		}
+		return unix.Connect(fd, a)
+	})
 }
 
 // BindUnix makes a socket at path, which must not be there.
