@@ -54,7 +54,6 @@ func filterNames() string {
 // A lookup is what filters need to look at.
 type lookup struct {
 	e     *engine.Engine
-	all   []*engine.Container
 	match func(expression, text string) bool // regular expressions; nil: there are none here
 }
 

@@ -49,20 +49,19 @@ func listContainers(env *Env, o psOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.format == "" && !o.quiet {
+		o.format = userFormat("psFormat")
+	}
+	filters, err := (&lookup{e: e, match: env.Match}).parse(o.filters)
+	switch {
+	case err == errRegexp || err == nil && env.lacks(o.format):
+		return becomeKisted(env.words)
+	case err != nil:
+		return err
+	}
 	all, bad, err := e.List()
 	if err != nil {
 		return err
-	}
-	look := &lookup{e: e, all: all, match: env.Match}
-	filters, err := look.parse(o.filters)
-	if err == errRegexp {
-		return becomeKisted(env.words)
-	}
-	if err != nil {
-		return err
-	}
-	if o.format == "" && !o.quiet {
-		o.format = userFormat("psFormat")
 	}
 	size := o.size || strings.Contains(o.format, ".Size")
 	var rows []any

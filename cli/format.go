@@ -51,6 +51,13 @@ func (l listing) print(env *Env, rows []any) error {
 	return env.Format(env.Out, s)
 }
 
+// lacks reports whether this is kiste and a format needs text/template: who asks
+// first need not do twice what there is to list.
+func (e *Env) lacks(format string) bool {
+	_, plain := parse(format)
+	return !plain && e.Format == nil
+}
+
 // Plain is what text/template would make of the sheet, where it has nothing
 // but fields, labels, json, upper and lower.
 func (s *Sheet) Plain() (text string, ok bool) {

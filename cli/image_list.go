@@ -55,6 +55,12 @@ func listImages(env *Env, o imagesOptions) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
+	if o.format == "" && !o.quiet {
+		o.format = userFormat("imagesFormat")
+	}
+	if env.lacks(o.format) {
+		return becomeKisted(env.words)
+	}
 	all, damaged := catalog.List(s)
 	keep, err := chooseImages(s, o.filters)
 	if err != nil {
@@ -69,9 +75,6 @@ func listImages(env *Env, o imagesOptions) error {
 }
 
 func showImages(env *Env, all []catalog.Entry, o imagesOptions) error {
-	if o.format == "" && !o.quiet {
-		o.format = userFormat("imagesFormat")
-	}
 	if o.quiet && o.format == "" {
 		return quietImages(env, all, o)
 	}
