@@ -163,6 +163,8 @@ func argumentNames(s store.Store, c *Command, args int) []string {
 		return imageNames(s)
 	case "container":
 		return containerNames(s)
+	case "volume":
+		return volumeNames(s)
 	case "file":
 		return []string{":files"}
 	case "dir":
@@ -197,3 +199,5 @@ func names(dir string) []string {
 	}
 	return found
 }
+
+func volumeNames(s store.Store) []string { return names(filepath.Dir(filepath.Dir(s.Volume("x")))) }

@@ -48,6 +48,15 @@ func table() []row {
 		{"image inspect", imageInspectCommand},
 		{"image prune", imagePruneCommand},
 
+		{"Volumes", nil},
+		{"volume create", volumeCreateCommand},
+		{"volume ls", volumeListCommand},
+		{"volume inspect", volumeInspectCommand},
+		{"volume rm", volumeRemoveCommand},
+		{"volume prune", volumePruneCommand},
+		{"volume export", volumeExportCommand},
+		{"volume import", volumeImportCommand},
+
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},
 		{"cgroup run", cgroupRunCommand},

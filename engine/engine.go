@@ -302,6 +302,7 @@ func (e *Engine) kill(c *Container) error {
 // a removal that was cut short can be repeated.
 func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 	if c != nil {
+		e.release(id, c)
 		if c.IDs != "" {
 			os.Remove(c.IDs)
 		}

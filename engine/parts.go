@@ -79,11 +79,11 @@ func (p *Prepared) volume(v *bundle.Volume, lower []string) error {
 	m := &p.Result.Spec.Mounts[v.Index]
 	switch v.Mount.Type {
 	case "volume":
-		dir, err := p.useVolume(v, lower)
+		used, err := p.useVolume(v, lower)
 		if err != nil {
 			return err
 		}
-		m.Type, m.Source = "bind", dir
+		used.mount(m)
 		addSubpath(m, v.Mount.Subpath)
 	case "image":
 		if err := p.mountImage(m, v.Mount); err != nil {

@@ -92,11 +92,15 @@ func (e *Engine) PruneAnonymous(goes func(created time.Time) bool) (names []stri
 // for the volume.
 func (e *Engine) discardVolume(name string) error {
 	home := filepath.Dir(e.Store.Volume(name))
+	unlimitVolume(home)
 	gone := filepath.Join(filepath.Dir(home), ".gone-"+name)
 	if err := os.Rename(home, gone); err != nil {
 		return err
 	}
-	return e.removeTree(gone)
+	if os.Geteuid() != 0 {
+		return e.removeTree(gone)
+	}
+	return removeHere(gone)
 }
 
 // usedVolumes tells how many containers have a volume, by its name. A container

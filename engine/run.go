@@ -711,6 +711,7 @@ func (p *Prepared) Finish(proc *process.Process, code int) error {
 	p.State.Status, p.State.PID, p.State.ExitCode, p.State.FinishedAt = "exited", 0, code, time.Now()
 	p.State.OOMKilled = p.oomKilled()
 	proc.Remove()
+	p.e.unmounted(p.Container)
 	if p.Cgroup != "" {
 		removeGroup(p.layout, p.Cgroup)
 	}

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"kiste/container/bundle"
 	"kiste/fault"
@@ -34,9 +36,8 @@ const (
 	volumeFilled = "filled"
 )
 
-// useVolume gives the directory of a volume's files, made and filled where need
-// be. Lower are the directories of the image, the topmost first.
-func (p *Prepared) useVolume(v *bundle.Volume, lower []string) (string, error) {
+// useVolume gives a volume, made and filled where need be. Lower are the directories of the image, the topmost first.
+func (p *Prepared) useVolume(v *bundle.Volume, lower []string) (*VolumeInfo, error) {
 	name, owner := v.Mount.Source, ""
 	if name == "" {
 		name, owner = newID(), p.ID
@@ -44,26 +45,64 @@ func (p *Prepared) useVolume(v *bundle.Volume, lower []string) (string, error) {
 	p.VolumeNames[v.Mount.Target] = name
 	data := p.e.Store.Volume(name)
 	if p.o.DryRun {
-		return data, nil
+		return &VolumeInfo{Name: name, Dir: data, Options: v.Mount.DriverOptions}, nil
 	}
 	home := filepath.Dir(data)
-	if err := makeVolume(home, owner); err != nil {
-		return "", &fault.Error{Op: "make volume", On: name, Err: err}
+	doc, err := wishedVolume(v.Mount)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := makeVolume(home, owner, doc)
+	if err != nil {
+		return nil, volumeError("make", name, err)
+	}
+	if fresh {
+		p.e.EmitVolume("create", name, nil)
 	}
 	if owner == "" {
 		os.Remove(filepath.Join(home, volumeOwner))
 	}
+	made, err := readVolume(home)
+	if err != nil {
+		return nil, err
+	}
+	info := &VolumeInfo{Name: name, Dir: data, Options: made.Options}
 	f := filling{home: home, from: v.Mount.Target, lower: lower, lasting: owner == "" || !p.Wishes.Remove}
-	if v.Mount.NoCopy || v.Mount.Subpath != "" {
+	if v.Mount.NoCopy || v.Mount.Subpath != "" || info.binds() {
 		f.lower = nil
 	}
-	if err := f.once(); err != nil {
-		return "", fillError(name, err)
+	switch {
+	case !info.mounts():
+		err = f.once()
+	case os.Geteuid() == 0:
+		err = info.attach(p.e, p.ID, f)
 	}
-	return data, nil
+	if err != nil {
+		return nil, fillError(name, err)
+	}
+	p.e.EmitVolume("mount", name, map[string]string{"container": p.ID, "destination": v.Mount.Target, "propagation": "", "read/write": strconv.FormatBool(!v.Mount.ReadOnly)})
+	return info, nil
+}
+
+// wishedVolume is what --mount says of a volume that may have to be made: nil is
+// nothing.
+func wishedVolume(m bundle.Mount) (*volumeDocument, error) {
+	if m.Driver != "" && m.Driver != "local" {
+		return nil, &fault.Error{Op: "make volume", On: m.Source, Kind: fault.Unsupported, Err: fmt.Errorf("error looking up volume plugin %s: plugin %q not found", m.Driver, m.Driver), Hint: `"local" is the only driver`}
+	}
+	if len(m.DriverOptions) == 0 && len(m.Labels) == 0 {
+		return nil, nil
+	}
+	if err := checkVolumeOptions(m.DriverOptions); err != nil {
+		return nil, err
+	}
+	return &volumeDocument{Schema: Schema, Labels: m.Labels, Options: m.DriverOptions, Created: time.Now()}, nil
 }
 
 func fillError(name string, err error) error {
+	if had, ok := err.(*fault.Error); ok {
+		return had
+	}
 	f := &fault.Error{Op: "fill volume", On: name, Err: err}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		f.Kind, f.Hint = fault.Unavailable, "free some space, with kiste gc for instance, or leave the volume empty: -v NAME:PATH:nocopy"
@@ -71,34 +110,56 @@ func fillError(name string, err error) error {
 	return f
 }
 
-// makeVolume makes a volume where there is none, all at once.
-func makeVolume(home, owner string) error {
+// makeVolume makes a volume where there is none, all at once. Doc may be nil.
+// Fresh: it was not there before.
+func makeVolume(home, owner string, doc *volumeDocument) (fresh bool, err error) {
 	if _, err := os.Lstat(filepath.Join(home, "_data")); err == nil {
-		return nil
+		return false, nil
 	}
 	all := filepath.Dir(home)
 	if err := os.MkdirAll(all, 0o711); err != nil {
-		return err
+		return false, err
 	}
 	made, err := os.MkdirTemp(all, ".tmp-")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer os.RemoveAll(made)
 	data := filepath.Join(made, "_data")
 	if err := errors.Join(os.Chmod(made, 0o711), os.Mkdir(data, 0o755), os.Chmod(data, 0o755)); err != nil {
-		return err
+		return false, err
 	}
 	if owner != "" {
 		if err := os.Symlink(owner, filepath.Join(made, volumeOwner)); err != nil {
-			return err
+			return false, err
+		}
+	}
+	if doc != nil {
+		if err := doc.write(made); err != nil {
+			return false, err
 		}
 	}
 	err = os.Rename(made, home)
-	if err != nil && isDir(filepath.Join(home, "_data")) { // another was faster
-		return nil
+	if err != nil {
+		unlimitVolume(made)
 	}
-	return err
+	if err != nil && isDir(filepath.Join(home, "_data")) { // another was faster
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// write puts a document into the directory of a volume that is being made, and
+// the limit that it speaks of into force.
+func (doc *volumeDocument) write(made string) error {
+	size, limited, err := volumeSize(doc.Options)
+	if err == nil && limited {
+		doc.Project, err = limitVolume(filepath.Join(made, "_data"), size)
+	}
+	if err != nil {
+		return err
+	}
+	return store.WriteJSON(filepath.Join(made, volumeFile), doc)
 }
 
 // A filling copies what the image has at a place into a volume that is empty.
@@ -342,6 +403,7 @@ func (e *Engine) sweepVolumes() (removed []string, err error) {
 			}
 			all = append(all, err)
 		default:
+			e.releaseVolume(home, "")
 			all = append(all, e.dropFilling(home))
 		}
 	}

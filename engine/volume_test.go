@@ -13,7 +13,7 @@ import (
 func volume(t *testing.T, e *Engine, name, owner string) string {
 	t.Helper()
 	data := e.Store.Volume(name)
-	if err := makeVolume(filepath.Dir(data), owner); err != nil {
+	if _, err := makeVolume(filepath.Dir(data), owner, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(data, "file"), []byte(name), 0o600); err != nil {

@@ -31,5 +31,9 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"cp":     cp,
 		"diff":   diff,
 		"export": export,
+
+		"volume inspect": volumeInspect,
+		"volume export":  volumeExport,
+		"volume import":  volumeImport,
 	}
 }
