@@ -86,6 +86,7 @@ func (s *session) runHere(m *making, n *notifier, id string) error {
 	if err != nil {
 		return err
 	}
+	c.Ended()
 	if !m.keep {
 		if err := c.Delete(true); err != nil {
 			s.log.warn("cannot " + err.Error())

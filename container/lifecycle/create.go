@@ -342,7 +342,7 @@ func (m *making) born(pid int) error {
 	}
 	m.root.reached("born")
 	m.c.doc.PID, m.c.doc.Birth = who.PID, who.Start
-	return m.c.write()
+	return m.c.writeBorn()
 }
 
 // mounted writes down a mount of the container that everybody sees.

@@ -62,8 +62,15 @@ func (r Root) Delete(id string, force bool) error {
 	return c.remove()
 }
 
+// Ended says that the caller has waited for the container's process: Delete need
+// not look for it.
+func (c *Container) Ended() { c.ended = true }
+
 // end kills the container's process, should it live, and waits for its end.
 func (c *Container) end() error {
+	if c.ended {
+		return nil
+	}
 	fd, err := c.doc.process().Open()
 	if errors.Is(err, fault.NotFound) {
 		return nil
@@ -107,8 +114,8 @@ func (c *Container) remove() error {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 		}
 	}
-	for _, name := range []string{goAhead, startFIFO, reportFIFO, configFile, stateFile} {
-		if err := os.Remove(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range []string{goAhead, startFIFO, reportFIFO, configFile, bornLink, stateFile} {
+		if err := sys.Unlink(c.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &fault.Error{Op: "delete container", On: c.doc.ID, Err: err}
 		}
 		c.root.reached("removed " + name)

@@ -110,6 +110,30 @@ func FuzzDescriptors(f *testing.F) {
 	})
 }
 
+// Whatever the link to the process says, it is read or refused, and what is read
+// is written so that the same is read again.
+func FuzzBorn(f *testing.F) {
+	for _, text := range []string{"12 345", "12", "-1 2", "x y", "0 0", "1 18446744073709551615", "99999999999999999999 1", "1 2 3"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, again := &Container{dir: t.TempDir()}, &Container{}
+		if os.Symlink(text, c.file(bornLink)) != nil || c.readBorn() != nil {
+			return
+		}
+		again.dir = c.dir
+		if err := os.Remove(c.file(bornLink)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.writeBorn(); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.readBorn(); err != nil || again.doc.PID != c.doc.PID || again.doc.Birth != c.doc.Birth {
+			t.Errorf("%q is %d %d, and then %d %d, %v", text, c.doc.PID, c.doc.Birth, again.doc.PID, again.doc.Birth, err)
+		}
+	})
+}
+
 // Whatever process.json holds, it is refused, or there is a plan for it.
 func FuzzProcess(f *testing.F) {
 	f.Add([]byte(`{"args":["sh","-c","id"],"cwd":"/bin","user":{"uid":3,"gid":3,"umask":18,"additionalGids":[7]},"env":["PATH=/bin","X=y"],"terminal":true,"consoleSize":{"height":1,"width":2}}`))

@@ -4,7 +4,7 @@
 //	takes    a directory of state, an id, a bundle
 //	gives    a Container: start, state, kill, delete
 //	touches  all that a plan names; files below the directory of state
-//	state    ROOT/ID/state.json, config.json, two FIFOs, and a link for who starts it (internal/sys/early.go)
+//	state    ROOT/ID/state.json, config.json, two FIFOs, and two links: the process, and what a start wants (internal/sys/early.go)
 //
 // No process of ours stays: what a container does now is asked of the kernel
 // each time, by its process and that one's start time, by its freezer, and by
@@ -103,6 +103,9 @@ func (r Root) Load(id string) (*Container, error) {
 		return nil, &fault.Error{Op: "find container", On: id, Kind: fault.NotFound, Err: errors.New("container does not exist")}
 	case err != nil:
 		return nil, &fault.Error{Op: "read container", On: id, Err: err}
+	}
+	if c.readBorn() != nil {
+		return c, damaged(id)
 	}
 	return c, c.doc.check(id)
 }

@@ -20,6 +20,8 @@ const Paused specs.ContainerState = "paused"
 // Status asks the kernel what the container does.
 func (c *Container) Status() specs.ContainerState {
 	switch {
+	case c.ended:
+		return specs.StateStopped
 	case c.doc.PID == 0 && c.busy():
 		return specs.StateCreating
 	case !c.doc.process().Alive():

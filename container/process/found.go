@@ -138,7 +138,7 @@ func statOf(pid int) (stat, error) {
 	if pid <= 0 {
 		return stat{}, noProcess(pid, syscall.ESRCH)
 	}
-	text, err := sys.ReadKnob(fmt.Sprintf("/proc/%d/stat", pid), 4096)
+	text, err := sys.ReadKnob("/proc/"+strconv.Itoa(pid)+"/stat", 4096)
 	if err != nil {
 		return stat{}, noProcess(pid, err)
 	}

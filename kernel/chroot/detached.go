@@ -51,10 +51,7 @@ func (m Mount) Detached(by *Shift) (int, error) {
 		}
 	}
 	if err == nil {
-		err = setAttrs(tree, p)
-	}
-	if err == nil {
-		err = propagateTree(tree, p)
+		err = setTree(tree, p)
 	}
 	if err != nil {
 		if tree >= 0 {
@@ -63,6 +60,17 @@ func (m Mount) Detached(by *Shift) (int, error) {
 		return -1, m.failed(err)
 	}
 	return tree, nil
+}
+
+// setTree sets what the options say: by one call where the tree is one mount.
+func setTree(tree int, p Parsed) error {
+	if !p.Rec && p.RecSet|p.RecClear == 0 && len(p.Propagation) == 1 {
+		return sys.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: p.Set, Attr_clr: p.Clear, Propagation: p.Propagation[0] &^ unix.MS_REC})
+	}
+	if err := setAttrs(tree, p); err != nil {
+		return err
+	}
+	return propagateTree(tree, p)
 }
 
 // shift makes a detached mount id-mapped.
