@@ -30,6 +30,8 @@
 //	manager SOCKET FILE         write the notifications that come to SOCKET to FILE, as systemd takes them
 //	workingcriu [FEATURE...]    have a criu that works on this kernel, with features as
 //	                            "criu check" names them, or skip, loudly
+//	build DIR                   build a Go program that tests need, from its directory as seen from
+//	                            this one, into the script's
 //	daemon FILE PROGRAM ARG...  start a program, its output in FILE, which is ended with the script
 //	finally PROGRAM ARG...      run a program when the script has ended, also when it failed; the last one first
 //	empty                       remove $GROUP, the parent of engines' cgroups, in which nothing may be left

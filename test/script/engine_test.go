@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"rsc.io/script"
+
+	"kiste/internal/need"
 )
 
 // group is the parent of the cgroups of engines' containers, $GROUP: of this run
@@ -71,6 +73,16 @@ func daemonCmd(t *testing.T) script.Cmd {
 				}
 			})
 			return "", "", nil
+		})
+}
+
+// buildCmd builds a program of the tests' own.
+func buildCmd(t *testing.T) script.Cmd {
+	return command("build a Go program that tests need, into the script's directory", "directory", 1,
+		func(s *script.State, args []string) (string, string, error) {
+			need.Program(t, "go")
+			out, err := exec.Command("go", "build", "-o", s.Path(filepath.Base(args[0])), args[0]).CombinedOutput()
+			return "", string(out), err
 		})
 }
 

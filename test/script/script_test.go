@@ -158,6 +158,7 @@ func engine(t *testing.T) *script.Engine {
 
 		"workingcriu": workingCRIUCmd(t),
 
+		"build":   buildCmd(t),
 		"daemon":  daemonCmd(t),
 		"finally": finallyCmd(t),
 		"empty":   emptyCmd(),
