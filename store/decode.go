@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,8 +18,18 @@ import (
 // For an OCI spec it takes 0.1 ms in place of 0.6, of the 5 that a short
 // container takes. What is not plain it leaves to encoding/json: keys in
 // another case or given twice, characters by pairs of escapes, and all errors.
-func Decode(text []byte, v any) error {
-	if decodePlain(text, v) == nil {
+func Decode(text []byte, v any) error { return decodeWithout(text, v, nil) }
+
+// A Part is a field of a struct, by its name in a document.
+type Part struct {
+	Of   reflect.Type
+	Name string
+}
+
+// decodeWithout may leave parts of v as they are: to pass over what nobody
+// asks for takes a fraction of the time that it takes to read it.
+func decodeWithout(text []byte, v any, parts []Part) error {
+	if decodePlain(text, v, parts...) == nil {
 		return nil
 	}
 	reflect.ValueOf(v).Elem().SetZero()
@@ -28,12 +39,13 @@ func Decode(text []byte, v any) error {
 // errNotPlain stands for all that encoding/json is asked about.
 var errNotPlain = errors.New("not plain")
 
-// decodePlain reads what is plain. The strings of v share one copy of text.
-func decodePlain(text []byte, v any) error {
+// decodePlain reads what is plain, but not the parts. The strings of v share one
+// copy of text.
+func decodePlain(text []byte, v any, without ...Part) error {
 	if !utf8.Valid(text) {
 		return errNotPlain
 	}
-	d := decoder{text: string(text)}
+	d := decoder{text: string(text), without: without}
 	if err := d.value(reflect.ValueOf(v).Elem(), 0); err != nil {
 		return err
 	}
@@ -44,8 +56,9 @@ func decodePlain(text []byte, v any) error {
 }
 
 type decoder struct {
-	text string
-	at   int
+	text    string
+	at      int
+	without []Part
 }
 
 // structTypes has a structType for each type that was met: who lists objects
@@ -282,7 +295,7 @@ func (d *decoder) structure(v reflect.Value, depth int) error {
 		if err != nil {
 			return err
 		}
-		if at < 0 {
+		if at < 0 || len(d.without) > 0 && slices.Contains(d.without, Part{v.Type(), key}) {
 			return d.skip(depth + 1)
 		}
 		if seen&(1<<at) != 0 {

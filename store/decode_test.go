@@ -282,3 +282,19 @@ var minimalSpec = []byte(`{
   ]
  }
 }`)
+
+func TestDecodeWithout(t *testing.T) {
+	const text = `{"a":1,"b":"x","S":"s","L":[{"a":2,"b":"y"}],"M":{"k":"v"}}`
+	var got everything
+	parts := []Part{{reflect.TypeFor[everything](), "M"}, {reflect.TypeFor[base](), "b"}}
+	if err := decodePlain([]byte(text), &got, parts...); err != nil {
+		t.Fatal(err)
+	}
+	want := everything{base: base{A: 1, B: "x"}, S: "s", L: []base{{A: 2}}} // b of the embedded one is everything's
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v; want %+v", got, want)
+	}
+	if decodePlain([]byte(`{"M":{"k":}}`), &got, parts...) == nil {
+		t.Error("a part that is left out may be damaged")
+	}
+}

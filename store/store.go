@@ -259,7 +259,11 @@ const maxDocument = 16 << 20
 
 // ReadJSON reads the document at path into v, which is zero. A damaged one is
 // fault.Invalid and names the path.
-func ReadJSON(path string, v any) error {
+func ReadJSON(path string, v any) error { return ReadJSONWithout(path, v) }
+
+// ReadJSONWithout is ReadJSON for who has no use for some parts, which may be
+// left out.
+func ReadJSONWithout(path string, v any, parts ...Part) error {
 	b, err := sys.ReadFile(path, maxDocument+1)
 	if err != nil {
 		return err
@@ -267,7 +271,7 @@ func ReadJSON(path string, v any) error {
 	if len(b) > maxDocument {
 		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: fmt.Errorf("it has more than %d bytes", maxDocument)}
 	}
-	if err := Decode(b, v); err != nil {
+	if err := decodeWithout(b, v, parts); err != nil {
 		return &fault.Error{Op: "read", On: path, Kind: fault.Invalid, Err: err, Hint: "the file is damaged: remove the object it belongs to"}
 	}
 	return nil
