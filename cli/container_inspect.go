@@ -13,7 +13,7 @@ import (
 // InspectOptions are those of "kiste inspect".
 type InspectOptions struct {
 	Format string // empty: JSON
-	Type   string // "container", "image"; empty: either
+	Type   string // "container", "image", "volume"; empty: any
 	Size   bool   // with the sizes of containers
 }
 
@@ -31,7 +31,7 @@ func inspectOf(name, args, kind string) *Command {
 	c := &Command{
 		Name:  name,
 		Args:  args,
-		Short: "show all about containers and images",
+		Short: "show all about containers, images and volumes",
 		Long: `Prints a JSON array as Docker does, with an object for each name. One that is not there is left out, and the exit code is 1.
 
 With --format each is shown as a template says: {{.State.Status}}, {{json .Mounts}}, {{range .Config.Env}}{{println .}}{{end}}.`,
@@ -60,7 +60,7 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 	case "image":
 		c.Short, c.Complete = "show all about images", "image"
 	default:
-		c.Options = append(c.Options, option.Row{"--type", "container|image", "look among these only", oneOf(&o.Type, "", "container", "image")})
+		c.Options = append(c.Options, option.Row{"--type", "container|image|volume", "look among these only", oneOf(&o.Type, "", "container", "image", "volume")})
 	}
 	return c
 }
@@ -100,21 +100,41 @@ func (o *InspectOptions) Objects(names []string) ([]any, error) {
 }
 
 func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
-	if o.Type != "image" {
-		c, err := e.Find(name)
-		if err == nil {
+	for _, kind := range []struct {
+		name string
+		find func() (any, error)
+	}{
+		{"container", func() (any, error) {
+			c, err := e.Find(name)
+			if err != nil {
+				return nil, err
+			}
 			return e.Inspect(c, o.Size), nil
-		}
-		if fault.KindOf(err) != fault.NotFound {
-			return nil, err
-		}
-	}
-	if o.Type != "container" {
-		i, err := e.Image(name)
-		if err == nil {
+		}},
+		{"image", func() (any, error) {
+			i, err := e.Image(name)
+			if err != nil {
+				return nil, err
+			}
 			return i.JSON(), nil
+		}},
+		{"volume", func() (any, error) {
+			v, err := e.Volume(name)
+			if err != nil {
+				return nil, err
+			}
+			return volumeJSON(v), nil
+		}},
+	} {
+		if o.Type != "" && o.Type != kind.name {
+			continue
 		}
-		if fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Invalid || o.Type == "image" && fault.KindOf(err) != fault.NotFound {
+		v, err := kind.find()
+		if err == nil {
+			return v, nil
+		}
+		// what cannot be the name of one kind may be that of another
+		if k := fault.KindOf(err); k != fault.NotFound && (o.Type != "" || k != fault.Invalid || kind.name == "container") {
 			return nil, err
 		}
 	}
@@ -123,5 +143,5 @@ func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
 		what = "object"
 	}
 	return nil, &fault.Error{Op: "inspect", On: name, Kind: fault.NotFound, Err: fmt.Errorf("Error: No such %s: %s", what, name),
-		Hint: `"kiste ps -a" and "kiste images" list what there is`}
+		Hint: `"kiste ps -a", "kiste images" and "kiste volume ls" list what there is`}
 }

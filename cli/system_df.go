@@ -123,7 +123,7 @@ func rowsOf(u *engine.Usage, full bool, now time.Time) usageRows {
 		r.Containers = append(r.Containers, row)
 	}
 	for _, v := range u.Volumes {
-		r.Volumes = append(r.Volumes, volumeUsageRow{"local", "", strconv.Itoa(v.Links), v.Dir, v.Name, "local", FreedSize(v.Size)})
+		r.Volumes = append(r.Volumes, volumeUsageRow{"local", labelText(v.Labels), strconv.Itoa(v.Links), v.Dir, v.Name, "local", FreedSize(v.Size)})
 	}
 	return r
 }

@@ -12,7 +12,7 @@ func TestTotals(t *testing.T) {
 	u := &engine.Usage{Layers: 3000, Idle: 1000,
 		Images:     []engine.ImageUsage{{Entry: catalog.Entry{}, Containers: 1}, {}},
 		Containers: []engine.ContainerUsage{{Container: aContainer("a", "running"), Written: 10}, {Container: aContainer("b", "exited"), Written: 30}, {Container: aContainer("c", "paused")}},
-		Volumes:    []engine.VolumeUsage{{Name: "v", Size: 1234567, Links: 1}},
+		Volumes:    []engine.VolumeUsage{{VolumeInfo: &engine.VolumeInfo{Name: "v", Links: 1}, Size: 1234567}},
 	}
 	const want = `TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE
 Images          2         1         3kB       1kB (33%)

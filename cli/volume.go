@@ -179,6 +179,10 @@ type VolumeJSON struct {
 	Scope      string
 }
 
+func volumeJSON(v *engine.VolumeInfo) VolumeJSON {
+	return VolumeJSON{v.Created.Format(time.RFC3339), "local", v.Labels, v.Dir, v.Name, v.Options, "local"}
+}
+
 func volumeInspectCommand() *Command {
 	o := &VolumeInspectOptions{}
 	return &Command{
@@ -229,7 +233,7 @@ func (o *VolumeInspectOptions) Objects(names []string) ([]any, error) {
 			bad = append(bad, err)
 			continue
 		}
-		found = append(found, VolumeJSON{v.Created.Format(time.RFC3339), "local", v.Labels, v.Dir, v.Name, v.Options, "local"})
+		found = append(found, volumeJSON(v))
 	}
 	if len(bad) == 0 {
 		return found, nil

@@ -1,11 +1,7 @@
 package engine
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"kiste/image/catalog"
 	"kiste/image/snapshot"
@@ -35,11 +31,8 @@ type ContainerUsage struct {
 
 // VolumeUsage is what a volume takes.
 type VolumeUsage struct {
-	Name    string
-	Dir     string // its files
-	Created time.Time
-	Links   int // containers that have it
-	Size    int64
+	*VolumeInfo
+	Size int64
 }
 
 // Usage measures the store. What cannot be read is told of in bad, and does not
@@ -49,12 +42,9 @@ func (e *Engine) Usage() (u Usage, bad []error, err error) {
 	if err != nil {
 		return u, bad, err
 	}
-	made, links := map[string]int{}, map[string]int{}
+	made := map[string]int{}
 	for _, c := range all {
 		made[c.ImageID]++
-		for _, name := range c.VolumeNames {
-			links[name]++
-		}
 		u.Containers = append(u.Containers, ContainerUsage{c, e.Written(c.ID)})
 	}
 	entries, damaged := catalog.List(e.Store)
@@ -62,23 +52,11 @@ func (e *Engine) Usage() (u Usage, bad []error, err error) {
 		bad = append(bad, damaged)
 	}
 	u.images(entries, made, snapshot.Open(e.Store))
-	owners, err := e.owners()
-	for name := range owners {
-		if !strings.HasPrefix(name, ".") {
-			u.Volumes = append(u.Volumes, e.volumeUsage(name, links[name]))
-		}
+	volumes, ill, err := e.Volumes()
+	for _, v := range volumes {
+		u.Volumes = append(u.Volumes, VolumeUsage{v, treeSize(v.Dir)})
 	}
-	slices.SortFunc(u.Volumes, func(a, b VolumeUsage) int { return strings.Compare(a.Name, b.Name) })
-	return u, bad, err
-}
-
-func (e *Engine) volumeUsage(name string, links int) VolumeUsage {
-	v := VolumeUsage{Name: name, Dir: e.Store.Volume(name), Links: links}
-	v.Size = treeSize(v.Dir)
-	if info, err := os.Lstat(filepath.Dir(v.Dir)); err == nil {
-		v.Created = info.ModTime()
-	}
-	return v
+	return u, append(bad, ill...), err
 }
 
 // images measures each image once. Made tells how many containers were made of

@@ -3,7 +3,6 @@ package heavy
 import (
 	"context"
 	"errors"
-	"time"
 
 	"kiste/cli"
 	"kiste/engine"
@@ -56,7 +55,8 @@ func systemPrune(_ context.Context, env *cli.Env, _ []string, options any) error
 	e := &engine.Engine{Store: where}
 	total, err := cli.PruneContainers(env, e, goes)
 	if o.Volumes {
-		names, freed, bad := e.PruneAnonymous(func(created time.Time) bool { return goes(created, nil) })
+		names, freed, bad := e.PruneVolumes(func(v *engine.VolumeInfo) bool { return v.Anonymous() && goes(v.Created, v.Labels) })
+		event.OfPrune(where, event.Volume, freed)
 		cli.ShowDeleted(env, "Deleted Volumes:", names)
 		total, err = total+freed, errors.Join(err, bad)
 	}
