@@ -26,21 +26,23 @@ type listener struct {
 	serve func(t *testing.T, path string)
 }
 
-// serving answers every connection.
+// serving answers every connection, and holds them until the test ends.
 func serving(answer func(c *net.UnixConn)) func(*testing.T, string) {
 	return func(t *testing.T, path string) {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { l.Close() })
+		ended := make(chan struct{})
+		t.Cleanup(func() { l.Close(); <-ended })
 		go func() {
+			defer close(ended)
 			for {
 				c, err := l.AcceptUnix()
 				if err != nil {
 					return
 				}
-				t.Cleanup(func() { c.Close() })
+				defer c.Close()
 				answer(c)
 			}
 		}()
@@ -129,7 +131,6 @@ func TestHostilePeers(t *testing.T) {
 			t.Run(of+" "+l.name, func(t *testing.T) {
 				f := newFixture(t, "sleep", "100")
 				path := filepath.Join(filepath.Dir(f.bundle), "peer.sock")
-				l.serve(t, path)
 				f.spec.Process.Terminal = of == "console"
 				if of == "seccomp" {
 					f.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: path,
@@ -143,6 +144,7 @@ func TestHostilePeers(t *testing.T) {
 					o.PidfdSocket = path
 				}
 				need.Clean(t, f.bundle)
+				l.serve(t, path)
 				began := time.Now()
 				c, err := f.root.Create(name("peer"), o)
 				took := time.Since(began)
@@ -171,12 +173,13 @@ func TestHostilePeers(t *testing.T) {
 func TestPeersThatCloseEarly(t *testing.T) {
 	f := newFixture(t, "sleep", "100")
 	dir := filepath.Dir(f.bundle)
-	serving(func(c *net.UnixConn) { c.Close() })(t, filepath.Join(dir, "console.sock"))
-	serving(func(c *net.UnixConn) { c.Close() })(t, filepath.Join(dir, "pidfd.sock"))
 	f.spec.Process.Terminal = true
 	o := f.options(t)
 	o.Detach, o.ConsoleSocket, o.PidfdSocket = true, filepath.Join(dir, "console.sock"), filepath.Join(dir, "pidfd.sock")
 	need.Clean(t, f.bundle)
+	for _, name := range []string{"console.sock", "pidfd.sock"} {
+		serving(func(c *net.UnixConn) { c.Close() })(t, filepath.Join(dir, name))
+	}
 	for range 20 {
 		c, err := f.root.Create(name("early"), o)
 		if err != nil {
