@@ -43,9 +43,18 @@ func openTreeOf(fd Slot) Call {
 		named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH"))
 }
 
-// moveTo attaches a detached mount at a path.
-func moveTo(mount Slot, path string) Call {
-	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), cwd(), str(path), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
+// openTreeRec clones what is at a path and below; "": dir itself.
+func openTreeRec(dir Arg, path string) Call {
+	flags, text := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE"
+	if path == "" {
+		flags, text = flags|unix.AT_EMPTY_PATH, text+"|AT_EMPTY_PATH"
+	}
+	return call("open_tree", unix.SYS_OPEN_TREE, dir, str(path), named(flags, text))
+}
+
+// moveTo attaches a detached mount at a path below dir.
+func moveTo(mount Slot, dir Arg, path string) Call {
+	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), dir, str(path), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
 }
 
 // moveOn attaches a detached mount at an open target.

@@ -138,7 +138,7 @@ func (c *compiler) attachGroups(m *mount) {
 			}
 		}
 		if len(m.group.binds) > 0 {
-			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], at))...)
+			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], cwd(), at))...)
 			continue
 		}
 		fstype, data := "cgroup", h.Controllers
@@ -146,6 +146,6 @@ func (c *compiler) attachGroups(m *mount) {
 			fstype, data = "cgroup2", nil
 		}
 		fs := c.make(fstype, "cgroup", at, m.field, chroot.Parsed{Data: data, Set: m.Set | m.RecSet&unix.MOUNT_ATTR_RDONLY}, m.Options)
-		c.child("attach "+at, m.field, append(calls, moveTo(fs, at))...)
+		c.child("attach "+at, m.field, append(calls, moveTo(fs, cwd(), at))...)
 	}
 }

@@ -140,7 +140,7 @@ type Options struct {
 // fault.Invalid, or fault.Unsupported where it is this host that cannot. What
 // is passed over, as runc does, is among the plan's Warnings.
 func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, error) {
-	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: append(make([]string, 0, usualSlots), ""), Steps: make([]Step, 0, usualSteps)}, joined: map[string]bool{}, fresh: map[string]bool{}, kernels: map[string]bool{}}
+	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: append(make([]string, 0, usualSlots), ""), Steps: make([]Step, 0, usualSteps)}, joined: map[string]bool{}, fresh: map[string]bool{}, tops: map[string]Slot{}}
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
@@ -182,31 +182,31 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 const usualSlots, usualSteps = 64, 112
 
 type compiler struct {
-	spec    *specs.Spec
-	linux   *specs.Linux // never nil
-	o       Options
-	f       Facts
-	p       *Plan
-	phase   int             // of the steps to come
-	calls   int             // so far
-	joined  map[string]bool // kinds of namespaces that exist already
-	fresh   map[string]bool
-	joins   []join
-	kernels map[string]bool // places in the container that are the kernel's
-	mounts  []mount
-	root    Slot
-	rootAt  string // where on the host the root is attached before it becomes the root; empty: nowhere
-	above   Slot   // the host's root, to go back to for hooks
-	procs   Slot   // a procfs that nobody else can reach
-	pts     Slot
-	tty     Slot // the terminal's slave
-	nodes   []device
-	nulls   []Slot // the host's null device for each masked path; empty: the container's is good
-	empty   Slot   // an empty directory that is mounted somewhere
-	dev     Slot   // the container's /dev
-	cwd     Slot   // the working directory; 0: it is /
-	stub    Slot   // the trampoline; 0: none is needed
-	late    []readOnly
+	spec   *specs.Spec
+	linux  *specs.Linux // never nil
+	o      Options
+	f      Facts
+	p      *Plan
+	phase  int             // of the steps to come
+	calls  int             // so far
+	joined map[string]bool // kinds of namespaces that exist already
+	fresh  map[string]bool
+	joins  []join
+	tops   map[string]Slot // the kernel's mounts by their places; 0: another's
+	mounts []mount
+	root   Slot
+	rootAt string // where on the host the root is attached before it becomes the root; empty: nowhere
+	above  Slot   // the host's root, to go back to for hooks
+	procs  Slot   // a procfs that nobody else can reach
+	pts    Slot
+	tty    Slot // the terminal's slave
+	nodes  []device
+	nulls  []Slot // the host's null device for each masked path; empty: the container's is good
+	empty  Slot   // an empty directory that is mounted somewhere
+	dev    Slot   // the container's /dev
+	cwd    Slot   // the working directory; 0: it is /
+	stub   Slot   // the trampoline; 0: none is needed
+	late   []readOnly
 
 	files    privilege.Rlimit // of the program, while the child may open more; 0: it may not
 	forkLate bool             // the stub forks into the pid namespace

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,7 @@ func (c *compiler) paths() {
 		switch c.kernelKind(at) {
 		case "file":
 			mask, take := c.nullMask(i)
-			c.child("mask "+p, "linux.maskedPaths", append(take, moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT)))...)
+			c.child("mask "+p, "linux.maskedPaths", append(take, c.cover(mask, at))...)
 		case "dir":
 			c.maskDir(p, at)
 		case unknown:
@@ -57,27 +56,67 @@ func (c *compiler) kernelKind(at string) string {
 }
 
 // isKernels reports whether there is the kernel's file system at top.
-func (c *compiler) isKernels(top string) bool {
-	is, known := c.kernels[top]
-	if !known {
-		is = slices.ContainsFunc(c.mounts, func(m mount) bool {
-			return m.at == top && (m.Type == "proc" || m.Type == "sysfs" || m.bind && m.Source == top)
-		})
-		c.kernels[top] = is
+func (c *compiler) isKernels(top string) bool { return c.kernels(top) != 0 }
+
+// kernels is the mount of the kernel's file system at top; 0: something else
+// is there.
+func (c *compiler) kernels(top string) Slot {
+	is, known := c.tops[top]
+	if known {
+		return is
 	}
+	for _, m := range c.mounts { // the last is above the others
+		if m.at == top {
+			is = 0
+			if m.Type == "proc" || m.Type == "sysfs" || m.bind && m.Source == top {
+				is = m.detached
+			}
+		}
+	}
+	c.tops[top] = is
 	return is
 }
 
+// below is the path of at from a descriptor: what is the kernel's is looked up in
+// the kernel's mount itself, wherever that is by now, since somebody else may
+// have another name for the root and swap the directory that it is mounted on for
+// a link (CVE-2023-28642).
+func (c *compiler) below(at string) (dir Arg, rest string) {
+	for _, top := range []string{"/proc", "/sys"} {
+		if rest, has := strings.CutPrefix(at, top+"/"); has && c.isKernels(top) {
+			return from(c.kernels(top)), rest
+		}
+	}
+	return cwd(), at
+}
+
+// cover attaches a detached mount at a path, if that is there.
+func (c *compiler) cover(mount Slot, at string) Call {
+	dir, rest := c.below(at)
+	return moveTo(mount, dir, rest).mayFailWith(uintptr(unix.ENOENT))
+}
+
+// readOnlyPath covers a path by itself, read-only.
 func (c *compiler) readOnlyPath(p string) {
 	at := path.Clean("/" + p)
-	if c.kernelKind(at) == "" {
-		return
-	}
 	fixed := c.slot("read-only " + p)
-	take := openTree(at, true).to(fixed)
-	take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.ENOENT), 2
-	c.child("make "+p+" read-only", "linux.readonlyPaths", take,
-		setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveTo(fixed, at))
+	switch c.kernelKind(at) {
+	case "":
+		return
+	case unknown:
+		// Looked up once: somebody may swap it for a link meanwhile.
+		target := c.slot("target " + p)
+		open := openTarget(cwd(), at, false).to(target)
+		open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.ENOENT), 3
+		c.child("make "+p+" read-only", "linux.readonlyPaths", open, openTreeRec(from(target), "").to(fixed),
+			setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveOn(fixed, target))
+	default:
+		dir, rest := c.below(at)
+		take := openTreeRec(dir, rest).to(fixed)
+		take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.ENOENT), 2
+		c.child("make "+p+" read-only", "linux.readonlyPaths", take,
+			setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveTo(fixed, dir, rest))
+	}
 }
 
 // nullMask is a mount of the null device for masked path i, and the calls that
@@ -101,14 +140,14 @@ func emptyDir() chroot.Parsed {
 func (c *compiler) maskDir(p, at string) {
 	if c.empty == 0 {
 		c.empty = c.make("tmpfs", "tmpfs", "masked paths", "linux.maskedPaths", emptyDir(), nil)
-		c.child("mask "+p, "linux.maskedPaths", moveTo(c.empty, at).mayFailWith(uintptr(unix.ENOENT)))
+		c.child("mask "+p, "linux.maskedPaths", c.cover(c.empty, at))
 		return
 	}
 	mask := c.slot("mask " + p)
-	take, cover := openTreeOf(c.empty).to(mask), moveTo(mask, at).mayFailWith(uintptr(unix.ENOENT))
+	take, cover := openTreeOf(c.empty).to(mask), c.cover(mask, at)
 	take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.EINVAL), 1
 	cover.Skip, cover.SkipOnOK = 1, true
-	c.child("mask "+p, "linux.maskedPaths", take, cover, moveTo(c.empty, at).mayFailWith(uintptr(unix.ENOENT)))
+	c.child("mask "+p, "linux.maskedPaths", take, cover, c.cover(c.empty, at))
 }
 
 // maskEither masks a path of which nobody knows whether it is there and what

@@ -103,7 +103,7 @@ func (c *compiler) moveRoot(text string, calls ...Call) {
 		at = c.rootAt
 		text += " at " + at
 	}
-	c.child(text, "root", append(calls, moveTo(c.root, at))...)
+	c.child(text, "root", append(calls, moveTo(c.root, cwd(), at))...)
 }
 
 func chrootHere() Call { return call("chroot", unix.SYS_CHROOT, str(".")) }

