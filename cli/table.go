@@ -89,6 +89,7 @@ func table() []row {
 		{"__complete", completeCommand},
 		{"__version", shortVersionCommand},
 		{engine.FillCommand, fillCommand},
+		{engine.OwnCommand, ownCommand},
 	}
 }
 

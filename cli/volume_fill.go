@@ -17,3 +17,15 @@ func fillCommand() *Command {
 		Run:    func(_ context.Context, _ *Env, args []string) error { return engine.Fill(args) },
 	}
 }
+
+// ownCommand is what an engine of an ordinary user calls in a user namespace.
+func ownCommand() *Command {
+	return &Command{
+		Name:   engine.OwnCommand,
+		Args:   "DIR BELOW UID GID",
+		Short:  "give the files of a volume to somebody",
+		Hidden: true,
+		Raw:    true,
+		Run:    func(_ context.Context, _ *Env, args []string) error { return engine.Own(args) },
+	}
+}

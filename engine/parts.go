@@ -72,7 +72,10 @@ func (p *Prepared) volumes(lower []string) error {
 			return err
 		}
 	}
-	return p.makeSources()
+	if err := p.makeSources(); err != nil {
+		return err
+	}
+	return p.ownSources()
 }
 
 func (p *Prepared) volume(v *bundle.Volume, lower []string) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/fault"
+	"kiste/kernel/chroot"
 )
 
 // checkVolumeName refuses a name in Docker's words.
@@ -115,3 +116,13 @@ func isBind(word string) bool { return word == "bind" || word == "rbind" }
 
 // mounts reports whether it is a file system of its own.
 func (v *VolumeInfo) mounts() bool { return v.Options["type"] != "" && !v.binds() }
+
+// MountOn is a mount of the volume for who looks at the files of a container that
+// does not run: bind, which is that of the volume's files, or the file system
+// that it is of its own, where it is not mounted.
+func (v *VolumeInfo) MountOn(bind chroot.Mount) chroot.Mount {
+	if !v.mounts() || isMounted(v.Dir) || bind.Type == "" {
+		return bind
+	}
+	return chroot.Mount{Type: v.Options["type"], Source: v.Options["device"], Target: bind.Target, Options: v.words()}
+}

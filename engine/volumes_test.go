@@ -1,12 +1,18 @@
 package engine
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"kiste/fault"
+	"kiste/host"
+	"kiste/internal/need"
+	"kiste/store"
 )
 
 func TestVolumeOptions(t *testing.T) {
@@ -80,5 +86,43 @@ func TestRemoveHere(t *testing.T) {
 	}
 	if err := removeHere(tree); err != nil {
 		t.Errorf("what is gone: %v", err)
+	}
+}
+
+// A volume with a size takes no more, where the file system has project quotas.
+func TestVolumeLimit(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Program(t, "mkfs.ext4")
+	top := t.TempDir()
+	image, lib := filepath.Join(top, "image"), filepath.Join(top, "lib")
+	out, err := exec.Command("sh", "-ec", "truncate -s 64M "+image+"; mkfs.ext4 -q -O quota,project -E quotatype=prjquota "+image+"; mkdir "+lib+"; mount -o loop,prjquota "+image+" "+lib).CombinedOutput()
+	if err != nil {
+		t.Skipf("NEEDS project quotas of ext4, and loop devices: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", lib).CombinedOutput(); err != nil {
+			t.Errorf("left a mount behind: %v: %s", err, out)
+		}
+	})
+	e, err := Open(store.Store{Lib: lib, Run: filepath.Join(top, "run")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two"} {
+		if _, err := e.CreateVolume(VolumeOptions{Name: name, Options: map[string]string{"size": "4m"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(e.Store.Volume("one")+"/f", make([]byte, 3<<20), 0o600); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(e.Store.Volume("two")+"/f", make([]byte, 3<<20), 0o600); err != nil {
+		t.Errorf("they share a limit: %v", err)
+	}
+	if err := os.WriteFile(e.Store.Volume("one")+"/g", make([]byte, 3<<20), 0o600); !errors.Is(err, syscall.EDQUOT) && !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("6 MiB in 4: %v", err)
+	}
+	if err := e.RemoveVolume("one"); err != nil {
+		t.Error(err)
 	}
 }

@@ -74,6 +74,8 @@ func modeGroup(option string) string {
 		return "consistency"
 	case "idmap", "noidmap":
 		return "idmap"
+	case "U":
+		return "owner"
 	}
 	return ""
 }
@@ -103,6 +105,8 @@ func volumeMode(m *Mount, mode string) error {
 			m.Consistency = option
 		case "idmap":
 			m.NoIDMap = option == "noidmap"
+		case "owner":
+			m.Own = true
 		}
 	}
 	return nil
@@ -154,7 +158,7 @@ func checkField(key, value, field string, has bool) error {
 		return fmt.Errorf("invalid value for '%s': value is empty", key)
 	case has && strings.TrimSpace(value) != value:
 		return fmt.Errorf("invalid value for '%s' in '%s': value should not have whitespace", key, field)
-	case !has && !slices.Contains([]string{"readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "idmap"}, strings.ToLower(key)):
+	case !has && !slices.Contains([]string{"readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "idmap", "u", "chown"}, strings.ToLower(key)):
 		return fmt.Errorf("invalid field '%s' must be a key=value pair", field)
 	}
 	return nil
@@ -189,6 +193,8 @@ func mountField(m *Mount, key, value string, has bool, cwd string) error {
 		var on bool
 		on, err = fieldBool(key, value, has)
 		m.NoIDMap = !on
+	case "u", "chown":
+		m.Own, err = fieldBool(key, value, has)
 	case "volume-subpath", "image-subpath":
 		m.Subpath = value
 	case "volume-nocopy":

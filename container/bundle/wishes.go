@@ -182,6 +182,7 @@ type Mount struct {
 	CreateSource  bool   // make a directory where there is nothing, as -v does
 	Relabel       string // "z" or "Z", SELinux
 	NoIDMap       bool   // noidmap: owners as the kernel shows them
+	Own           bool   // U: give all that is in it to the container's user
 	Subpath       string // of a volume or an image
 	NoCopy        bool   // of a volume: do not fill it from the image
 	Driver        string

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -131,7 +133,7 @@ func mounted(e *engine.Engine, c *engine.Container, o Options, write bool) (*vie
 	if c.Wishes.ReadOnly || !write {
 		m.Options = append(m.Options, "ro")
 	}
-	root, end, err := keepMounted(func() (int, error) { return mountAll(c, m) })
+	root, end, err := keepMounted(func() (int, error) { return mountAll(e, c, m) })
 	if err != nil {
 		unlock()
 		return nil, &fault.Error{Op: "mount files of container", On: c.Name, Err: err}
@@ -177,7 +179,7 @@ func keepMounted(do func() (int, error)) (root int, end func(), err error) {
 // mountAll mounts the root, on a directory that nothing of a container is bound
 // from, and what the container has bound on it. What cannot
 // be found any more, in the container or on the host, is left out.
-func mountAll(c *engine.Container, m chroot.Mount) (int, error) {
+func mountAll(e *engine.Engine, c *engine.Container, m chroot.Mount) (int, error) {
 	root, err := m.Detached(nil)
 	if err != nil {
 		return -1, err
@@ -186,8 +188,11 @@ func mountAll(c *engine.Container, m chroot.Mount) (int, error) {
 		sys.Close(root)
 		return -1, err
 	}
-	for target, source := range c.Sources {
-		b := bindOf(c, target, source)
+	for _, target := range boundOn(c) {
+		b := bindOf(c, target)
+		if v, err := e.Volume(c.VolumeNames[target]); err == nil {
+			b = v.MountOn(b)
+		}
 		if b.Type == "" {
 			continue
 		}
@@ -199,20 +204,33 @@ func mountAll(c *engine.Container, m chroot.Mount) (int, error) {
 	return root, nil
 }
 
+// boundOn are the places in a container that its user has something bound on, a
+// directory before what is below it.
+func boundOn(c *engine.Container) []string {
+	all := slices.Collect(maps.Keys(c.Sources))
+	for _, m := range c.Wishes.Mounts {
+		if m.Type == "bind" {
+			all = append(all, m.Target)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // bindOf is the bind of a volume or of a directory of the host; no type: the
 // mount is of another kind.
-func bindOf(c *engine.Container, target, source string) chroot.Mount {
+func bindOf(c *engine.Container, target string) chroot.Mount {
 	for _, m := range c.Result.Spec.Mounts {
-		if m.Destination != target || m.Type != "bind" || m.Source != source || source == "" {
+		if m.Destination != target || m.Type != "bind" || m.Source == "" {
 			continue
 		}
-		b := chroot.Mount{Type: "bind", Source: source, Target: target, Options: []string{"rbind", "rprivate"}}
+		b := chroot.Mount{Type: "bind", Source: m.Source, Target: target, Options: []string{"rbind", "rprivate"}}
 		for _, o := range m.Options {
 			if below, ok := strings.CutPrefix(o, "subpath="); ok {
 				b.Below = below
 			}
-			if o == "ro" {
-				b.Options = append(b.Options, "ro")
+			if o == "ro" || o == "rro" {
+				b.Options = append(b.Options, o)
 			}
 		}
 		return b
