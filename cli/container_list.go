@@ -91,7 +91,7 @@ func sizeOf(e *engine.Engine, c *engine.Container) string {
 // lookIntoStore is the engine for those who only look: it makes nothing.
 func lookIntoStore() (*engine.Engine, error) {
 	s := store.Locate()
-	return &engine.Engine{Store: s}, s.Check()
+	return engineOn(s), s.Check()
 }
 
 // together is one error of several.
@@ -122,7 +122,7 @@ func chooseContainers(all []*engine.Container, o psOptions, filters chosen) []*e
 
 // isUp reports whether ps lists the container without being asked for all.
 func isUp(c *engine.Container) bool {
-	return c.State.Status == "running" || c.State.Status == "paused" || c.State.Status == "restarting"
+	return engine.IsActive(c.State.Status)
 }
 
 func showContainers(env *Env, rows []any, o psOptions) error {

@@ -61,7 +61,7 @@ func exitAs125(err error) error {
 }
 
 func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoices) error {
-	if err := env.user().Check(w.Interactive, w.TTY); err != nil && c.Plan == "" {
+	if err := check(env, w, c); err != nil {
 		return err
 	}
 	sys.SlowMonitor()
@@ -69,17 +69,12 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	if err != nil {
 		return err
 	}
-	var rows, columns uint16
-	if w.TTY {
-		rows, columns = env.user().Size()
+	o := makeOptions(env, image, w)
+	o.DryRun = c.Plan != ""
+	if c.lasts(w) {
+		return runLasting(ctx, env, e, o, c)
 	}
-	p, err := e.Prepare(ctx, engine.RunOptions{
-		Image: image, Wishes: w, DryRun: c.Plan != "", Rows: rows, Columns: columns,
-		Pull: func(ctx context.Context, image string, quiet bool) error {
-			return pullFirst(ctx, env, image, w.Platform, quiet)
-		},
-		Warn: func(s string) { fmt.Fprintln(env.Err, "kiste: note: "+s) },
-	})
+	p, err := e.Prepare(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -94,13 +89,62 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	return carryOut(ctx, env, p, c.Trace)
 }
 
+// check refuses what cannot go together.
+func check(env *Env, w bundle.Wishes, c runChoices) error {
+	bad := func(err string) error {
+		return &fault.Error{Op: "run", Kind: fault.Invalid, Err: errors.New(err)}
+	}
+	switch {
+	case w.Restart.Set() && w.Remove:
+		return bad("conflicting options: cannot specify both --restart and --rm")
+	case c.Detach && len(c.Attach) > 0:
+		return bad("conflicting options: cannot specify both --attach and --detach")
+	case c.Plan != "" || c.Detach:
+		return nil
+	}
+	return env.user().Check(w.Interactive, w.TTY)
+}
+
+// lasts reports whether the container is to be kept by the monitor. One that
+// is only looked at, and one that nobody can leave or come back to, has this
+// process alone, which costs less.
+func (c runChoices) lasts(w bundle.Wishes) bool {
+	if c.Plan != "" || c.Trace {
+		return false
+	}
+	return c.Detach || w.TTY || !w.Remove || len(c.Attach) > 0
+}
+
+// makeOptions are those of a container that is made for the user.
+func makeOptions(env *Env, image string, w bundle.Wishes) engine.RunOptions {
+	o := engine.RunOptions{
+		Image: image, Wishes: w,
+		Pull: func(ctx context.Context, image string, quiet bool) error {
+			return pullFirst(ctx, env, image, w.Platform, quiet)
+		},
+		Warn: env.note,
+	}
+	if w.TTY {
+		o.Rows, o.Columns = env.user().Size()
+	}
+	return o
+}
+
+// note tells the user something that is no error.
+func (e *Env) note(s string) { fmt.Fprintln(e.Err, "kiste: note: "+s) }
+
 // openEngine opens the store; to print a plan it need not be there.
 func openEngine(dry bool) (*engine.Engine, error) {
 	s := store.Locate()
 	if dry {
-		return &engine.Engine{Store: s}, nil
+		return engineOn(s), nil
 	}
-	return engine.Open(s)
+	return engineOn(s), s.Open()
+}
+
+// engineOn is the engine with the programs that belong to this one.
+func engineOn(s store.Store) *engine.Engine {
+	return &engine.Engine{Store: s, Kisted: Kisted}
 }
 
 // pullFirst lets kisted pull the image.
@@ -170,10 +214,14 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 	if signals != nil {
 		signals.To(-1)
 	}
-	code := exitOf(status)
-	if err := p.Finish(proc, code); err != nil {
+	if err := p.Finish(proc, status); err != nil {
 		return err
 	}
+	return exit(exitOf(status))
+}
+
+// exit is the error that makes kiste end with code.
+func exit(code int) error {
 	if code == 0 {
 		return nil
 	}
@@ -207,10 +255,8 @@ func attend(env *Env, proc *process.Process, w bundle.Wishes, pipes *terminal.Pi
 	if !w.TTY {
 		return pipes.Attend(proc.PidFD())
 	}
-	detached, err := terminal.NewConsole(env.user(), proc.Console, w.Interactive, w.DetachKeys).Run()
-	if detached {
-		fmt.Fprintln(env.Err, "\nkiste: note: detached from its terminal; it ends when this kiste does")
-	}
+	noKeys := []byte{} // nobody else would keep it
+	_, err := terminal.NewConsole(env.user(), terminal.Master{File: proc.Console, Ended: -1}, w.Interactive, noKeys).Run()
 	return err
 }
 

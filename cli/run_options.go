@@ -15,17 +15,39 @@ import (
 
 // runChoices are what "kiste run" is told that is no wish about the container.
 type runChoices struct {
-	Plan  string // "" run; "steps" or "calls": print those
-	Trace bool
+	Detach bool
+	Attach []string // of stdin, stdout, stderr; none: all
+	Plan   string   // "" run; "steps" or "calls": print those
+	Trace  bool
 }
 
 // runOptions are the options that make a container, with Docker's names. What
 // they say goes into w and c.
 func runOptions(w *bundle.Wishes, c *runChoices) []option.Row {
-	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w), []option.Row{
+	return slices.Concat(createOptions(w), []option.Row{
+		{"-d, --detach", "", "leave it behind, and print its id", option.Bool(&c.Detach)},
+		{"-a, --attach", "STREAM", "attach only these: stdin, stdout, stderr", attachVar(&c.Attach)},
+		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, terminal.ParseDetachKeys)},
+		{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&w.NoSigProxy)},
 		{"--plan", "", "print the steps to the kernel in place of making them; --plan=calls prints the system calls", planVar(&c.Plan)},
 		{"--trace", "", "print how long each step took", option.Bool(&c.Trace)},
 	})
+}
+
+// createOptions are those of "kiste create".
+func createOptions(w *bundle.Wishes) []option.Row {
+	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w))
+}
+
+func attachVar(list *[]string) option.Var {
+	return func(s string) error {
+		s = strings.ToLower(s)
+		if s != "stdin" && s != "stdout" && s != "stderr" {
+			return fmt.Errorf("valid streams are STDIN, STDOUT and STDERR")
+		}
+		*list = append(*list, s)
+		return nil
+	}
 }
 
 func planVar(p *string) option.Var {
@@ -58,8 +80,9 @@ func objectOptions(w *bundle.Wishes) []option.Row {
 		{"--pull", "WHEN", "pull the image: always, missing or never", into(&w.Pull, bundle.ParsePull)},
 		{"--platform", "OS/ARCH[/VARIANT]", "of an image for several", func(s string) error { w.Platform = s; return bundle.ParsePlatform(s) }},
 		{"--rootfs", "", "the image is a directory, used in place", option.Bool(&w.RootFS)},
-		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, terminal.ParseDetachKeys)},
-		{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&w.NoSigProxy)},
+		{"--restart", "POLICY", "start it anew when it has ended: no, always, unless-stopped, on-failure[:TIMES]", into(&w.Restart, bundle.ParseRestart)},
+		{"--log-driver", "DRIVER", "where its output goes: local (the default), json-file, none", option.String(&w.Log.Driver)},
+		{"--log-opt", "KEY=VALUE", "an option of the driver: max-size=10m, max-file=3", pairVar(&w.Log.Options)},
 	}
 }
 

@@ -28,6 +28,17 @@ func table() []row {
 	return []row{
 		{"Containers", nil},
 		{"run", runCommand},
+		{"create", createCommand},
+		{"start", startCommand},
+		{"stop", stopCommand},
+		{"restart", restartCommand},
+		{"kill", killCommand},
+		{"pause", pauseCommand},
+		{"unpause", unpauseCommand},
+		{"attach", attachCommand},
+		{"logs", logsCommand},
+		{"wait", waitCommand},
+		{"rename", renameCommand},
 		{"ps", psCommand},
 		{"inspect", inspectCommand},
 		{"container inspect", containerInspectCommand},
@@ -90,6 +101,9 @@ func table() []row {
 		{"__version", shortVersionCommand},
 		{engine.FillCommand, fillCommand},
 		{engine.OwnCommand, ownCommand},
+		{engine.MonitorCommand, monitorCommand},
+		{engine.CompressCommand, compressCommand},
+		{engine.DecompressCommand, decompressCommand},
 	}
 }
 

@@ -6,18 +6,28 @@
 //	touches  the store; through its rooms everything of a container
 //	state    one JSON document a container, in the store
 //
-// No process owns a container's state. Who runs it holds the flock on its
-// lock file, so that everybody else can tell whether it runs, also when its
-// keeper was killed.
+// No process owns a container's state, which is a document. Who changes it holds
+// the flock on the container's lasting directory; who keeps a container that
+// runs holds the flock on its other one, so that everybody can tell whether it
+// has a keeper, also when that was killed. Whether it runs the kernel is asked.
 //
-//	            New                Start              end
-//	(nothing) ───────▶ created ─────────────▶ running ─────▶ exited
-//	    ▲                 │                                     │
-//	    └──── Remove ─────┴──────────── Remove ─────────────────┘
+//	            Create             Start               the process ends
+//	(nothing) ────────▶ created ────────▶ running ─────────────────────▶ exited
+//	    ▲                  │               ▲  │ ▲                        │ │ │
+//	    │                  │         Start │  │ │ after a pause          │ │ │
+//	    │                  │               │  │ └──────── restarting ◀───│─│─┤ policy
+//	    │                  │               │  │ Pause          │         │ │ │
+//	    │                  │               │  ▼      ▲ Unpause │ Stop    │ │ │
+//	    │                  │               │ paused ─┘         └────────▶│ │ │
+//	    │                  │               └─────────────────────────────┘ │ │
+//	    └──── Remove ──────┴────────────────────── Remove ─────────────────┘ │
+//	                                                         --rm: removed ◀─┘
 //
-// Remove of a running container is a conflict, unless it is forced: then it is
-// killed first. All of the package is safe for concurrent use, also by several
-// processes.
+// All others are conflicts: to start or remove what runs (unless by force: then it
+// is killed first), to start what is paused or being removed, to pause what does
+// not run or is paused, to kill or attach to what does not run. To stop what does
+// not run and to start what does is no error, as in Docker. All of the package is safe
+// for concurrent use, also by several processes.
 package engine
 
 import (
@@ -29,7 +39,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"kiste/container/bundle"
@@ -50,18 +59,32 @@ type Container struct {
 	Lower  []string `json:"lower,omitempty"`  // the image's directories, the topmost first
 	IDs    string   `json:"ids,omitempty"`    // the claim on its range of ids, a file
 	Cgroup string   `json:"cgroup,omitempty"` // its group
+
+	// Lasting: the monitor keeps it, and it goes on when whoever made it ends.
+	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
+
+	unkept bool // it runs, or has ended, and nobody keeps it or has written that down
 }
 
 // An Engine works on one store.
-type Engine struct{ Store store.Store }
+type Engine struct {
+	Store store.Store
+
+	// Program is the kiste that becomes the monitor; empty: this program.
+	Program string
+
+	// Kisted is where the program is that compresses logs. Nil: none is
+	// compressed.
+	Kisted func() (string, error)
+}
 
 // Open opens the store s.
 func Open(s store.Store) (*Engine, error) {
 	if err := s.Open(); err != nil {
 		return nil, err
 	}
-	return &Engine{s}, nil
+	return &Engine{Store: s}, nil
 }
 
 func newID() string {
@@ -73,9 +96,6 @@ func newID() string {
 func (e *Engine) document(id string) string {
 	return filepath.Join(e.Store.Container(id), "config.json")
 }
-
-// lockFile is the container's directory itself: to lock it makes no file.
-func (e *Engine) lockFile(id string) string { return e.Store.Container(id) }
 
 func (e *Engine) nameFile(name string) string {
 	return filepath.Join(e.Store.Lib, "names", name)
@@ -153,8 +173,11 @@ func whole(r *bundle.Result) bool {
 	return p != nil && len(p.Args) > 0 && l != nil && l.Resources != nil
 }
 
-// killed is the exit code of what SIGKILL has ended.
-const killed = 137
+// Exit codes.
+const (
+	killed = 137 // of what SIGKILL has ended
+	unseen = 255 // of what has ended and nobody saw it
+)
 
 // isID reports whether s is a container's id: 64 hexadecimal digits.
 func isID(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
@@ -166,6 +189,23 @@ func short(id string) string { return id[:min(12, len(id))] }
 func (e *Engine) Find(query string) (*Container, error) {
 	id, err := e.id(query)
 	if err != nil {
+		return nil, err
+	}
+	return e.loadKept(id)
+}
+
+// loadKept is load with a monitor for who needs one, and the end of who has
+// ended meanwhile.
+func (e *Engine) loadKept(id string) (*Container, error) {
+	c, err := e.load(id)
+	if err != nil || !c.unkept {
+		return c, err
+	}
+	e.nudge()
+	if IsActive(c.State.Status) {
+		return c, nil
+	}
+	if err := e.awaitKeeper(id); err != nil {
 		return nil, err
 	}
 	return e.load(id)
@@ -194,7 +234,7 @@ func (e *Engine) id(query string) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", &fault.Error{Op: "find container", On: query, Kind: fault.NotFound, Err: errors.New("No such container: " + query), Hint: `"kiste ps -a" lists them`}
+		return "", noSuch(query)
 	}
 	return "", &fault.Error{Op: "find container", On: query, Kind: fault.Invalid, Err: fmt.Errorf("%d containers begin so", len(found)), Hint: "write more of the id"}
 }
@@ -216,23 +256,23 @@ func (e *Engine) ids() ([]string, error) {
 // load reads a container and finds out what it does now.
 func (e *Engine) load(id string) (*Container, error) {
 	c, err := e.read(id)
-	if err != nil {
-		return nil, err
+	if err != nil || !IsActive(c.State.Status) {
+		return c, err
 	}
-	if c.State.Status == "running" && !e.running(id) {
-		// Its keeper was killed, and it died with it.
-		c.State.Status, c.State.ExitCode, c.State.PID = "exited", killed, 0
+	kept := e.isKept(id)
+	switch {
+	case kept:
+	case c.runs() && c.Lasting && e.lives(c):
+		c.unkept = true
+	default:
+		// Its keeper was killed, and did not see its end.
+		code := killed // as its keeper was
+		if c.Lasting {
+			code, c.unkept = unseen, true
+		}
+		c.State.Status, c.State.ExitCode, c.State.PID = inspect.Exited, code, 0
 	}
 	return c, nil
-}
-
-// running reports whether somebody keeps the container.
-func (e *Engine) running(id string) bool {
-	l, err := store.TryLockDir(e.lockFile(id), false)
-	if err == nil {
-		l.Unlock()
-	}
-	return errors.Is(err, fault.Conflict)
 }
 
 // List gives all containers, the newest first. Damaged ones are told of in
@@ -243,7 +283,7 @@ func (e *Engine) List() (all []*Container, bad []error, err error) {
 		return nil, nil, err
 	}
 	for _, id := range ids {
-		c, err := e.load(id)
+		c, err := e.loadKept(id)
 		switch {
 		case errors.Is(err, fault.NotFound): // it is being made, or removed
 		case err != nil:
@@ -264,38 +304,90 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	running, err := e.markRemoved(id, query, force)
+	if err != nil {
+		return id, err
+	}
+	if running {
+		if err := e.endForGood(id); err != nil {
+			return id, err
+		}
+	}
+	l, err := e.lockState(id)
+	if err != nil {
+		return id, ignoreGone(err) // --rm was faster
+	}
+	defer l.Unlock()
 	c, err := e.load(id)
 	switch {
-	case err != nil && !force && !errors.Is(err, fault.NotFound):
-		return "", err
-	case err == nil && c.State.Status == "running" && !force:
-		return "", &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: fmt.Errorf("container %s is running", short(id)), Hint: "stop it first, or use -f"}
-	case err == nil && c.State.Status == "running":
-		if err := e.kill(c); err != nil {
-			return "", err
-		}
-	case err != nil && e.running(id):
-		return "", &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making or running it, and its document cannot be read")}
-	case err != nil:
+	case err == nil && IsActive(c.State.Status):
+		return id, conflict("remove container", c, "somebody has started it meanwhile")
+	case err == nil:
+		e.Emit("destroy", c, nil)
+	default:
 		c = nil
 	}
 	return id, e.removeFiles(id, c, volumes)
 }
 
-// kill ends a running container and waits until its keeper has let go.
-func (e *Engine) kill(c *Container) error {
-	if fd, err := sys.PidfdOpen(c.State.PID); err == nil {
-		sys.PidfdSignal(fd, syscall.SIGKILL)
-		sys.Close(fd)
+// markRemoved refuses what may not be removed, and keeps others from starting
+// what may. It reports whether the container has to be killed first.
+func (e *Engine) markRemoved(id, query string, force bool) (running bool, err error) {
+	l, err := e.lockSoon(id, query)
+	if err != nil {
+		return false, err
 	}
-	l, err := store.LockDir(e.lockFile(c.ID), true)
+	defer l.Unlock()
+	c, err := e.load(id)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // --rm was faster
-		return nil
-	case err != nil:
-		return err
+	case err != nil && !force && !errors.Is(err, fault.NotFound):
+		return false, err
+	case err != nil && e.isKept(id):
+		return false, &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making or running it, and its document cannot be read")}
+	case err != nil || !IsActive(c.State.Status):
+		return false, nil
+	case !force:
+		err := conflict("remove container", c, "container %s is %s: stop the container before removing or force remove", short(id), c.State.Status)
+		err.(*fault.Error).Hint = "stop it first, or use -f"
+		return false, err
 	}
-	return l.Unlock()
+	c.State.Removing, c.State.Stopped = true, true
+	return true, e.write(c)
+}
+
+// lockSoon waits a while for those who change the container. Who makes one holds
+// its lock for as long.
+func (e *Engine) lockSoon(id, query string) (*store.Lock, error) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		l, err := store.TryLockDir(e.Store.Container(id), true)
+		switch {
+		case err == nil && l.Holds(e.Store.Container(id)):
+			return l, nil
+		case err == nil:
+			l.Unlock()
+			return nil, noSuch(query)
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, noSuch(query)
+		case !errors.Is(err, fault.Conflict):
+			return nil, err
+		case time.Now().After(end):
+			return nil, &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making or changing it"), Hint: "try again when that is done"}
+		}
+	}
+}
+
+// endForGood kills a container that runs, and waits until its keeper has let go.
+func (e *Engine) endForGood(id string) error {
+	c, err := e.read(id)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	if c.runs() {
+		e.killNow(c)
+	} else {
+		e.nudge()
+	}
+	return e.awaitKeeper(id)
 }
 
 // removeFiles removes what is left of a container, the document last, so that
@@ -323,7 +415,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 	for _, name := range names {
 		err = errors.Join(err, release(name, id))
 	}
-	if running := e.Store.Running(id); !removeKnown(running, "hosts", "hostname", "resolv.conf") {
+	if running := e.Store.Running(id); !removeKnown(running, "hosts", "hostname", "resolv.conf", "out", "err") {
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)

@@ -17,7 +17,7 @@ import (
 // running finds a container whose namespaces are to be joined.
 func (p *Prepared) running(name string) (*Container, error) {
 	other, err := p.e.Find(name)
-	if err == nil && other.State.Status != "running" {
+	if err == nil && !other.runs() {
 		err = &fault.Error{Op: "join container", On: name, Kind: fault.Conflict, Err: errors.New("it is not running")}
 	}
 	return other, err

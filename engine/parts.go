@@ -46,26 +46,13 @@ func limitNames(l cgroup.Limits) []string {
 	return names
 }
 
-// oomKilled asks the container's cgroup.
-func (p *Prepared) oomKilled() bool {
-	if p.Cgroup == "" || p.Wishes.Limits.Memory == 0 {
-		return false
-	}
-	l, err := cgroup.Detect()
-	if err != nil {
-		return false
-	}
-	g, err := cgroup.Open(l, p.Cgroup)
-	if err != nil {
-		return false
-	}
-	return g.OOMKills() > 0
-}
-
 // volumes finds the directories behind volumes and images, and makes what has
 // to be made.
 func (p *Prepared) volumes(lower []string) error {
-	p.Sources, p.VolumeNames = map[string]string{}, map[string]string{}
+	p.Sources = map[string]string{}
+	if p.VolumeNames == nil {
+		p.VolumeNames = map[string]string{}
+	}
 	for i := range p.Result.Volumes {
 		v := &p.Result.Volumes[i]
 		if err := p.volume(v, lower); err != nil {
@@ -121,7 +108,11 @@ func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
 	if err != nil {
 		return err
 	}
-	p.Layers = append(slices.Clip(p.Layers), entry.Layers...)
+	for _, layer := range entry.Layers {
+		if !slices.Contains(p.Layers, layer) {
+			p.Layers = append(slices.Clip(p.Layers), layer)
+		}
+	}
 	lower := mounts[0].Lower
 	if mounts[0].Type == "bind" {
 		lower = []string{mounts[0].Source}

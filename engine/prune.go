@@ -20,7 +20,7 @@ func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64,
 	}
 	var bad []error
 	for _, c := range all {
-		if c.State.Status != "exited" && c.State.Status != "created" || !goes(c) || e.held(c.ID) {
+		if IsActive(c.State.Status) || !goes(c) || e.held(c.ID) {
 			continue
 		}
 		n := e.Written(c.ID)
@@ -37,11 +37,11 @@ func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64,
 
 // held reports whether somebody makes the container or keeps it.
 func (e *Engine) held(id string) bool {
-	l, err := store.TryLockDir(e.lockFile(id), false)
+	l, err := store.TryLockDir(e.Store.Container(id), false)
 	if err == nil {
 		l.Unlock()
 	}
-	return errors.Is(err, fault.Conflict)
+	return errors.Is(err, fault.Conflict) || e.isKept(id)
 }
 
 // discardVolume removes a volume: from its renaming on, nobody takes half of it

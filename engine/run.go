@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/container/bundle"
+	"kiste/container/monitor"
 	"kiste/container/plan"
 	"kiste/container/process"
 	"kiste/engine/inspect"
@@ -52,16 +53,25 @@ type RunOptions struct {
 
 	// DryRun prepares the plan and leaves nothing behind; no powers needed.
 	DryRun bool
+
+	// lasting: the container goes on when this process ends. Then fileLimit
+	// is the limit of open files, soft and hard, that it gets if nobody has
+	// asked for one; 0, 0: this process's.
+	lasting   bool
+	fileLimit [2]uint64
 }
 
 // A Prepared container is all data: its document and its plan.
 type Prepared struct {
 	*Container
-	Plan *plan.Plan
-	e    *Engine
-	lock *store.Lock
-	o    RunOptions
-	work string // what exists only while it runs
+	Plan   *plan.Plan
+	e      *Engine
+	lock   *store.Lock // on its state, until it runs
+	keeper *store.Lock // held as long as it runs
+	o      RunOptions
+	work   string // what exists only while it runs
+
+	written uint64 // the inode of the document as it was written last
 
 	layout cgroup.Layout
 
@@ -79,7 +89,7 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	}
 	c := p.Container
 	c.ID, c.Created, c.Wishes, c.ImageName, c.Driver = newID(), time.Now(), o.Wishes, o.Image, "overlay"
-	c.State.Status = "created"
+	c.State.Status = inspect.Created
 	p.work = e.Store.Running(c.ID)
 	if err := p.keepGCOut(); err != nil {
 		return nil, err
@@ -248,11 +258,13 @@ func (p *Prepared) claim() error {
 	if err := os.MkdirAll(p.work, 0o711); err != nil {
 		return &fault.Error{Op: "create container", On: p.Name, Err: err}
 	}
-	lock, err := store.LockDir(p.e.lockFile(p.ID), true)
-	if err != nil {
+	var err error
+	if p.lock, err = p.e.lockState(p.ID); err != nil {
 		return err
 	}
-	p.lock = lock
+	if p.keeper, err = p.e.keeperLock(p.ID); err != nil {
+		return err
+	}
 	return p.e.claimName(p.Name, p.ID)
 }
 
@@ -315,12 +327,25 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	if err != nil {
 		return err
 	}
-	pl, err := plan.Compile(spec, root, plan.Options{
+	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
-		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: true, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
+		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 	}, f)
 	p.Plan = pl
 	return err
+}
+
+// limited is spec with the limit of open files that the container would have
+// if this process had not more for itself.
+func (p *Prepared) limited(spec *specs.Spec) *specs.Spec {
+	const nofile = "RLIMIT_NOFILE"
+	if p.o.fileLimit[1] == 0 || slices.ContainsFunc(spec.Process.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == nofile }) {
+		return spec
+	}
+	s, process := *spec, *spec.Process
+	process.Rlimits = append(slices.Clip(process.Rlimits), specs.POSIXRlimit{Type: nofile, Soft: p.o.fileLimit[0], Hard: p.o.fileLimit[1]})
+	s.Process = &process
+	return &s
 }
 
 // root is the mount of the root file system.
@@ -389,6 +414,9 @@ func plain(err error) string {
 
 // user finds out who the process is to be.
 func (p *Prepared) user(lower []string) error {
+	if upper := filepath.Join(p.e.Store.Container(p.ID), "upper"); isDir(upper) && !p.Wishes.RootFS {
+		lower = append([]string{upper}, lower...) // of a container that has run
+	}
 	read := func(name string) ([]byte, error) {
 		b, err := snapshot.ReadFile(lower, name, bundle.MaxAccounts)
 		if fault.KindOf(err) == fault.NotFound {
@@ -664,10 +692,7 @@ func (p *Prepared) Discard() {
 		return
 	}
 	defer p.letGCIn()
-	if p.lock != nil {
-		p.lock.Unlock()
-		p.lock = nil
-	}
+	p.unlock()
 	var c *Container
 	if p.Result != nil {
 		c = p.Container
@@ -682,50 +707,141 @@ func (p *Prepared) Discard() {
 	p.e.removeFiles(p.ID, c, true)
 }
 
+// unlock lets others have the container.
+func (p *Prepared) unlock() {
+	for _, l := range []**store.Lock{&p.lock, &p.keeper} {
+		if *l != nil {
+			(*l).Unlock()
+			*l = nil
+		}
+	}
+}
+
 // Start starts the container's process. It ends with this process at the
 // latest.
 func (p *Prepared) Start(o process.Options) (*process.Process, error) {
+	proc, err := p.start(o)
+	if err != nil {
+		return nil, err
+	}
+	p.letGCIn()
+	p.writeCIDFile()
+	p.lock.Unlock()
+	p.lock = nil
+	return proc, nil
+}
+
+// start starts the process and writes that down.
+func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)
 	}
-	p.State = inspect.State{Status: "running", PID: proc.PID, StartedAt: time.Now()}
-	if err := p.e.write(p.Container); err != nil {
+	id, err := process.Identify(proc.PID)
+	if err == nil {
+		p.State = started(p.State, id)
+		err = p.e.write(p.Container)
+	}
+	if err != nil {
 		proc.Signal(syscall.SIGKILL)
 		proc.Wait()
 		proc.Remove()
 		return nil, err
 	}
-	p.letGCIn()
+	_, p.written, _ = sys.InodeOf(p.e.document(p.ID))
+	p.e.Emit("start", p.Container, nil)
+	return proc, nil
+}
+
+func (p *Prepared) writeCIDFile() {
 	if file := p.Wishes.CIDFile; file != "" {
 		if err := os.WriteFile(file, []byte(p.ID), 0o644); err != nil {
 			p.o.Warn("the id could not be written: " + err.Error())
 		}
 	}
-	return proc, nil
 }
 
 // Finish writes down the end of the container, or removes it with --rm.
-func (p *Prepared) Finish(proc *process.Process, code int) error {
-	p.State.Status, p.State.PID, p.State.ExitCode, p.State.FinishedAt = "exited", 0, code, time.Now()
-	p.State.OOMKilled = p.oomKilled()
+func (p *Prepared) Finish(proc *process.Process, status syscall.WaitStatus) error {
+	defer p.unlock()
+	var err error
+	if p.lock, err = p.e.lockState(p.ID); err != nil {
+		return ignoreGone(err)
+	}
+	if err := p.readAgain(); err != nil {
+		return err
+	}
 	proc.Remove()
-	p.e.unmounted(p.Container)
-	if p.Cgroup != "" {
-		removeGroup(p.layout, p.Cgroup)
+	return p.e.finish(p.Container, monitor.End{Status: status, Known: true, At: time.Now()})
+}
+
+// readAgain reads the document if anybody has changed it meanwhile.
+func (p *Prepared) readAgain() error {
+	if _, inode, err := sys.InodeOf(p.e.document(p.ID)); err == nil && inode == p.written {
+		return nil
 	}
-	// Whoever waits for the end finds the document as it stays.
-	defer func() {
-		p.lock.Unlock()
-		p.lock = nil
-	}()
-	if p.Wishes.Remove {
-		p.Cgroup = ""
-		return p.e.removeFiles(p.ID, p.Container, true)
+	c, err := p.e.read(p.ID)
+	if err == nil {
+		p.Container = c
 	}
-	if p.IDs != "" {
+	return err
+}
+
+// ignoreGone is nil where a container was removed, which somebody has done who
+// wanted that.
+func ignoreGone(err error) error {
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// Create makes a container that Start can start.
+func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
+	o.lasting = true
+	if file := &o.Wishes.Security.Seccomp; *file != "" && *file != "unconfined" {
+		abs, err := filepath.Abs(*file) // the monitor is in another directory
+		if err != nil {
+			return nil, err
+		}
+		*file = abs
+	}
+	p, err := e.Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	p.Lasting = true
+	if err := e.setLog(p.Container); err != nil {
+		p.Discard()
+		return nil, err
+	}
+	e.cleanUp(p.Container) // each start takes ids and mounts of its own
+	p.IDs, p.Cgroup = "", ""
+	if err := e.write(p.Container); err != nil {
+		p.Discard()
+		return nil, err
+	}
+	p.letGCIn()
+	p.writeCIDFile()
+	p.unlock()
+	e.Emit("create", p.Container, nil)
+	return p.Container, nil
+}
+
+// again makes the plan of a container that is there.
+func (e *Engine) again(c *Container, o RunOptions) (*Prepared, error) {
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	p := &Prepared{e: e, o: o, Container: c, work: e.Store.Running(c.ID)}
+	if c.IDs != "" {
+		os.Remove(c.IDs)
+		c.IDs = ""
+	}
+	err := p.compile(c.Lower)
+	if err != nil {
 		os.Remove(p.IDs)
 	}
-	return p.e.write(p.Container)
+	return p, err
 }

@@ -34,7 +34,7 @@ func (e *Engine) WorkDir(c *Container) string {
 // Hold keeps a container that does not run from being started or removed, until
 // the lock is given back: fault.Conflict where somebody has it.
 func (e *Engine) Hold(c *Container) (*store.Lock, error) {
-	lock, err := store.TryLockDir(e.lockFile(c.ID), true)
+	lock, err := store.TryLockDir(e.Store.Container(c.ID), true)
 	if errors.Is(err, fault.Conflict) {
 		return nil, &fault.Error{Op: "hold container", On: c.Name, Kind: fault.Conflict, Err: errors.New("somebody is starting or removing it"), Hint: "try again"}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"kiste/engine/inspect"
 	"kiste/fault"
 	"kiste/kernel/cgroup"
 	"kiste/store"
@@ -74,12 +75,17 @@ func (e *Engine) lockAlone() (*store.Lock, error) {
 }
 
 func (e *Engine) sweepContainer(id string, s *Swept) error {
-	held, err := store.TryLockDir(e.lockFile(id), true)
+	held, err := store.TryLockDir(e.Store.Container(id), true)
 	if err != nil {
-		return nil // it runs, or is gone by now
+		return nil // somebody changes it, or it is gone by now
 	}
 	defer held.Unlock()
-	c, err := e.read(id)
+	was, err := e.read(id)
+	c, lost := was, false
+	if err == nil {
+		c, err = e.load(id)
+		lost = err == nil && IsActive(was.State.Status) && !IsActive(c.State.Status)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // it never came to life
 		if parent, err := place(); err == nil {
@@ -89,26 +95,15 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 		return e.removeFiles(id, nil, true)
 	case err != nil:
 		return nil // damaged, or a later schema: its owner is told by "kiste ps"
-	case c.Wishes.Remove:
+	case c.Wishes.Remove && (lost || c.State.Status == inspect.Exited):
 		s.Containers = append(s.Containers, id)
 		return e.removeFiles(id, c, true)
-	case c.State.Status == "running":
+	case lost:
 		s.Settled++
-		return e.settle(c)
+		e.cleanUp(c)
+		return e.write(c)
 	}
 	return nil
-}
-
-// settle does what the killed keeper of c would have done at its end.
-func (e *Engine) settle(c *Container) error {
-	if c.Cgroup != "" {
-		removeAnyGroup(c.Cgroup)
-	}
-	if c.IDs != "" {
-		os.Remove(c.IDs)
-	}
-	c.State.Status, c.State.ExitCode, c.State.PID = "exited", killed, 0
-	return e.write(c)
 }
 
 // gone reports whether id has no directory.

@@ -59,7 +59,7 @@ func TestSweepTakesWhatNobodyKeeps(t *testing.T) {
 	unseen := put(t, e, "2", "unseen", "running", false) // its keeper was killed
 	put(t, e, "3", "removed", "running", true)           // likewise, with --rm
 	held := put(t, e, "4", "held", "running", true)
-	keeper, err := store.LockDir(e.lockFile(held), true)
+	keeper, err := e.keeperLock(held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestFindAndRemove(t *testing.T) {
 	if err != nil || len(all) != 2 || len(bad) != 1 {
 		t.Errorf("List: %d, %v, %v", len(all), bad, err)
 	}
-	keeper, err := store.LockDir(e.lockFile(strings.Repeat("2", 64)), true)
+	keeper, err := e.keeperLock(strings.Repeat("2", 64))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestFindAndRemove(t *testing.T) {
 func TestLookingAtAContainerThatIsGoneMakesNothing(t *testing.T) {
 	e := open(t)
 	id := strings.Repeat("a", 64)
-	if e.running(id) {
+	if e.isKept(id) {
 		t.Error("it runs")
 	}
 	if _, err := os.Lstat(e.Store.Container(id)); err == nil {
@@ -197,7 +197,7 @@ func FuzzDocument(f *testing.F) {
 	id := strings.Repeat("1", 64)
 	f.Add([]byte(`{"schema":1,"ID":"` + id + `","Name":"../x","Result":{"Spec":{"process":{"args":["sh"]},"linux":{"resources":{}}}},"State":{"Status":"running"}}`))
 	dir := f.TempDir()
-	e := &Engine{store.Store{Lib: dir + "/lib", Run: dir + "/run"}}
+	e := &Engine{Store: store.Store{Lib: dir + "/lib", Run: dir + "/run"}}
 	if err := os.MkdirAll(e.Store.Container(id), 0o700); err != nil {
 		f.Fatal(err)
 	}

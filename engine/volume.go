@@ -40,7 +40,10 @@ const (
 func (p *Prepared) useVolume(v *bundle.Volume, lower []string) (*VolumeInfo, error) {
 	name, owner := v.Mount.Source, ""
 	if name == "" {
-		name, owner = newID(), p.ID
+		owner = p.ID
+		if name = p.VolumeNames[v.Mount.Target]; name == "" {
+			name = newID()
+		}
 	}
 	p.VolumeNames[v.Mount.Target] = name
 	data := p.e.Store.Volume(name)

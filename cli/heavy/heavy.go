@@ -27,6 +27,9 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"system prune": systemPrune,
 		"inspect":      inspect,
 
+		"compress":   compress,
+		"decompress": decompress,
+
 		"commit": commit,
 		"cp":     cp,
 		"diff":   diff,

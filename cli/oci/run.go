@@ -163,8 +163,7 @@ func (a *attachment) carry(p *process.Process) error {
 	}
 	a.pipes.Close()
 	noKeys := []byte{}
-	c := terminal.NewConsole(a.user, p.Console, true, noKeys)
-	c.Until(p.PidFD())
+	c := terminal.NewConsole(a.user, terminal.Master{File: p.Console, Ended: p.PidFD()}, true, noKeys)
 	c.PlainLines()
 	_, err := c.Run()
 	return err

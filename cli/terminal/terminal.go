@@ -31,23 +31,37 @@ type User struct {
 	Stdout, Stderr *os.File // the files under Out and Err; may be nil
 }
 
-// A Console carries bytes between the user's terminal and the master side of
-// a container's.
-type Console struct {
-	in     *os.File  // where the user types; nil: the user does not
-	out    io.Writer // where the user sees
-	size   *os.File  // the terminal whose size the container's has; nil: none
-	master *os.File
-	keys   []byte // typed in a row, they detach; empty: nothing does
-	ended  int    // a pidfd of the process whose end is the console's; -1: none
-	plain  bool   // the container's lines end with a line feed alone
+// A Side is a container as a console sees it.
+type Side interface {
+	// Output copies what it says until it has ended.
+	Output(to io.Writer) error
+
+	// Write is what is typed. It ends early when SetWriteDeadline says so.
+	Write(b []byte) (int, error)
+	SetWriteDeadline(t time.Time) error
+
+	// Resize gives its terminal a size in characters.
+	Resize(rows, columns uint16) error
+
+	// EndInput tells it that no more comes.
+	EndInput() error
 }
 
-// NewConsole connects user with master, best in non-blocking mode, as
-// sys.OpenPTY gives it: then nothing is left running when Run returns. Input:
-// the user types (-i). Nil keys: the default ones.
-func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
-	c := &Console{out: user.Out, master: master, keys: keys, ended: -1}
+// A Console carries bytes between the user's terminal and a container's.
+type Console struct {
+	in    *os.File  // where the user types; nil: the user does not
+	out   io.Writer // where the user sees
+	size  *os.File  // the terminal whose size the container's has; nil: none
+	side  Side
+	keys  []byte // typed in a row, they detach; empty: nothing does
+	plain bool   // the container's lines end with a line feed alone
+	raw   bool   // the user's terminal is in raw mode meanwhile
+}
+
+// NewConsole connects user with a container. Input: the user types (-i). Nil
+// keys: the default ones.
+func NewConsole(user User, side Side, input bool, keys []byte) *Console {
+	c := &Console{out: user.Out, side: side, keys: keys, raw: true}
 	if keys == nil {
 		c.keys = defaultDetachKeys()
 	}
@@ -58,13 +72,12 @@ func NewConsole(user User, master *os.File, input bool, keys []byte) *Console {
 	return c
 }
 
-// Until makes the end of pidfd's process the console's: what it wrote is still
-// copied, but others that have the terminal are not waited for.
-func (c *Console) Until(pidfd int) { c.ended = pidfd }
-
 // PlainLines: the container's lines end with a line feed alone, as they do
 // without a terminal; the user's terminal adds the carriage return.
 func (c *Console) PlainLines() { c.plain = true }
+
+// WithoutTerminal: the container has no terminal. The user's stays as it is.
+func (c *Console) WithoutTerminal() { c.raw, c.size = false, nil }
 
 // Terminal is the user's terminal, or nil.
 func (u User) Terminal() *os.File {
@@ -90,7 +103,7 @@ func (u User) Size() (rows, columns uint16) {
 // terminal is in raw mode and the container's has its size; afterwards, on
 // every way out, the terminal is as it was.
 func (c *Console) Run() (detached bool, err error) {
-	if sys.IsTerminal(c.in) {
+	if c.raw && sys.IsTerminal(c.in) {
 		restore, err := sys.MakeRaw(c.in, c.plain)
 		if err != nil {
 			return false, &fault.Error{Op: "prepare the terminal", Err: err}
@@ -101,7 +114,7 @@ func (c *Console) Run() (detached bool, err error) {
 	defer c.followSize()()
 	detach, stop := c.readInput()
 	output := make(chan error, 1)
-	go func() { output <- c.copyOutput() }()
+	go func() { output <- c.side.Output(c.out) }()
 	select {
 	case err = <-output:
 		stop()
@@ -109,43 +122,6 @@ func (c *Console) Run() (detached bool, err error) {
 	case <-detach:
 		stop()
 		return true, nil
-	}
-}
-
-// copyOutput copies until the other side has hung up (a master says EIO then),
-// or the process has ended and nothing is left to be read.
-func (c *Console) copyOutput() error {
-	master, err := sys.Descriptor(c.master)
-	if err != nil {
-		return err
-	}
-	process := c.ended
-	buffer := make([]byte, 32<<10)
-	for {
-		ready, err := sys.Poll(process >= 0 || c.ended < 0, master, process)
-		switch {
-		case err != nil:
-			return err
-		case !ready[0] && process < 0 && c.ended >= 0:
-			return nil
-		case ready[1]:
-			process = -1
-		}
-		if !ready[0] {
-			continue
-		}
-		n, err := c.master.Read(buffer)
-		if n > 0 {
-			if _, err := c.out.Write(buffer[:n]); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
 	}
 }
 
@@ -175,7 +151,7 @@ func (c *Console) followSize() (stop func()) {
 // does not know its size, as that of many scripts, takes nobody else's away.
 func (c *Console) resize() {
 	if rows, columns, err := sys.WindowSize(c.size); err == nil && rows != 0 && columns != 0 {
-		_ = sys.SetWindowSize(c.master, rows, columns)
+		_ = c.side.Resize(rows, columns)
 	}
 }
 
@@ -200,10 +176,10 @@ func (c *Console) readInput() (detach <-chan struct{}, stop func()) {
 	return typed, func() {
 		waker.Close()
 		// A write to a container that does not read ends now.
-		if c.master.SetWriteDeadline(time.Unix(1, 0)) == nil {
+		if c.side.SetWriteDeadline(time.Unix(1, 0)) == nil {
 			done.Wait()
 			wake.Close()
-			c.master.SetWriteDeadline(time.Time{})
+			c.side.SetWriteDeadline(time.Time{})
 		}
 	}
 }
@@ -219,7 +195,7 @@ func (c *Console) copyInput(wake *os.File) bool {
 		}
 		n, err := c.in.Read(buf)
 		out, detached := d.feed(buf[:n])
-		if _, werr := c.master.Write(out); werr != nil {
+		if _, werr := c.side.Write(out); werr != nil {
 			return detached
 		}
 		if detached {
@@ -232,12 +208,11 @@ func (c *Console) copyInput(wake *os.File) bool {
 	}
 }
 
-// endInput tells the other side that no more comes: a terminal has no half
-// that could be closed, so it is told as a person would, with ctrl-d.
+// endInput tells the other side that no more comes.
 func (c *Console) endInput(held []byte) {
-	const endOfTransmission = 4
-	if !sys.IsTerminal(c.in) {
-		_, _ = c.master.Write(append(held, endOfTransmission))
+	if !sys.IsTerminal(c.in) || !c.raw {
+		_, _ = c.side.Write(held)
+		_ = c.side.EndInput()
 	}
 }
 

@@ -79,7 +79,7 @@ func startSession(t *testing.T, keys []byte, program ...string) *session {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = peer, peer, peer
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	s := &session{user: user, tty: tty, screen: &screen{}, ended: make(chan error, 1)}
-	c := NewConsole(User{In: tty, Out: s.screen, Stdout: tty}, master, true, keys)
+	c := NewConsole(User{In: tty, Out: s.screen, Stdout: tty}, Master{master, -1}, true, keys)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestConsoleWithABlockingMaster(t *testing.T) {
 			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 			ended := make(chan bool, 1)
 			go func() {
-				away, _ := NewConsole(User{In: tty, Out: out}, master, true, nil).Run()
+				away, _ := NewConsole(User{In: tty, Out: out}, Master{master, -1}, true, nil).Run()
 				ended <- away
 			}()
 			out.waitFor(t, "ready") // before that, ctrl-q is the terminal's own
@@ -244,7 +244,7 @@ func TestConsoleEndOfInput(t *testing.T) {
 	peer.Close()
 	feed.WriteString("a\n")
 	feed.Close()
-	if _, err := NewConsole(User{In: in, Out: out}, master, true, nil).Run(); err != nil {
+	if _, err := NewConsole(User{In: in, Out: out}, Master{master, -1}, true, nil).Run(); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {
@@ -266,8 +266,7 @@ func TestConsoleUntilAProcessEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := &screen{}
-	c := NewConsole(User{Out: out}, master, false, []byte{})
-	c.Until(pidfd)
+	c := NewConsole(User{Out: out}, Master{master, pidfd}, false, []byte{})
 	if _, err := c.Run(); err != nil {
 		t.Error(err)
 	}

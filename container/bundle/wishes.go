@@ -19,9 +19,12 @@ type Wishes struct {
 	Pull        string // "missing" (or empty), "always", "never"
 	Platform    string // "os/arch[/variant]"; empty: the host's
 	RootFS      bool   // --rootfs: the image argument is a directory
+	Restart     Restart
+	Log         Log
 
 	// Its streams.
-	Interactive bool   // -i: stdin is the user's
+	Interactive bool   // -i: stdin is open
+	StdinOnce   bool   // stdin ends with the first who is attached to it
 	TTY         bool   // -t
 	DetachKeys  []byte // as read from a terminal; nil: ctrl-p ctrl-q
 	NoSigProxy  bool   // --sig-proxy=false
@@ -70,6 +73,19 @@ type Wishes struct {
 	// What it may use.
 	CgroupParent string
 	Limits       Limits
+}
+
+// A Restart is the policy by which a container is started anew when it has
+// ended.
+type Restart struct {
+	Name string // "" or "no", "always", "unless-stopped", "on-failure"
+	Max  int    // of on-failure: how often; 0: always
+}
+
+// A Log says where a container's output goes.
+type Log struct {
+	Driver  string            // "" is "local"; "json-file", "none"
+	Options map[string]string // --log-opt
 }
 
 // Limits bound what a container uses. Zero: no limit.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"kiste/container/logfile"
@@ -25,6 +27,8 @@ const (
 	frameStderr kind = 2
 	frameEnd    kind = 3 // of the input
 	frameResize kind = 4 // rows and columns, two bytes each, big-endian
+	frameQuiet  kind = 5 // to the container's keeper: send no output
+	frameExit   kind = 6 // the exit code, four bytes, big-endian: the last frame
 )
 
 const frameHeader = 8
@@ -79,7 +83,7 @@ func (o *output) take(stream string, b []byte) {
 		k = frameStderr
 	}
 	for c := range o.clients {
-		if !c.send(k, b) {
+		if !c.quiet.Load() && !c.send(k, b) {
 			o.drop(c)
 		}
 	}
@@ -105,13 +109,16 @@ func (o *output) finish() {
 	}
 }
 
-// hangUp lets all that are attached go, when they have got everything.
-func (o *output) hangUp() {
+// hangUp lets all that are attached go, when they have got everything and the
+// exit code.
+func (o *output) hangUp(code int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.hungUp = true
+	last := binary.BigEndian.AppendUint32(nil, uint32(code))
 	for c := range o.clients {
 		_ = c.stream.SetWriteDeadline(time.Now().Add(lastWords))
+		c.send(frameExit, last)
 		o.drop(c)
 		<-c.written
 	}
@@ -148,6 +155,7 @@ func (o *output) drop(c *client) {
 // A client is somebody who is attached.
 type client struct {
 	stream  *os.File
+	quiet   atomic.Bool // it wants no output
 	queue   chan []byte
 	gone    chan struct{} // closed when it does not read any more
 	written chan struct{} // closed when it has got everything, or is gone
@@ -196,14 +204,22 @@ func (k *Keeper) serve() {
 			stream.Close()
 			continue
 		}
-		c := &client{stream: stream, queue: make(chan []byte, queued), gone: make(chan struct{}), written: make(chan struct{})}
-		if !k.out.add(c) {
+		if !k.Admit(stream) {
 			stream.Close()
-			continue
 		}
-		go c.deliver()
-		go k.obey(c)
 	}
+}
+
+// Admit attaches whoever is at the other end of stream, which is the keeper's
+// then: see Attached. It is false when the container has ended.
+func (k *Keeper) Admit(stream *os.File) bool {
+	c := &client{stream: stream, queue: make(chan []byte, queued), gone: make(chan struct{}), written: make(chan struct{})}
+	if !k.out.add(c) {
+		return false
+	}
+	go c.deliver()
+	go k.obey(c)
+	return true
 }
 
 // obey carries out what a client sends, until it leaves.
@@ -221,6 +237,8 @@ func (k *Keeper) obey(c *client) {
 			_ = k.Type(b) // a container without input, or that is gone, does not hear
 		case what == frameEnd:
 			k.EndInput()
+		case what == frameQuiet:
+			c.quiet.Store(true)
 		case what == frameResize && len(b) == 4:
 			_ = k.Resize(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
 		default:
@@ -233,38 +251,56 @@ func (k *Keeper) obey(c *client) {
 type Attachment struct {
 	stream *os.File
 	mu     sync.Mutex // of writing
+	code   int        // the exit code; negative: not told
 }
 
 // Attach attaches to the container with the given ends. Without a keeper it is
 // fault.Unavailable.
 func Attach(dir string) (*Attachment, error) {
-	stream, err := sys.ConnectUnix(filepath.Join(dir, socketName), false)
+	stream, err := sys.DialUnix(filepath.Join(dir, socketName))
 	if err != nil {
 		return nil, &fault.Error{Op: "attach to container", On: filepath.Base(dir), Kind: fault.Unavailable, Err: err}
 	}
-	return &Attachment{stream: stream}, nil
+	return Attached(stream), nil
 }
+
+// Attached makes an attachment of a stream whose other end is one of
+// Options.Clients.
+func Attached(stream *os.File) *Attachment { return &Attachment{stream: stream, code: -1} }
 
 // Copy copies output until the container has ended, or Close.
 func (a *Attachment) Copy(stdout, stderr io.Writer) error {
 	buffer := make([]byte, chunk)
 	for {
 		k, b, err := readFrame(a.stream, buffer)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		to := stdout
-		if k == frameStderr {
+		switch k {
+		case frameStderr:
 			to = stderr
+		case frameExit:
+			if len(b) == 4 {
+				a.code = int(binary.BigEndian.Uint32(b))
+			}
+			return nil
 		}
 		if _, err := to.Write(b); err != nil {
 			return err
 		}
 	}
 }
+
+// Code is the container's exit code, when Copy has returned. Known is false
+// where nobody has told it: this side has left, or the keeper was killed.
+func (a *Attachment) Code() (code int, known bool) { return a.code, a.code >= 0 }
+
+// Quiet asks for no output, only for the end.
+func (a *Attachment) Quiet() error { return a.send(frameQuiet, nil) }
 
 func (a *Attachment) send(k kind, b []byte) error {
 	a.mu.Lock()
@@ -293,6 +329,10 @@ func (a *Attachment) EndInput() error { return a.send(frameEnd, nil) }
 func (a *Attachment) Resize(rows, columns uint16) error {
 	return a.send(frameResize, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, rows), columns))
 }
+
+// SetWriteDeadline bounds how long a container that does not read keeps a
+// writer waiting. A frame that it cuts short is the attachment's last.
+func (a *Attachment) SetWriteDeadline(t time.Time) error { return a.stream.SetWriteDeadline(t) }
 
 // Close leaves. The container goes on.
 func (a *Attachment) Close() error { return a.stream.Close() }

@@ -31,6 +31,19 @@ type Options struct {
 	// LogFailed hears of the first entry that was lost, and of the first one
 	// after that was written: nil. It must not block.
 	LogFailed func(error)
+
+	// Clients gives streams whose other ends are attached from the beginning:
+	// see Attached. They are the keeper's. It is called when all others can
+	// attach, before anything is taken. Nil: there are none.
+	Clients func() []*os.File
+
+	// Ended tells how the process ended where somebody else has waited for
+	// it. Nil: nobody has.
+	Ended func() (syscall.WaitStatus, bool)
+
+	// Exit hears of the end when all output is in the log, and gives the exit
+	// code that those who are attached are told. Nil: the process's own.
+	Exit func(End) int
 }
 
 // An End is how a process ended.
@@ -38,6 +51,18 @@ type End struct {
 	Status syscall.WaitStatus
 	Known  bool // else nobody saw it
 	At     time.Time
+}
+
+// Code is the exit code: of a process that a signal has ended 128 and its
+// number; 255 where nobody saw the end.
+func (e End) Code() int {
+	switch {
+	case !e.Known:
+		return 255
+	case e.Status.Signaled():
+		return 128 + int(e.Status.Signal())
+	}
+	return e.Status.ExitStatus()
 }
 
 // A Keeper keeps one container.
@@ -66,6 +91,11 @@ func Keep(o Options) (*Keeper, error) {
 		return nil, &fault.Error{Op: "keep container", On: filepath.Base(o.Dir), Err: err}
 	}
 	sys.Parallel()
+	if o.Clients != nil {
+		for _, stream := range o.Clients() {
+			k.Admit(stream)
+		}
+	}
 	for i, f := range k.flows {
 		stream := [...]string{logfile.Stdout, logfile.Stderr}[i]
 		k.pumps.Go(func() { k.pump(f, stream) })
@@ -142,9 +172,13 @@ func (k *Keeper) wait() {
 	k.out.finish()
 	k.socket.Close()
 	_ = os.Remove(filepath.Join(k.o.Dir, socketName))
-	k.out.hangUp()
 	k.endInput()
 	k.o.Release()
+	code := k.end.Code()
+	if k.o.Exit != nil {
+		code = k.o.Exit(k.end)
+	}
+	k.out.hangUp(code)
 	k.closeAll()
 	close(k.done)
 }
@@ -154,6 +188,21 @@ func (k *Keeper) status() (syscall.WaitStatus, bool) {
 	if s, ok := sys.TryReap(k.o.Process.PID); ok {
 		return s, true
 	}
+	if s, ok := k.exit(); ok {
+		return s, true
+	}
+	if k.o.Ended == nil {
+		return 0, false
+	}
+	if s, ok := k.o.Ended(); ok {
+		return s, true
+	}
+	return k.exit() // by now the host's init has waited for it
+}
+
+// exit is what the kernel tells by the pidfd when the parent, whoever that is,
+// has waited for the process.
+func (k *Keeper) exit() (syscall.WaitStatus, bool) {
 	if k.pidfd == nil {
 		return 0, false
 	}

@@ -142,8 +142,8 @@ func each[A, B any](in []A, to func(A) B) []B {
 func (c *Container) hostConfig() HostConfigJSON {
 	w, l, linux := &c.Wishes, &c.Wishes.Limits, c.Result.Spec.Linux
 	h := HostConfigJSON{
-		ContainerIDFile: w.CIDFile, LogConfig: LogConfigJSON{Type: "none", Config: map[string]string{}}, NetworkMode: networkMode(w),
-		PortBindings: map[string][]any{}, RestartPolicy: RestartPolicyJSON{Name: "no"}, AutoRemove: w.Remove,
+		ContainerIDFile: w.CIDFile, LogConfig: LogConfigJSON{Type: orElse(w.Log.Driver, "local"), Config: table(w.Log.Options)}, NetworkMode: networkMode(w),
+		PortBindings: map[string][]any{}, RestartPolicy: RestartPolicyJSON{orElse(w.Restart.Name, "no"), w.Restart.Max}, AutoRemove: w.Remove,
 		CapAdd: each(w.CapAdd, capability), CapDrop: each(w.CapDrop, capability), CgroupnsMode: orElse(w.CgroupNS.String(), "private"),
 		DNS: list(w.DNS), DNSOptions: list(w.DNSOptions), DNSSearch: list(w.DNSSearch), ExtraHosts: each(w.Hosts, func(h bundle.Host) string { return h.Name + ":" + h.IP }),
 		GroupAdd: w.Groups, IpcMode: orElse(w.IPC.String(), "private"), PidMode: w.PID.String(), Privileged: w.Privileged, ReadonlyRootfs: w.ReadOnly,

@@ -50,16 +50,32 @@ type Container struct {
 	NetworkPath string
 }
 
+// What a container does.
+const (
+	Created    = "created"
+	Running    = "running"
+	Paused     = "paused"
+	Restarting = "restarting" // it has ended and is going to be started anew
+	Exited     = "exited"
+)
+
 // A State is what a container does. A zero time is one that has not come.
 type State struct {
-	Status     string // "created", "running", "paused", "exited"
+	Status     string // one of the constants
 	PID        int
+	Start      uint64 // when the process began, in clock ticks since the boot
+	Boot       string // which boot that was
 	ExitCode   int
 	OOMKilled  bool
 	Health     *Health // nil: there is no health check
 	Error      string
 	StartedAt  time.Time
 	FinishedAt time.Time
+
+	Stopped  bool          // somebody has stopped or killed it: policies but "always" leave it so
+	Removing bool          // somebody removes it: it is not started any more
+	Restarts int           // by its policy, since somebody started it
+	Delay    time.Duration // before the next of them
 }
 
 // ContainerJSON is a container as GET /containers/{id}/json answers.
@@ -204,7 +220,7 @@ func (c *Container) JSON() ContainerJSON {
 	j := ContainerJSON{
 		ID: c.ID, Created: stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
 		ResolvConfPath: c.FilePaths["/etc/resolv.conf"], HostnamePath: c.FilePaths["/etc/hostname"], HostsPath: c.FilePaths["/etc/hosts"],
-		LogPath: c.LogPath, Name: "/" + c.Name, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
+		LogPath: c.LogPath, Name: "/" + c.Name, RestartCount: c.State.Restarts, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
 		HostConfig: c.hostConfig(), GraphDriver: GraphDriverJSON{Name: c.Driver}, Mounts: c.mounts(), Config: c.config(), NetworkSettings: c.network(),
 	}
 	j.State.Health = c.State.Health
@@ -213,8 +229,8 @@ func (c *Container) JSON() ContainerJSON {
 
 func (s *State) json() StateJSON {
 	return StateJSON{
-		Status: s.Status, Running: s.Status == "running" || s.Status == "paused", Paused: s.Status == "paused", OOMKilled: s.OOMKilled,
-		Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
+		Status: s.Status, Running: s.Status == Running || s.Status == Paused || s.Status == Restarting, Paused: s.Status == Paused, Restarting: s.Status == Restarting,
+		OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
 	}
 }
 
@@ -255,7 +271,7 @@ func (c *Container) config() ConfigJSON {
 	return ConfigJSON{
 		Hostname: c.Result.Spec.Hostname, Domainname: w.Domainname, User: c.Result.User,
 		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.Image.ExposedPorts,
-		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.Interactive, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
+		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.StdinOnce, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
 		Healthcheck: c.Image.Healthcheck, Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
 		Labels: table(c.Result.Labels), StopSignal: signal, StopTimeout: w.StopTimeout, Shell: c.Image.Shell,
 	}

@@ -34,6 +34,25 @@ func ConnectUnixWithin(path string, limit time.Duration) (*os.File, error) {
 	})
 }
 
+// DialUnix is ConnectUnix of a stream that the runtime's poller watches, and
+// that takes deadlines.
+func DialUnix(path string) (*os.File, error) {
+	f, err := ConnectUnix(path, false)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var fd int
+	err = onFile(f, func(n int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, onPath("fcntl", path, err)
+	}
+	return Watched(fd, path)
+}
+
 // BindUnix makes a socket at path, which must not be there.
 func BindUnix(path string, datagram bool) (*os.File, error) {
 	return unixSocket("bind", path, datagram, unix.Bind)
@@ -191,3 +210,6 @@ func ReceiveFDs(socket *os.File, b []byte) (n int, fds []int, err error) {
 	_, fds, err = parseControl(oob[:oobn])
 	return n, fds, err
 }
+
+// CloseOnExec keeps a descriptor from the programs that this process executes.
+func CloseOnExec(fd int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC) }

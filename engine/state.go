@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"kiste/container/monitor"
+	"kiste/container/process"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/kernel/cgroup"
+	"kiste/store"
+)
+
+// lockState takes the lock under which a container's document is changed.
+func (e *Engine) lockState(id string) (*store.Lock, error) {
+	dir := e.Store.Container(id)
+	l, err := store.LockDir(dir, true)
+	if err == nil && !l.Holds(dir) { // whoever had it has removed the container
+		l.Unlock()
+		err = fs.ErrNotExist
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = noSuch(id)
+	}
+	return l, err
+}
+
+func noSuch(query string) error {
+	return &fault.Error{Op: "find container", On: query, Kind: fault.NotFound, Err: errors.New("No such container: " + query), Hint: `"kiste ps -a" lists them`}
+}
+
+// change changes a container's document.
+func (e *Engine) change(id string, do func(*Container) error) error {
+	l, err := e.lockState(id)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	c, err := e.load(id)
+	if err != nil {
+		return err
+	}
+	if err := do(c); err != nil {
+		return err
+	}
+	return e.write(c)
+}
+
+// keeperLock is the lock that the keeper of a container holds as long as it
+// runs, and as it waits to be started anew. Somebody has it: fault.Conflict.
+func (e *Engine) keeperLock(id string) (*store.Lock, error) {
+	dir := e.Store.Running(id)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	return store.TryLockDir(dir, true)
+}
+
+// isKept reports whether the container has a keeper.
+func (e *Engine) isKept(id string) bool {
+	l, err := store.TryLockDir(e.Store.Running(id), false)
+	if err == nil {
+		l.Unlock()
+	}
+	return errors.Is(err, fault.Conflict)
+}
+
+// awaitKeeper waits until the container has no keeper.
+func (e *Engine) awaitKeeper(id string) error {
+	l, err := store.LockDir(e.Store.Running(id), false)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return l.Unlock()
+}
+
+// bootID tells this boot of the host from others.
+var bootID = sync.OnceValue(func() string {
+	b, _ := readSmall("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+})
+
+func identity(s inspect.State) process.Identity {
+	return process.Identity{PID: s.PID, Start: s.Start}
+}
+
+// lives asks the kernel whether a container's process is there. Without the
+// directory of what runs the host has been started anew.
+func (e *Engine) lives(c *Container) bool {
+	return c.State.PID > 0 && c.State.Boot == bootID() && identity(c.State).Alive() && isDir(e.Store.Running(c.ID))
+}
+
+// IsActive reports whether a state is one with a process, or soon again.
+func IsActive(status string) bool {
+	return slices.Contains([]string{inspect.Running, inspect.Paused, inspect.Restarting}, status)
+}
+
+// runs reports whether the container has a process, paused or not.
+func (c *Container) runs() bool {
+	return c.State.Status == inspect.Running || c.State.Status == inspect.Paused
+}
+
+// started is the state of a container whose process has just begun.
+func started(was inspect.State, id process.Identity) inspect.State {
+	return inspect.State{Status: inspect.Running, PID: id.PID, Start: id.Start, Boot: bootID(), StartedAt: time.Now(), FinishedAt: was.FinishedAt,
+		Restarts: was.Restarts, Delay: was.Delay}
+}
+
+// ended is the state after the end of a process.
+func ended(was inspect.State, end monitor.End) inspect.State {
+	s := was
+	s.Status, s.PID, s.Start, s.Boot, s.ExitCode, s.FinishedAt = inspect.Exited, 0, 0, "", end.Code(), end.At
+	return s
+}
+
+// cleanUp takes away what a container has only while it runs.
+func (e *Engine) cleanUp(c *Container) {
+	e.unmounted(c)
+	if c.Cgroup != "" {
+		removeAnyGroup(c.Cgroup)
+	}
+	if c.IDs != "" {
+		os.Remove(c.IDs)
+	}
+}
+
+// finish writes down that the container has ended, and decides whether it is
+// started anew, when its state is Restarting. With --rm it is removed. The
+// caller holds both locks.
+func (e *Engine) finish(c *Container, end monitor.End) error {
+	c.State = ended(c.State, end)
+	c.State.OOMKilled = e.oomKilled(c)
+	if e.startsAgain(c, end) {
+		c.State.Status = inspect.Restarting
+	}
+	e.cleanUp(c)
+	if c.Wishes.Remove && c.State.Status == inspect.Exited {
+		c.Cgroup = ""
+		return e.removeFiles(c.ID, c, true)
+	}
+	return e.write(c)
+}
+
+// Of the pause before a container is started anew.
+const (
+	firstDelay = 100 * time.Millisecond
+	lastDelay  = time.Minute
+	longRun    = 10 * time.Second // who has run so long begins with the first again
+)
+
+// startsAgain applies the restart policy, and sets the pause before: it doubles,
+// as Docker's does.
+func (e *Engine) startsAgain(c *Container, end monitor.End) bool {
+	s, r := &c.State, c.Wishes.Restart
+	if s.Removing || s.Stopped || !r.Again(s.ExitCode, s.Restarts) {
+		s.Delay = 0
+		return false
+	}
+	switch {
+	case s.Delay == 0 || end.At.Sub(s.StartedAt) >= longRun:
+		s.Delay = firstDelay
+	default:
+		s.Delay = min(2*s.Delay, lastDelay)
+	}
+	s.Restarts++
+	return true
+}
+
+// oomKilled asks the container's cgroup.
+func (e *Engine) oomKilled(c *Container) bool {
+	if c.Cgroup == "" || c.Wishes.Limits.Memory == 0 {
+		return false
+	}
+	l, err := cgroup.Detect()
+	if err != nil {
+		return false
+	}
+	g, err := cgroup.Open(l, c.Cgroup)
+	return err == nil && g.OOMKills() > 0
+}
+
+// conflict is what somebody hears who wants of a container what its state does
+// not allow.
+func conflict(op string, c *Container, format string, args ...any) error {
+	return &fault.Error{Op: op, On: c.Name, Kind: fault.Conflict, Err: fmt.Errorf(format, args...)}
+}
+
+// running reports whether the container id has a keeper or a process.
+func (e *Engine) running(id string) bool {
+	if e.isKept(id) {
+		return true
+	}
+	c, err := e.load(id)
+	return err == nil && IsActive(c.State.Status)
+}

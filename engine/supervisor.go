@@ -1,0 +1,604 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"kiste/container/monitor"
+	"kiste/container/process"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/store"
+)
+
+// A supervisor is the monitor at work: it starts the containers that last, keeps
+// them, writes their ends down, and starts those again whose policy says so.
+type supervisor struct {
+	e        *Engine
+	listener *os.File
+	limit    [2]uint64 // of open files, as it was
+
+	mu   sync.Mutex
+	kept map[string]*keeping
+	busy int                        // requests under way
+	ends map[int]syscall.WaitStatus // whom the guard has seen end
+	told chan struct{}              // closed when ends has grown
+	idle chan struct{}              // something has ended
+}
+
+// A keeping is a container that is kept, or waits to be started anew.
+type keeping struct {
+	keeper *monitor.Keeper
+	lock   *store.Lock
+	wake   chan struct{} // look at the container's state again
+	done   chan struct{} // closed when the lock is given back
+}
+
+// linger is how long a monitor stays that has nothing to do: the next command
+// often comes soon.
+const linger = 300 * time.Millisecond
+
+// Monitor is the monitor: it ends when there is nothing to keep any more. It
+// expects descriptors from its guard: see startMonitor.
+func (e *Engine) Monitor() error {
+	listener, err := sys.Watched(listenFD, "monitor")
+	if err != nil {
+		return &fault.Error{Op: "be the monitor", Kind: fault.Invalid, Err: err, Hint: "kiste starts it where it needs one"}
+	}
+	sys.CloseOnExec(listenFD)
+	sys.CloseOnExec(guardFD)
+	sys.Umask(0o022)
+	sys.Parallel()
+	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), idle: make(chan struct{}, 1)}
+	s.raiseLimit()
+	if err := s.hearGuard(); err != nil {
+		return err
+	}
+	s.look()
+	go s.serve()
+	return s.untilIdle()
+}
+
+// raiseLimit lets the monitor have as many files as it may: a container costs
+// it six.
+func (s *supervisor) raiseLimit() {
+	soft, hard, err := sys.Getrlimit(syscall.RLIMIT_NOFILE)
+	if err == nil && sys.Setrlimit(syscall.RLIMIT_NOFILE, hard, hard) == nil {
+		s.limit = [2]uint64{soft, hard}
+	}
+}
+
+// hearGuard takes what the guard tells: what it told before this monitor began
+// first of all.
+func (s *supervisor) hearGuard() error {
+	f, err := os.OpenFile(s.e.endsFile(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	_ = f.SetReadDeadline(time.Now().Add(time.Millisecond))
+	for s.hear(f) {
+	}
+	_ = f.SetReadDeadline(time.Time{})
+	go func() {
+		for s.hear(f) {
+		}
+	}()
+	return nil
+}
+
+func (s *supervisor) hear(f *os.File) bool {
+	var b [16]byte // a write of so many is whole
+	if n, err := f.Read(b[:]); err != nil || n != len(b) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ends[int(binary.LittleEndian.Uint64(b[:]))] = syscall.WaitStatus(binary.LittleEndian.Uint64(b[8:]))
+	close(s.told)
+	s.told = make(chan struct{})
+	return true
+}
+
+// guardsWord is how long the guard may take to tell how a child of it has ended.
+const guardsWord = time.Second
+
+// seen is how the process pid ended, if it was the guard's child.
+func (s *supervisor) seen(pid int) (syscall.WaitStatus, bool) {
+	late := time.After(guardsWord)
+	for {
+		s.mu.Lock()
+		status, ok := s.ends[pid]
+		delete(s.ends, pid)
+		told := s.told
+		s.mu.Unlock()
+		if ok {
+			return status, true
+		}
+		select {
+		case <-told:
+		case <-late:
+			return 0, false
+		}
+	}
+}
+
+// forgetStale forgets the end of an earlier process with the number of one that
+// lives.
+func (s *supervisor) forgetStale(id process.Identity) {
+	s.mu.Lock()
+	_, told := s.ends[id.PID]
+	s.mu.Unlock()
+	if told && id.Alive() {
+		s.mu.Lock()
+		delete(s.ends, id.PID)
+		s.mu.Unlock()
+	}
+}
+
+// untilIdle returns when nothing is left to do. Nobody can start another
+// monitor between its last look and the end of the socket.
+func (s *supervisor) untilIdle() error {
+	wait := linger
+	for {
+		select {
+		case <-s.idle:
+			continue
+		case <-time.After(wait):
+		}
+		s.mu.Lock()
+		free := len(s.kept) == 0 && s.busy == 0
+		s.mu.Unlock()
+		if !free {
+			<-s.idle
+			continue
+		}
+		l, err := store.TryLockFile(s.e.monitorLock(), true)
+		if errors.Is(err, fault.Conflict) {
+			continue // somebody looks for a monitor
+		}
+		_ = os.Remove(s.e.monitorSocket())
+		_ = os.Remove(s.e.endsFile())
+		s.listener.Close()
+		if err != nil {
+			return nil // the directory is gone, and so is the socket
+		}
+		return l.Unlock()
+	}
+}
+
+// changed lets untilIdle look again.
+func (s *supervisor) changed() {
+	select {
+	case s.idle <- struct{}{}:
+	default:
+	}
+}
+
+func (s *supervisor) work(by int) {
+	s.mu.Lock()
+	s.busy += by
+	s.mu.Unlock()
+	if by < 0 {
+		s.changed()
+	}
+}
+
+func (s *supervisor) serve() {
+	for {
+		stream, uid, err := sys.Accept(s.listener)
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil: // too many files are open; others may be closed soon
+			time.Sleep(10 * time.Millisecond)
+			continue
+		case uid != uint32(os.Geteuid()) && uid != 0:
+			stream.Close()
+			continue
+		}
+		s.work(1)
+		go func() {
+			defer s.work(-1)
+			s.answer(stream)
+		}()
+	}
+}
+
+// slowAsker is how long who asks may take for that.
+const slowAsker = 5 * time.Second
+
+func (s *supervisor) answer(stream *os.File) {
+	var q request
+	_ = stream.SetDeadline(time.Now().Add(slowAsker))
+	if err := receive(stream, &q); err != nil {
+		stream.Close()
+		return
+	}
+	_ = stream.SetDeadline(time.Time{})
+	switch q.Op {
+	case "look":
+		s.look()
+		_ = send(stream, reply{})
+		stream.Close()
+	case "start":
+		s.answerStart(stream, q)
+	default:
+		_ = send(stream, reply{Error: toFailure(&fault.Error{Op: "understand", On: q.Op, Kind: fault.Unsupported, Err: errors.New("the monitor is of another version"), Hint: "it ends when no container runs"})})
+		stream.Close()
+	}
+}
+
+func (s *supervisor) answerStart(stream *os.File, q request) {
+	var r reply
+	o := RunOptions{Rows: q.Rows, Columns: q.Columns, Warn: func(w string) { r.Warnings = append(r.Warnings, w) }}
+	given := false
+	give := func(id process.Identity) []*os.File {
+		r.PID, r.Start = id.PID, id.Start
+		if send(stream, r) != nil || !q.Attach {
+			return nil
+		}
+		given = true
+		return []*os.File{stream}
+	}
+	if err := s.start(q.ID, o, give); err != nil {
+		r.Error = toFailure(err)
+		_ = send(stream, r)
+	}
+	if !given {
+		stream.Close()
+	}
+}
+
+// start starts a container. Give hears of its process, and gives those who are
+// attached to it.
+func (s *supervisor) start(id string, o RunOptions, give func(process.Identity) []*os.File) error {
+	state, err := s.e.lockState(id)
+	if err != nil {
+		return err
+	}
+	defer state.Unlock()
+	c, err := s.e.load(id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.State.Removing:
+		return conflict("start container", c, "container is marked for removal and cannot be started")
+	case c.State.Status == inspect.Paused:
+		return conflict("start container", c, "cannot start a paused container, try unpause instead")
+	case c.State.Status == inspect.Running:
+		return s.attachTo(c, give)
+	case c.State.Status == inspect.Restarting:
+		return s.hurry(c)
+	}
+	lock, err := s.e.keeperLock(id)
+	if err != nil {
+		return err
+	}
+	c.State.Restarts, c.State.Delay = 0, 0
+	if err := s.begin(c, lock, o, give); err != nil {
+		lock.Unlock()
+		return err
+	}
+	return nil
+}
+
+// attachTo gives those who wanted to start a container that runs its streams.
+func (s *supervisor) attachTo(c *Container, give func(process.Identity) []*os.File) error {
+	for _, stream := range give(identity(c.State)) {
+		if k := s.keeper(c.ID); k == nil || !k.Admit(stream) {
+			stream.Close()
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) hurry(c *Container) error {
+	return conflict("start container", c, "it is going to be started by its restart policy")
+}
+
+// begin starts the container's process and keeps it. The caller holds both
+// locks; the keeper's is the container's from here on, but for an error.
+func (s *supervisor) begin(c *Container, lock *store.Lock, o RunOptions, give func(process.Identity) []*os.File) error {
+	o.lasting, o.fileLimit = true, s.limit
+	p, err := s.e.again(c, o)
+	if err == nil {
+		err = s.launch(p, lock, give)
+	}
+	if err != nil {
+		s.failed(c, err)
+	}
+	return err
+}
+
+// failed writes down why a container could not be started.
+func (s *supervisor) failed(c *Container, err error) {
+	s.e.cleanUp(c)
+	var start *StartError
+	if errors.As(err, &start) {
+		c.State.ExitCode = start.Code
+	}
+	c.IDs = ""
+	c.State.Error = err.Error()
+	if c.State.Status == inspect.Restarting {
+		c.State.Status, c.State.FinishedAt = inspect.Exited, time.Now()
+	}
+	_ = s.e.write(c)
+}
+
+// ends are the container's ends.
+func (e *Engine) ends(c *Container, p *Prepared) monitor.Ends {
+	m := monitor.Ends{Dir: e.Store.Running(c.ID), Input: c.Wishes.Interactive, Terminal: c.Wishes.TTY, UID: os.Geteuid(), GID: os.Getegid()}
+	if p == nil || os.Geteuid() != 0 {
+		return m
+	}
+	user := c.Result.Spec.Process.User
+	m.UID, m.GID = int(user.UID), int(user.GID)
+	if p.hasUserNS() {
+		if uid, ok := p.uids.ToOutside(user.UID); ok {
+			m.UID = int(uid)
+		}
+		if gid, ok := p.gids.ToOutside(user.GID); ok {
+			m.GID = int(gid)
+		}
+	}
+	return m
+}
+
+// launch starts the process of p with the ends of a container that is kept.
+func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Identity) []*os.File) (err error) {
+	c := p.Container
+	ends := s.e.ends(c, p)
+	files, err := monitor.Open(ends)
+	if err != nil {
+		return err
+	}
+	defer monitor.CloseFiles(files)
+	defer func() {
+		if err != nil {
+			ends.Release()
+		}
+	}()
+	if !ends.Terminal {
+		if err := ends.Hold(nil); err != nil {
+			return err
+		}
+	}
+	proc, err := p.start(process.Options{Files: files})
+	if err != nil {
+		return err
+	}
+	defer proc.Release()
+	if ends.Terminal {
+		err = ends.Hold(proc.Console)
+		proc.Console.Close()
+	}
+	if err == nil {
+		err = s.keep(c, ends, lock, give)
+	}
+	if err != nil {
+		_ = proc.Signal(syscall.SIGKILL)
+		_, _ = proc.Wait()
+	}
+	return err
+}
+
+// keep keeps a container that runs. The caller holds its keeper's lock.
+func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, give func(process.Identity) []*os.File) error {
+	log, closer, err := s.e.openLog(c)
+	if err != nil {
+		return err
+	}
+	id, pid := c.ID, c.State.PID
+	k := &keeping{lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	o := monitor.Options{Ends: ends, Process: identity(c.State), Log: log, Ended: func() (syscall.WaitStatus, bool) { return s.seen(pid) }}
+	var next *Container
+	o.Exit = func(end monitor.End) int {
+		closer.Close()
+		next = s.ended(id, end)
+		if next == nil {
+			s.forget(id, k)
+		}
+		return end.Code()
+	}
+	s.forgetStale(o.Process)
+	if give != nil {
+		o.Clients = func() []*os.File { return give(o.Process) }
+	}
+	s.mu.Lock()
+	s.kept[id] = k
+	s.mu.Unlock()
+	keeper, err := monitor.Keep(o)
+	if err != nil {
+		s.mu.Lock()
+		delete(s.kept, id)
+		s.mu.Unlock()
+		closer.Close()
+		return err
+	}
+	s.mu.Lock()
+	k.keeper = keeper
+	s.mu.Unlock()
+	go func() {
+		keeper.Wait()
+		if next != nil {
+			s.startAfterPause(next, k)
+		}
+	}()
+	return nil
+}
+
+// keeper is who keeps the container; nil: not this monitor, or not any more.
+func (s *supervisor) keeper(id string) *monitor.Keeper {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.kept[id]; k != nil {
+		return k.keeper
+	}
+	return nil
+}
+
+// ended writes the end of a container down. It gives the container that is to
+// be started anew, or nil.
+func (s *supervisor) ended(id string, end monitor.End) *Container {
+	l, err := s.e.lockState(id)
+	if err != nil {
+		return nil // it is gone
+	}
+	defer l.Unlock()
+	c, err := s.e.read(id)
+	if err != nil {
+		return nil
+	}
+	s.e.Emit("die", c, map[string]string{"exitCode": strconv.Itoa(end.Code()), "execDuration": strconv.Itoa(int(end.At.Sub(c.State.StartedAt).Seconds()))})
+	if err := s.e.finish(c, end); err != nil || c.State.Status != inspect.Restarting {
+		return nil
+	}
+	return c
+}
+
+func (s *supervisor) forget(id string, k *keeping) {
+	s.mu.Lock()
+	if s.kept[id] == k {
+		delete(s.kept, id)
+	}
+	s.mu.Unlock()
+	k.lock.Unlock()
+	close(k.done)
+	s.changed()
+}
+
+// startAfterPause starts a container by its policy, unless somebody stops or
+// removes it meanwhile.
+func (s *supervisor) startAfterPause(c *Container, k *keeping) {
+	pause := time.NewTimer(c.State.Delay)
+	defer pause.Stop()
+	for over := false; !over; {
+		select {
+		case <-pause.C:
+			over = true
+		case <-k.wake:
+		}
+		if !s.stillWanted(c.ID) {
+			s.forget(c.ID, k)
+			return
+		}
+	}
+	if !s.startAgain(c.ID, k) {
+		s.forget(c.ID, k)
+	}
+}
+
+// stillWanted reports whether a container that waits is to be started anew.
+func (s *supervisor) stillWanted(id string) bool {
+	l, err := s.e.lockState(id)
+	if err != nil {
+		return false
+	}
+	defer l.Unlock()
+	c, err := s.e.read(id)
+	if err != nil || c.State.Status != inspect.Restarting {
+		return false
+	}
+	if !c.State.Stopped && !c.State.Removing {
+		return true
+	}
+	c.State.Status = inspect.Exited
+	_ = s.e.write(c)
+	return false
+}
+
+// startAgain starts a container anew.
+func (s *supervisor) startAgain(id string, k *keeping) bool {
+	l, err := s.e.lockState(id)
+	if err != nil {
+		return false
+	}
+	defer l.Unlock()
+	c, err := s.e.read(id)
+	if err != nil || c.State.Status != inspect.Restarting {
+		return false
+	}
+	return s.begin(c, k.lock, RunOptions{}, nil) == nil
+}
+
+// look lets those who wait look at their state again, and keeps all containers
+// that have no keeper.
+func (s *supervisor) look() {
+	s.mu.Lock()
+	for _, k := range s.kept {
+		select {
+		case k.wake <- struct{}{}:
+		default:
+		}
+	}
+	s.mu.Unlock()
+	ids, err := s.e.ids()
+	if err != nil {
+		return
+	}
+	for _, id := range ids {
+		s.adopt(id)
+	}
+}
+
+// adopt keeps a container whose keeper was killed, or writes its end down.
+func (s *supervisor) adopt(id string) {
+	if s.keeps(id) {
+		return
+	}
+	c, err := s.e.read(id)
+	if err != nil || !c.Lasting || !IsActive(c.State.Status) {
+		return
+	}
+	state, err := s.e.lockState(id)
+	if err != nil {
+		return
+	}
+	defer state.Unlock()
+	if c, err = s.e.read(id); err != nil || !IsActive(c.State.Status) {
+		return
+	}
+	lock, err := s.e.keeperLock(id)
+	if err != nil {
+		return
+	}
+	if !s.takeOver(c, lock) {
+		lock.Unlock()
+	}
+}
+
+func (s *supervisor) keeps(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept[id] != nil
+}
+
+// takeOver goes on where the keeper before was killed. It reports whether the
+// lock is still needed.
+func (s *supervisor) takeOver(c *Container, lock *store.Lock) bool {
+	ends := s.e.ends(c, nil)
+	switch {
+	case c.State.Boot != bootID() && c.State.Status != inspect.Restarting:
+		// The host has been started anew; what is started at boot is for
+		// "kiste start --boot".
+	case c.State.Status == inspect.Restarting:
+		k := &keeping{lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		s.mu.Lock()
+		s.kept[c.ID] = k
+		s.mu.Unlock()
+		go s.startAfterPause(c, k)
+		return true
+	case s.keep(c, ends, lock, nil) == nil:
+		return true
+	}
+	ends.Release()
+	_ = s.e.finish(c, monitor.End{At: time.Now()})
+	return false
+}
