@@ -59,7 +59,7 @@ func listContainers(env *Env, o psOptions) error {
 	case err != nil:
 		return err
 	}
-	all, bad, err := e.List()
+	all, bad, err := e.Brief()
 	if err != nil {
 		return err
 	}

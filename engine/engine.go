@@ -64,6 +64,7 @@ type Container struct {
 	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
 
+	brief  bool // parts of it were not read
 	unkept bool // it runs, or has ended, and nobody keeps it or has written that down
 }
 
@@ -132,9 +133,14 @@ func randomName(id string) string {
 	return fmt.Sprintf("%s_%s_%x", first[b[0]%16], second[b[1]%16], b[2:4])
 }
 
+var errBrief = errors.New("parts of it were not read")
+
 // write stores the document. One that --rm removes anyway is not worth waiting
 // for the disk.
 func (e *Engine) write(c *Container) error {
+	if c.brief {
+		return &fault.Error{Op: "write container", On: short(c.ID), Err: errBrief}
+	}
 	b, err := store.Encode(c)
 	if err != nil {
 		return err
@@ -147,9 +153,9 @@ func (e *Engine) write(c *Container) error {
 
 // read reads one document. A damaged one is fault.Invalid, one of a later
 // program fault.Unsupported.
-func (e *Engine) read(id string) (*Container, error) {
-	var c Container
-	err := store.ReadJSON(e.document(id), &c)
+func (e *Engine) read(id string, without ...store.Part) (*Container, error) {
+	c := Container{brief: len(without) > 0}
+	err := store.ReadJSONWithout(e.document(id), &c, without...)
 	switch {
 	case fault.KindOf(err) == fault.Invalid:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: err, Hint: "its document is damaged; remove it: kiste rm -f " + short(id)}
@@ -196,8 +202,8 @@ func (e *Engine) Find(query string) (*Container, error) {
 
 // loadKept is load with a monitor for who needs one, and the end of who has
 // ended meanwhile.
-func (e *Engine) loadKept(id string) (*Container, error) {
-	c, err := e.load(id)
+func (e *Engine) loadKept(id string, without ...store.Part) (*Container, error) {
+	c, err := e.load(id, without...)
 	if err != nil || !c.unkept {
 		return c, err
 	}
@@ -208,7 +214,7 @@ func (e *Engine) loadKept(id string) (*Container, error) {
 	if err := e.awaitKeeper(id); err != nil {
 		return nil, err
 	}
-	return e.load(id)
+	return e.load(id, without...)
 }
 
 func (e *Engine) id(query string) (string, error) {
@@ -254,8 +260,8 @@ func (e *Engine) ids() ([]string, error) {
 }
 
 // load reads a container and finds out what it does now.
-func (e *Engine) load(id string) (*Container, error) {
-	c, err := e.read(id)
+func (e *Engine) load(id string, without ...store.Part) (*Container, error) {
+	c, err := e.read(id, without...)
 	if err != nil || !IsActive(c.State.Status) {
 		return c, err
 	}
@@ -277,13 +283,15 @@ func (e *Engine) load(id string) (*Container, error) {
 
 // List gives all containers, the newest first. Damaged ones are told of in
 // bad, and do not keep the others from being listed.
-func (e *Engine) List() (all []*Container, bad []error, err error) {
+func (e *Engine) List() (all []*Container, bad []error, err error) { return e.list() }
+
+func (e *Engine) list(without ...store.Part) (all []*Container, bad []error, err error) {
 	ids, err := e.ids()
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, id := range ids {
-		c, err := e.loadKept(id)
+		c, err := e.loadKept(id, without...)
 		switch {
 		case errors.Is(err, fault.NotFound): // it is being made, or removed
 		case err != nil:

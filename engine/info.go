@@ -80,7 +80,7 @@ func cgroupInfo(i *inspect.InfoJSON) {
 
 // countAll counts containers and images.
 func (e *Engine) countAll(i *inspect.InfoJSON) error {
-	all, _, err := e.List()
+	all, _, err := e.Brief()
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // and that nobody is making. It gives their IDs, and how many bytes they had
 // written. One that cannot be removed does not keep the others from it.
 func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64, err error) {
-	all, _, err := e.List()
+	all, _, err := e.Brief()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -38,7 +38,7 @@ type VolumeUsage struct {
 // Usage measures the store. What cannot be read is told of in bad, and does not
 // keep the others from being measured.
 func (e *Engine) Usage() (u Usage, bad []error, err error) {
-	all, bad, err := e.List()
+	all, bad, err := e.Brief()
 	if err != nil {
 		return u, bad, err
 	}

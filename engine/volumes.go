@@ -144,7 +144,7 @@ func (e *Engine) Volumes() (all []*VolumeInfo, bad []error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	containers, bad, err := e.List()
+	containers, bad, err := e.Brief()
 	if err != nil {
 		return nil, bad, err
 	}
@@ -206,7 +206,7 @@ func (e *Engine) RemoveVolume(name string) error {
 // usersOf gives the ids of the containers that have a volume. One whose document
 // cannot be read is an error: what it needs is not known.
 func (e *Engine) usersOf(name string) ([]string, error) {
-	all, bad, err := e.List()
+	all, bad, err := e.Brief()
 	if err != nil || len(bad) > 0 {
 		return nil, errors.Join(append(bad, err)...)
 	}
