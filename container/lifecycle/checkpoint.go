@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/container/criu"
+	"kiste/container/hook"
 	"kiste/container/plan"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -42,7 +43,7 @@ type CheckpointOptions struct {
 	StatusFD       int    // gets a zero byte when pages are waited for; 0: none
 	PageServer     string // ADDRESS:PORT
 	Cgroups        string // soft, full, strict, ignore; empty: soft
-	EmptyNetwork   bool   // what is in the network namespace is not saved
+	EmptyNetwork   bool   // what is in the network namespace is not saved; so it is where hooks may have made it
 	LSMProfile     string // TYPE:NAME, of a restore
 	LSMMount       string // of a restore
 }
@@ -173,7 +174,7 @@ func (o CheckpointOptions) job(spec *specs.Spec, log, work string) (*criu.Job, e
 		FileLocks: flag(o.FileLocks), AutoDedup: flag(o.AutoDedup), LazyPages: flag(o.LazyPages), OrphanPtsMaster: flag(true),
 		ManageCgroups: flag(mode != rpc.CriuCgMode_IGNORE), ManageCgroupsMode: &mode,
 	}}
-	if o.EmptyNetwork {
+	if o.EmptyNetwork || hooksMakeNetwork(spec.Hooks) {
 		network := uint32(cloneNewNet)
 		j.Options.EmptyNs = &network
 	}
@@ -191,6 +192,14 @@ func (o CheckpointOptions) job(spec *specs.Spec, log, work string) (*criu.Job, e
 		return nil, &fault.Error{Op: "open work directory", Err: err}
 	}
 	return j, nil
+}
+
+// hooksMakeNetwork says whether an engine may have made what is in the network
+// namespace, by the hooks that also run when a container is restored, as Docker
+// does: CRIU does not know the other ends of its links. (runc leaves the
+// namespace empty always, so that without hooks not even loopback is up.)
+func hooksMakeNetwork(h *specs.Hooks) bool {
+	return len(hook.Of(h, hook.Prestart))+len(hook.Of(h, hook.CreateRuntime)) > 0
 }
 
 // openDir opens a directory, and makes it where it is missing.

@@ -34,7 +34,9 @@ func (m *making) runHooks(kind string, pid int) error {
 	if kind == hook.CreateContainer {
 		launch = hook.In(pid, m.c.doc.Rootfs, os.Environ())
 	}
-	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), m.c.hookState(statusAt(kind)), launch)
+	state := m.c.hookState(statusAt(kind))
+	state.Pid = pid // of a process that is being restored the document does not know yet
+	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), state, launch)
 }
 
 // statusAt is the status that hooks before the pivot are told of. Those of
