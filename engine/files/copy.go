@@ -326,7 +326,11 @@ func CheckOutput(path string) error {
 	bad := func(format string, args ...any) error {
 		return &fault.Error{Op: "write", On: path, Kind: fault.Invalid, Err: fmt.Errorf("invalid output path: "+format, args...)}
 	}
-	if dir := filepath.Dir(filepath.Clean(path)); dir != "." {
+	path, err := hostPath(path)
+	if err != nil {
+		return err
+	}
+	if dir := filepath.Dir(filepath.Clean(path)); dir != "/" {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return bad("directory %q does not exist", dir)
 		}
