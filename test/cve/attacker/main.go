@@ -218,35 +218,36 @@ func own(exe string) bool {
 }
 
 // spy looks into processes that enter the container: their program, their
-// memory, their open files, and takes hold of them.
+// memory, their open files. What it sees counts as long as the process has not
+// become a program of the container's, which it does not cease to be.
 func spy() {
 	until(func() {
 		others(func(dir string) {
 			exe, err := os.Readlink(dir + "/exe")
-			if err != nil {
-				return
+			if err != nil || strings.HasPrefix(exe, "/memfd:kiste ") || strings.HasPrefix(exe, "/bin/") {
+				return // the stub, in sealed memory; a program of the container's
 			}
-			stub := strings.HasPrefix(exe, "/memfd:kiste ")
-			if !stub {
-				got("the program %s", exe)
-			}
-			if maps, err := os.ReadFile(dir + "/maps"); err == nil && bytes.Contains(maps, []byte("kiste-runtime")) {
-				got("the runtime's memory, as %s", exe)
+			got("the program %s", exe)
+			var seen []string
+			if maps, err := os.ReadFile(dir + "/maps"); err == nil && len(maps) > 0 {
+				seen = append(seen, "to read the maps of "+exe)
 			}
 			if mem, err := os.OpenFile(dir+"/mem", os.O_RDWR, 0); err == nil {
 				mem.Close()
-				if !stub {
-					got("the memory of %s", exe)
-				}
+				seen = append(seen, "the memory of "+exe)
 			}
 			files, _ := os.ReadDir(dir + "/fd")
 			for _, f := range files {
 				target, err := os.Readlink(dir + "/fd/" + f.Name())
-				if len(f.Name()) > 1 || f.Name() > "2" {
-					if err == nil && strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/") && !strings.HasPrefix(target, "/memfd:kiste ") {
-						got("a descriptor of %s", target)
-					}
+				if n, _ := strconv.Atoi(f.Name()); err == nil && n > 2 && strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/") {
+					seen = append(seen, "descriptor "+f.Name()+" of "+target)
 				}
+			}
+			if now, err := os.Readlink(dir + "/exe"); err != nil || now != exe {
+				return
+			}
+			for _, s := range seen {
+				got("%s", s)
 			}
 		})
 	})
