@@ -401,7 +401,11 @@ func (e *Engine) endForGood(id string) error {
 // removeFiles removes what is left of a container, the document last, so that
 // a removal that was cut short can be repeated.
 func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
-	if c != nil {
+	if c == nil {
+		if parent, err := place(); err == nil {
+			removeAnyGroup(parent + "/" + id)
+		}
+	} else {
 		e.release(id, c)
 		if c.IDs != "" {
 			os.Remove(c.IDs)

@@ -636,11 +636,17 @@ func (p *Prepared) idRange(f *bundle.Facts) error {
 // claimIDs makes a range of ids id's, unless another container has it.
 func (e *Engine) claimIDs(claim, id string) (bool, error) {
 	err := os.Symlink(id, claim)
-	if errors.Is(err, fs.ErrExist) && e.stale(claim) {
+	owner := ""
+	if errors.Is(err, fs.ErrExist) {
+		owner, _ = os.Readlink(claim)
+	}
+	if err != nil && e.stale(claim) {
 		os.Remove(claim)
 		err = os.Symlink(id, claim)
 	}
 	switch {
+	case owner == id: // of a start that was killed
+		return true, nil
 	case errors.Is(err, fs.ErrExist):
 		return false, nil
 	case err != nil:
@@ -817,7 +823,7 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		return nil, err
 	}
 	e.cleanUp(p.Container) // each start takes ids and mounts of its own
-	p.IDs, p.Cgroup = "", ""
+	p.IDs = "" // its cgroup is known, so that who removes it takes that of a start that was killed
 	if err := e.write(p.Container); err != nil {
 		p.Discard()
 		return nil, err

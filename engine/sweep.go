@@ -88,9 +88,6 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // it never came to life
-		if parent, err := place(); err == nil {
-			removeAnyGroup(parent + "/" + id)
-		}
 		s.Containers = append(s.Containers, id)
 		return e.removeFiles(id, nil, true)
 	case err != nil:

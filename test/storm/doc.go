@@ -1,0 +1,8 @@
+// Package storm does random things with containers while it kills random
+// processes of Kiste, and then looks whether anything is left or wrong.
+//
+//	takes    $KISTE_STORM: how long, a duration
+//	gives    tests
+//	touches  a store of its own
+//	state    none
+package storm
