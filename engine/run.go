@@ -823,7 +823,7 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		return nil, err
 	}
 	e.cleanUp(p.Container) // each start takes ids and mounts of its own
-	p.IDs = "" // its cgroup is known, so that who removes it takes that of a start that was killed
+	p.IDs = ""             // its cgroup is known, so that who removes it takes that of a start that was killed
 	if err := e.write(p.Container); err != nil {
 		p.Discard()
 		return nil, err
