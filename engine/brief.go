@@ -13,11 +13,21 @@ import (
 // specification that no listing has, which are most of a container's document.
 // What it gives cannot be written down.
 func (e *Engine) Brief() (all []*Container, bad []error, err error) {
-	return e.list(
-		store.Part{Of: reflect.TypeFor[bundle.Result](), Name: "Origin"}, store.Part{Of: reflect.TypeFor[bundle.Result](), Name: "Files"},
-		store.Part{Of: reflect.TypeFor[specs.Spec](), Name: "mounts"}, store.Part{Of: reflect.TypeFor[specs.Process](), Name: "capabilities"},
-		store.Part{Of: reflect.TypeFor[specs.Process](), Name: "env"}, store.Part{Of: reflect.TypeFor[specs.Linux](), Name: "maskedPaths"},
-		store.Part{Of: reflect.TypeFor[specs.Linux](), Name: "readonlyPaths"}, store.Part{Of: reflect.TypeFor[specs.Linux](), Name: "devices"},
-		store.Part{Of: reflect.TypeFor[specs.Linux](), Name: "seccomp"}, store.Part{Of: reflect.TypeFor[specs.LinuxResources](), Name: "devices"},
-	)
+	var parts []store.Part
+	for _, of := range []struct {
+		of    reflect.Type
+		names []string
+	}{
+		{reflect.TypeFor[bundle.Wishes](), []string{"Limits", "Security", "PID", "IPC", "UTS", "UserNS", "CgroupNS", "Devices", "DeviceRule", "Hosts"}},
+		{reflect.TypeFor[bundle.Result](), []string{"Origin", "Files"}},
+		{reflect.TypeFor[specs.Spec](), []string{"mounts", "annotations", "hooks"}},
+		{reflect.TypeFor[specs.Process](), []string{"capabilities", "env", "user", "rlimits"}},
+		{reflect.TypeFor[specs.Linux](), []string{"maskedPaths", "readonlyPaths", "devices", "seccomp", "namespaces", "uidMappings", "gidMappings"}},
+		{reflect.TypeFor[specs.LinuxResources](), []string{"devices"}},
+	} {
+		for _, name := range of.names {
+			parts = append(parts, store.Part{Of: of.of, Name: name})
+		}
+	}
+	return e.list(parts...)
 }

@@ -287,6 +287,7 @@ func (d *decoder) structure(v reflect.Value, depth int) error {
 	if err != nil {
 		return err
 	}
+	left := d.leftOut(v.Type())
 	var seen uint64
 	next := 0
 	return d.members(func(key string) error {
@@ -295,7 +296,7 @@ func (d *decoder) structure(v reflect.Value, depth int) error {
 		if err != nil {
 			return err
 		}
-		if at < 0 || len(d.without) > 0 && slices.Contains(d.without, Part{v.Type(), key}) {
+		if at < 0 || left != nil && slices.Contains(left, key) {
 			return d.skip(depth + 1)
 		}
 		if seen&(1<<at) != 0 {
@@ -304,6 +305,16 @@ func (d *decoder) structure(v reflect.Value, depth int) error {
 		seen |= 1 << at
 		return d.value(t.field(v, at), depth+1)
 	})
+}
+
+// leftOut are the names of the fields of t that are passed over.
+func (d *decoder) leftOut(t reflect.Type) (names []string) {
+	for _, p := range d.without {
+		if p.Of == t {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // find gives the number of the field, -1 where there is none. It looks at next
