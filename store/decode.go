@@ -442,7 +442,7 @@ func (d *decoder) slice(v reflect.Value, depth int) error {
 	}
 	for n := 0; ; n++ {
 		if n == v.Cap() {
-			v.Grow(max(1, n))
+			v.Grow(max(4, n))
 		}
 		v.SetLen(n + 1)
 		if err := d.value(v.Index(n), depth+1); err != nil {

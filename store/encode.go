@@ -151,11 +151,18 @@ func (e *encoder) fields(t reflect.Type) []field {
 		if name == "" {
 			name = f.Name
 		}
-		list = append(list, field{name: string(append(appendString(nil, name), ':')), index: i,
+		list = append(list, field{name: quotedName(name), index: i,
 			omitempty: strings.Contains(options, "omitempty"), embedded: f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct})
 	}
 	e.types[t] = list
 	return list
+}
+
+func quotedName(name string) string {
+	if plain(name) {
+		return `"` + name + `":`
+	}
+	return string(append(appendString(nil, name), ':'))
 }
 
 // empty is what omitempty leaves out.

@@ -350,21 +350,40 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
+	var empty *mount // the last one, where it is a tmpfs in which is only what was attached since
 	for _, m := range c.attachOrder() {
 		if c.calls > maxCalls {
 			return // it is going to be refused
 		}
 		target := c.slot("target " + m.Destination)
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
-		calls := c.place(target, m.at, strict, c.isFile(m))
-		if m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") }) {
-			calls = c.keepMode(m, calls, target)
+		var calls []Call
+		keeps := m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") })
+		if empty != nil && (path.Dir(m.at) != empty.at || m.at == empty.at) {
+			empty = nil
+		}
+		switch isFile := c.isFile(m); {
+		case empty != nil && !isFile && !keeps:
+			calls = placeIn(empty.detached, target, path.Base(m.at), strict)
+		case keeps:
+			calls = c.keepMode(m, c.place(target, m.at, strict, isFile), target)
+		default:
+			calls = c.place(target, m.at, strict, isFile)
+		}
+		if m.Type == "tmpfs" && !m.copyUp {
+			empty = m
 		}
 		c.child("attach "+m.Destination, m.field, append(calls, moveOn(m.detached, target))...)
 		if m.Type == "cgroup" {
 			c.attachGroups(m)
 		}
 	}
+}
+
+// placeIn is place for a directory that is mostly to be made, in one that is
+// open.
+func placeIn(dir, target Slot, name string, strict bool) []Call {
+	return []Call{mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(from(dir), name, strict).to(target)}
 }
 
 // attachOrder is that of the spec, in which they are also made, but for procfs,

@@ -219,8 +219,10 @@ func (c *compiler) settle() {
 	for _, j := range c.joins {
 		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag[specs.LinuxNamespaceType(j.kind)], flagText(j.kind))))
 	}
-	if flags := c.newFlags(); c.joined["user"] && flags.Value != 0 {
-		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, flags))
+	if c.joined["user"] {
+		if flags := c.newFlags(); flags.Value != 0 {
+			c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, flags))
+		}
 	}
 	if c.joined["pid"] || c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 || c.fresh["time"] {
 		c.forkAgain()
