@@ -11,6 +11,7 @@ import (
 
 	"kiste/cli/option"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 func psVerb() *verb {
@@ -54,6 +55,7 @@ func askPS(options []string) (string, error) {
 	if len(options) == 0 {
 		options = []string{"-ef"}
 	}
+	sys.Timely()
 	out, err := exec.Command("ps", options...).CombinedOutput()
 	if err != nil {
 		return "", &fault.Error{Op: "run ps", Err: fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))}

@@ -88,6 +88,7 @@ func (j *Job) Do() error {
 		return err
 	}
 	defer ours.Close()
+	sys.Timely()
 	cmd := exec.Command(path, "swrk", fmt.Sprint(socketFD))
 	cmd.ExtraFiles = j.files(theirs)
 	var said bytes.Buffer

@@ -18,6 +18,7 @@ import (
 // as long to begin, and starts of containers ask for nothing else. Whatever is
 // not as usual, in the words, the files or the state of the process that waits,
 // is left to the program as if nobody had looked; so this file knows no error.
+// Then it makes timers late, for the runtime's monitor, and goes on as entry does.
 //
 // There is no runtime here: nothing below may allocate, split the stack, panic
 // or wait for a goroutine. Buffers are variables, since there is little stack.

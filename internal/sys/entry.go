@@ -40,11 +40,16 @@ type entryState struct {
 	length  int       // of cpus
 	limit   unix.Rlimit
 	limited int // 1: the limit is taken away
+	slack   int // of timers, in nanoseconds, where early has changed it
 }
 
 // Begin gives this process back what entry has taken: its processors and its
 // limit of open files. The runtime goes on with one processor until Parallel.
+// Where early has made timers late, so that the runtime's monitor was born to
+// sleep long (see SlowMonitor), those of the threads that were born with it stay
+// so: see Timely.
 func Begin() {
+	inTime()
 	if entered.limited != 0 {
 		// The package remembers no other limit for its children then.
 		_ = syscall.Setrlimit(unix.RLIMIT_NOFILE, (*syscall.Rlimit)(&entered.limit))
@@ -55,6 +60,23 @@ func Begin() {
 	mask := everyCPU()
 	for eachThread(func(tid int) { setAffinity(tid, mask) }) {
 		// Another was born meanwhile, perhaps of one that was still tied.
+	}
+}
+
+// inTime makes the timers of this thread as they were before early.
+func inTime() {
+	if entered.slack != 0 {
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(entered.slack), 0, 0, 0)
+	}
+}
+
+// Timely keeps the goroutine on a thread whose timers are not late, for package
+// os/exec: a child has those of the thread that makes it. A Child always has
+// timers as they were.
+func Timely() {
+	if entered.slack != 0 {
+		runtime.LockOSThread()
+		inTime()
 	}
 }
 

@@ -2,6 +2,7 @@
 #include "textflag.h"
 
 #define SYS_fcntl	72
+#define SYS_prctl	157
 #define SYS_arch_prctl	158
 #define SYS_sched_setaffinity	203
 #define SYS_sched_getaffinity	204
@@ -9,6 +10,8 @@
 #define SYS_getcpu	309
 
 #define ARCH_SET_FS	0x1002
+#define PR_SET_TIMERSLACK	29
+#define PR_GET_TIMERSLACK	30
 #define F_GETFD	1
 #define RLIMIT_NOFILE	7
 
@@ -102,4 +105,15 @@ TEXT ·early(SB),NOSPLIT|NOFRAME,$0
 	CALL	·earlyStart(SB)
 	ADDQ	$16, SP
 usual:
+	MOVL	$PR_GET_TIMERSLACK, DI
+	MOVL	$SYS_prctl, AX
+	SYSCALL
+	TESTQ	AX, AX
+	JLE	begin
+	MOVQ	AX, ·entered+entryState_slack(SB)
+	MOVL	$PR_SET_TIMERSLACK, DI
+	MOVL	$const_monitorSlack, SI
+	MOVL	$SYS_prctl, AX
+	SYSCALL
+begin:
 	JMP	·entry(SB)

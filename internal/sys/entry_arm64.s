@@ -4,9 +4,12 @@
 #define SYS_fcntl	25
 #define SYS_sched_setaffinity	122
 #define SYS_sched_getaffinity	123
+#define SYS_prctl	167
 #define SYS_getcpu	168
 #define SYS_prlimit64	261
 
+#define PR_SET_TIMERSLACK	29
+#define PR_GET_TIMERSLACK	30
 #define F_GETFD	1
 #define RLIMIT_NOFILE	7
 
@@ -98,4 +101,16 @@ TEXT ·early(SB),NOSPLIT|NOFRAME,$0
 	MOVD	R1, 16(RSP)
 	BL	·earlyStart(SB)
 	ADD	$32, RSP
+	MOVD	$PR_GET_TIMERSLACK, R0
+	MOVD	$SYS_prctl, R8
+	SVC
+	CMP	$0, R0
+	BLE	begin
+	MOVD	$·entered(SB), R19
+	MOVD	R0, entryState_slack(R19)
+	MOVD	$PR_SET_TIMERSLACK, R0
+	MOVD	$const_monitorSlack, R1
+	MOVD	$SYS_prctl, R8
+	SVC
+begin:
 	B	·entry(SB)

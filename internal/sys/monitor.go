@@ -7,7 +7,7 @@ import (
 )
 
 // monitorSlack is how late the runtime's monitor may wake up, in nanoseconds.
-const monitorSlack = "4000000"
+const monitorSlack = 4_000_000
 
 // SlowMonitor lets the thread with which Go's runtime watches the others sleep
 // for milliseconds (PR_SET_TIMERSLACK in prctl(2)). It looks every 20 µs
@@ -17,6 +17,9 @@ const monitorSlack = "4000000"
 // computed for 10 ms. Only root may; for others, and where /proc is not as it
 // should be, nothing changes.
 func SlowMonitor() {
+	if entered.slack != 0 {
+		return // it was born so: see early
+	}
 	thread := secondThread()
 	if thread == "" {
 		return
@@ -25,7 +28,7 @@ func SlowMonitor() {
 	if err != nil {
 		return
 	}
-	_, _ = unix.Write(fd, []byte(monitorSlack))
+	_, _ = unix.Write(fd, strconv.AppendInt(nil, monitorSlack, 10))
 	unix.Close(fd)
 }
 

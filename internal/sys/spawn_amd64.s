@@ -3,8 +3,11 @@
 
 #define SYS_clone	56
 #define SYS_exit	60
+#define SYS_prctl	157
 #define SYS_futex	202
 #define SYS_clone3	435
+
+#define PR_SET_TIMERSLACK	29
 
 // CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM|CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID
 #define THREAD	0x350f00
@@ -25,6 +28,15 @@ TEXT ·startThread(SB),NOSPLIT,$0-24
 	RET
 
 thread:
+	// The thread that has asked may have late timers: see Timely.
+	MOVQ	·entered+entryState_slack(SB), SI
+	TESTQ	SI, SI
+	JEQ	fork
+	MOVL	$PR_SET_TIMERSLACK, DI
+	MOVL	$SYS_prctl, AX
+	SYSCALL
+
+fork:
 	// On its own stack, which the child below uses too: until the child
 	// has executed its program, this thread does not return from clone3.
 	LEAQ	spawn_args(R13), DI

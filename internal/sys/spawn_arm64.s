@@ -3,8 +3,11 @@
 
 #define SYS_exit	93
 #define SYS_futex	98
+#define SYS_prctl	167
 #define SYS_clone	220
 #define SYS_clone3	435
+
+#define PR_SET_TIMERSLACK	29
 
 // CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM|CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID
 #define THREAD	0x350f00
@@ -26,6 +29,14 @@ TEXT ·startThread(SB),NOSPLIT,$0-24
 	RET
 
 thread:
+	MOVD	$·entered(SB), R1
+	MOVD	entryState_slack(R1), R1
+	CBZ	R1, fork
+	MOVD	$PR_SET_TIMERSLACK, R0
+	MOVD	$SYS_prctl, R8
+	SVC
+
+fork:
 	ADD	$spawn_args, R19, R0
 	MOVD	$cloneArgs__size, R1
 	MOVD	$SYS_clone3, R8

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"kiste/internal/sys"
@@ -33,9 +34,32 @@ func main() {
 	fmt.Println("processors:", sys.CPUs())
 	sys.Parallel()
 	fmt.Println("processors of the runtime:", runtime.GOMAXPROCS(0))
-	cmd := exec.Command("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn; sed -n s/Cpus_allowed_list:.//p /proc/self/status")
+	sys.Timely()
+	fmt.Println("timers of a child:", childsTimers())
+	cmd := exec.Command("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn; sed -n s/Cpus_allowed_list:.//p /proc/self/status; cat /proc/self/timerslack_ns")
 	cmd.Stdout = os.Stdout
 	if err := cmd.Run(); err != nil {
 		fmt.Println(err)
 	}
+}
+
+// childsTimers is the timer slack of a sys.Child that another thread makes.
+func childsTimers() string {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	said := make(chan string)
+	go func() {
+		in, sock := sys.NewInbox(0), new(int32)
+		c, err := sys.StartChild([]sys.ChildCall{in.Receive(sock)}, sys.ChildOptions{Sock: sock})
+		if err != nil {
+			said <- err.Error()
+			return
+		}
+		defer c.Close()
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", c.PID))
+		c.HangUp()
+		c.Wait()
+		said <- fmt.Sprint(strings.TrimSpace(string(text)), err)
+	}()
+	return <-said
 }
