@@ -90,3 +90,17 @@ func commitCommand() *Command {
 		Heavy:    "commit", HeavyOptions: o,
 	}
 }
+
+// PauseCommand is the hidden command that a commit is helped by.
+const PauseCommand = "__pause"
+
+func pauseHelper() *Command {
+	return &Command{
+		Name:   PauseCommand,
+		Args:   "CGROUP",
+		Short:  "freeze a cgroup until standard input ends",
+		Hidden: true,
+		Min:    1, Max: 1,
+		Heavy: PauseCommand,
+	}
+}

@@ -101,6 +101,7 @@ func table() []row {
 		{"__version", shortVersionCommand},
 		{engine.FillCommand, fillCommand},
 		{engine.OwnCommand, ownCommand},
+		{PauseCommand, pauseHelper},
 		{engine.MonitorCommand, monitorCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},

@@ -200,3 +200,13 @@ func newName(arg string) (string, error) {
 	}
 	return ref.String(), err
 }
+
+// pauseGroup helps commit: see files.Pause. What it cannot do it says where commit
+// reads it.
+func pauseGroup(_ context.Context, env *cli.Env, args []string, _ any) error {
+	err := files.Pause(args[0], env.In, env.Out)
+	if err != nil {
+		fmt.Fprintln(env.Out, err)
+	}
+	return err
+}

@@ -14,6 +14,7 @@ import (
 	"context"
 
 	"kiste/cli"
+	"kiste/engine/files"
 )
 
 // Commands is the table of what kisted can do, for cli.Env's Heavy.
@@ -34,6 +35,8 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"cp":     cp,
 		"diff":   diff,
 		"export": export,
+
+		files.PauseCommand: pauseGroup,
 
 		"volume inspect": volumeInspect,
 		"volume export":  volumeExport,

@@ -6,19 +6,16 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kiste/container/bundle"
 	"kiste/engine"
 	"kiste/engine/fetch"
-	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/layer"
 	"kiste/image/snapshot"
 	"kiste/internal/sys"
-	"kiste/kernel/cgroup"
 )
 
 // CommitOptions say how to commit. The zero value does not pause.
@@ -47,7 +44,7 @@ func Commit(ctx context.Context, e *engine.Engine, query string, o CommitOptions
 		write = func(w io.Writer) error { return packChanges(upper, w) }
 	}
 	if o.Pause {
-		thaw, err := freeze(ctx, c)
+		thaw, err := pause(c)
 		if err != nil {
 			return catalog.Entry{}, err
 		}
@@ -64,35 +61,6 @@ func Commit(ctx context.Context, e *engine.Engine, query string, o CommitOptions
 	}
 	e.Emit("commit", c, map[string]string{"comment": o.Message, "imageID": made.ID, "imageRef": made.Name})
 	return made, nil
-}
-
-// freezing is how long the processes of a container are waited for.
-const freezing = 10 * time.Second
-
-// freeze stops the processes of a container that runs, if there is a group to
-// stop, until thaw.
-func freeze(ctx context.Context, c *engine.Container) (thaw func(), err error) {
-	nothing := func() {}
-	if c.State.Status != "running" || c.Cgroup == "" {
-		return nothing, nil
-	}
-	l, err := cgroup.Detect()
-	if err != nil {
-		return nothing, err
-	}
-	g, err := cgroup.Open(l, c.Cgroup)
-	if err != nil {
-		return nothing, err
-	}
-	short, stop := context.WithTimeout(ctx, freezing)
-	defer stop()
-	if err := g.Freeze(short); err != nil {
-		if fault.KindOf(err) == fault.Unsupported {
-			return nothing, nil
-		}
-		return nothing, &fault.Error{Op: "pause container", On: c.Name, Err: err, Hint: "kiste commit --pause=false does not pause it"}
-	}
-	return func() { g.Thaw(context.WithoutCancel(ctx)) }, nil
 }
 
 // configOf is a container's config, as its image's words.
