@@ -182,13 +182,15 @@ func (c *compiler) checkMount(m specs.Mount) (mount, error) {
 		return out, err
 	}
 	out.bind = m.Type == "bind" || out.Bind
-	own := func(o string) bool { return strings.HasPrefix(o, subpathOption) }
+	if out.bind {
+		c.dropData(&out)
+	}
 	switch {
 	case out.at == "/":
 		return out, errors.New("mountpoint is on the top of rootfs")
 	case !out.bind && m.Type == "":
 		return out, errNoType
-	case out.bind && slices.ContainsFunc(out.Data, func(o string) bool { return !own(o) }):
+	case out.bind && slices.ContainsFunc(out.Data, isWord):
 		return out, errors.New("bind mounts cannot have any filesystem-specific options applied")
 	case out.copyUp && m.Type != "tmpfs":
 		return out, errors.New("tmpcopyup is for tmpfs alone")
@@ -200,6 +202,24 @@ func (c *compiler) checkMount(m specs.Mount) (mount, error) {
 		out.Type, out.Source = "bind", c.abs(m.Source)
 	}
 	return out, errors.Join(c.checkProc(out), c.checkIDMap(&out))
+}
+
+// isWord says whether an option is a word alone, which on a bind mount may be a
+// misspelt one of those that protect.
+func isWord(o string) bool { return !strings.Contains(o, "=") }
+
+// dropData drops a bind mount's options of file systems, mode=755 or size=1k: they
+// are for mount(2)'s data (runtime-spec, config.md, Linux mount options), which
+// the kernel does not look at for a bind mount. crun drops them without a
+// word, runc since 1.2 refuses them.
+func (c *compiler) dropData(m *mount) {
+	m.Data = slices.DeleteFunc(slices.Clone(m.Data), func(o string) bool {
+		drop := !isWord(o) && !strings.HasPrefix(o, subpathOption)
+		if drop {
+			c.warn("bind mount %s: option %s is a file system's and changes nothing", m.Destination, o)
+		}
+		return drop
+	})
 }
 
 func hasZero(s string) bool { return strings.IndexByte(s, 0) >= 0 }

@@ -181,6 +181,20 @@ func TestCompileIsPure(t *testing.T) {
 	}
 }
 
+// What stands for a file system on a bind mount is passed over, and said.
+func TestDataOfABindIsDropped(t *testing.T) {
+	spec := document(t, "runc_spec")
+	spec.Mounts = append(spec.Mounts, specs.Mount{Type: "bind", Source: "/srv", Destination: "/a", Options: []string{"bind", "nosuid", "mode=755", "size=1k"}})
+	p, err := plan.Compile(spec, nil, plan.Options{Bundle: "/srv/bundle", NoLandlock: true}, ociFacts(t, "runc_spec"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"bind mount /a: option mode=755 is a file system's and changes nothing", "bind mount /a: option size=1k is a file system's and changes nothing"}
+	if !slices.Equal(p.Warnings, want) {
+		t.Errorf("warnings: %q, want %q", p.Warnings, want)
+	}
+}
+
 // The documents of engines, as they write them.
 func TestPlansOfEngines(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
@@ -272,7 +286,7 @@ func TestWhatCannotBeCarriedOutIsNamed(t *testing.T) {
 		{"a mount on the root", func(s *specs.Spec) { s.Mounts[0] = specs.Mount{Type: "tmpfs", Destination: "/../"} }, fault.Invalid, "mounts[0] on /../"},
 		{"a mount of no type", func(s *specs.Spec) { s.Mounts[0].Type = "" }, fault.Invalid, "mounts[0] on /proc"},
 		{"data of a bind", func(s *specs.Spec) {
-			s.Mounts[0] = specs.Mount{Type: "bind", Source: "/srv", Destination: "/a", Options: []string{"size=1"}}
+			s.Mounts[0] = specs.Mount{Type: "bind", Source: "/srv", Destination: "/a", Options: []string{"roo"}}
 		}, fault.Invalid, "mounts[0] on /a"},
 		{"an id-mapped tmpfs", func(s *specs.Spec) {
 			s.Mounts[0] = specs.Mount{Type: "tmpfs", Destination: "/a", Options: []string{"idmap"}}
