@@ -158,7 +158,7 @@ func (l *listing) run() error {
 	if err := l.begin(); err != nil {
 		return err
 	}
-	for {
+	for ended := false; ; {
 		if err := l.rest(); err != nil {
 			return err
 		}
@@ -168,10 +168,13 @@ func (l *listing) run() error {
 			return err
 		case switched:
 			continue
-		case l.watch == nil:
+		case l.watch == nil || ended:
 			return nil
-		case l.s.Follow():
-			return l.rest()
+		}
+		// The end of the log may be written, and be in a newer file, since
+		// it was looked for.
+		if ended = l.s.Follow(); ended {
+			continue
 		}
 		switch err := l.watch.Wait(l.s.Until); {
 		case errors.Is(err, os.ErrClosed):
@@ -241,19 +244,80 @@ func (l *listing) rotated() (bool, error) {
 			return false, err
 		}
 	}
-	l.skip = l.given
-	for _, name := range l.files() {
-		if info, err := os.Stat(name); err == nil && info.ModTime().Add(clockLag).Before(l.given) {
+	files, err := l.hold()
+	if err != nil {
+		return false, err
+	}
+	for i, f := range files {
+		if info, err := f.Stat(); err == nil && info.ModTime().Add(clockLag).Before(l.given) {
+			f.Close()
 			continue
 		}
-		if err := l.open(name, 0); err != nil {
-			return false, err
+		l.skip = l.given
+		if f, err = l.uncompressed(f); err == nil {
+			l.goOn(f)
+			err = l.rest()
 		}
-		if err := l.rest(); err != nil {
+		if err != nil {
+			closeAll(files[i+1:])
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// mostHolds is how often files are looked for again that are renamed meanwhile.
+const mostHolds = 100
+
+// hold opens all files of the log, the oldest first. While they are opened one by
+// one they may be renamed, which would hide one of them: then it begins again. An
+// older file that is read twice has nothing new.
+func (l *listing) hold() (files []*os.File, err error) {
+	for range mostHolds {
+		closeAll(files)
+		if files, err = openAll(l.files()); err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		if stay(files) {
+			break
+		}
+	}
+	return files, nil
+}
+
+func openAll(names []string) (files []*os.File, err error) {
+	for _, name := range names {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// stay reports whether files still have the names by which they were opened.
+func stay(files []*os.File) bool {
+	for _, f := range files {
+		open, err := f.Stat()
+		if err != nil {
+			return false
+		}
+		if now, err := os.Stat(f.Name()); err != nil || !os.SameFile(open, now) {
+			return false
+		}
+	}
+	return true
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // files are those of the log, the oldest first.
@@ -284,22 +348,35 @@ func (l *listing) open(name string, at int64) error {
 		f.Close()
 		return err
 	}
+	l.goOn(f)
+	return nil
+}
+
+// goOn reads from f instead.
+func (l *listing) goOn(f *os.File) {
 	if l.f != nil {
 		l.f.Close()
 	}
 	l.f, l.r = f, newReader(f)
-	return nil
 }
 
 // plain opens a file; a compressed one as a copy that is not.
 func (l *listing) plain(name string) (*os.File, error) {
 	f, err := os.Open(name)
-	if err != nil || filepath.Ext(name) != gz {
-		return f, err
+	if err != nil {
+		return nil, err
+	}
+	return l.uncompressed(f)
+}
+
+// uncompressed is f, or a copy of a compressed one, which it closes.
+func (l *listing) uncompressed(f *os.File) (*os.File, error) {
+	if filepath.Ext(f.Name()) != gz {
+		return f, nil
 	}
 	defer f.Close()
 	if l.o.Decompress == nil {
-		return nil, &fault.Error{Op: "read log", On: name, Kind: fault.Unsupported, Err: errors.New("it is compressed")}
+		return nil, &fault.Error{Op: "read log", On: f.Name(), Kind: fault.Unsupported, Err: errors.New("it is compressed")}
 	}
 	z, err := l.o.Decompress(f)
 	if err != nil {
