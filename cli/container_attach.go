@@ -124,7 +124,7 @@ func (v *visit) wants(stream string) bool {
 // with it unless it is to be left behind.
 func runLasting(ctx context.Context, env *Env, e *engine.Engine, o engine.RunOptions, choices runChoices) error {
 	w := &o.Wishes
-	w.StdinOnce = w.Interactive && !choices.Detach
+	w.StdinOnce, o.StartsNext = w.Interactive && !choices.Detach, true
 	c, err := e.Create(ctx, o)
 	if err != nil {
 		return err

@@ -64,8 +64,9 @@ type Container struct {
 	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
 
-	brief  bool // parts of it were not read
-	unkept bool // it runs, or has ended, and nobody keeps it or has written that down
+	brief      bool // parts of it were not read
+	startsNext bool // its document is written again as soon as it runs
+	unkept     bool // it runs, or has ended, and nobody keeps it or has written that down
 }
 
 // An Engine works on one store.
@@ -135,8 +136,8 @@ func randomName(id string) string {
 
 var errBrief = errors.New("parts of it were not read")
 
-// write stores the document. One that --rm removes anyway is not worth waiting
-// for the disk.
+// write stores the document. One that is removed anyway, or written again at
+// once, is not worth waiting for the disk.
 func (e *Engine) write(c *Container) error {
 	if c.brief {
 		return &fault.Error{Op: "write container", On: short(c.ID), Err: errBrief}
@@ -145,7 +146,7 @@ func (e *Engine) write(c *Container) error {
 	if err != nil {
 		return err
 	}
-	if c.Wishes.Remove {
+	if c.Wishes.Remove || c.State.Removing || c.startsNext {
 		return store.WriteBriefly(e.document(c.ID), b)
 	}
 	return store.WriteFile(e.document(c.ID), b)
@@ -431,7 +432,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)
-	if !removeKnown(dir, "upper/", "work/work/", "work/", "config.json") {
+	if !removeKnown(dir, "upper/", "work/work/", "work/", "container.log", "config.json") {
 		err = errors.Join(err, e.removeTree(dir))
 	}
 	if err != nil {

@@ -54,6 +54,9 @@ type RunOptions struct {
 	// DryRun prepares the plan and leaves nothing behind; no powers needed.
 	DryRun bool
 
+	// StartsNext: Create is followed by Start, which makes the document last.
+	StartsNext bool
+
 	// lasting: the container goes on when this process ends. Then fileLimit
 	// is the limit of open files, soft and hard, that it gets if nobody has
 	// asked for one; 0, 0: this process's.
@@ -822,8 +825,10 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		p.Discard()
 		return nil, err
 	}
-	e.cleanUp(p.Container) // each start takes ids and mounts of its own
-	p.IDs = ""             // its cgroup is known, so that who removes it takes that of a start that was killed
+	e.unmounted(p.Container) // each start takes mounts and ids of its own
+	os.Remove(p.IDs)
+	p.IDs = ""
+	p.startsNext = o.StartsNext
 	if err := e.write(p.Container); err != nil {
 		p.Discard()
 		return nil, err

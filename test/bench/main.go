@@ -71,6 +71,10 @@ func measure() (int, error) {
 		}
 		b.add(peer.name, !strings.HasPrefix(peer.name, "docker"), args, env)
 	}
+	engines := b.engines()
+	if err := b.addLive(engines); err != nil {
+		return 0, err
+	}
 	for range *rounds {
 		for _, e := range b.entries {
 			if err := e.run(); err != nil {
@@ -83,7 +87,23 @@ func measure() (int, error) {
 			return 0, err
 		}
 	}
-	return b.report(), nil
+	code := b.report()
+	live, err := b.gatherAll(engines)
+	return max(code, live), err
+}
+
+// engines are those among the entries that keep containers.
+func (b *bench) engines() (all []engine) {
+	for _, e := range []engine{{name: "kiste", process: ofKiste}, {name: "docker", process: ofDocker}} {
+		entry := b.entry(e.name + " run")
+		if entry == nil {
+			continue
+		}
+		i := slices.Index(entry.args, "run")
+		e.command, e.env, e.image = entry.args[:i], entry.env, "bench"
+		all = append(all, e)
+	}
+	return all
 }
 
 // A bench is the things under comparison, and what has to end with them.
@@ -235,7 +255,10 @@ func (b *bench) rootTar() error {
 	}
 	err = errors.Join(err, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}))
 	_, bad := w.Write(program)
-	err = errors.Join(err, bad, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/true", Linkname: "busybox"}), w.Close())
+	for _, name := range []string{"bin/true", "bin/sleep"} {
+		err = errors.Join(err, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: "busybox"}))
+	}
+	err = errors.Join(err, bad, w.Close())
 	return errors.Join(err, os.WriteFile(b.file("root.tar"), out.Bytes(), 0o644))
 }
 
@@ -340,7 +363,7 @@ func (b *bench) docker() (args, env []string, err error) {
 			os.Remove(c)
 		}
 	})
-	docker := []string{"docker", "-H", socket}
+	docker := []string{"/usr/bin/docker", "-H", socket} // not another one that is first in the path
 	for range 100 {
 		if err = prepare(append(docker, "import", b.file("root.tar"), "bench")...); err == nil {
 			break
@@ -372,19 +395,21 @@ func promises() []promise {
 		{"kiste run", "podman run", false, 1.0 / 8},
 		{"kiste ps of 100", "docker ps of 100", false, 1.0 / 3},
 		{"kiste run", "crun run (bare)", true, 1},
+		{"kiste run -d, rm -f", "docker run -d, rm -f", false, 1.0 / 12},
+		{"kiste ps", "docker ps", false, 1.0 / 3},
 	}
 }
 
 const rssLimit = 8 << 20
 
 func (b *bench) report() (code int) {
-	fmt.Printf("\n%-18s %10s %10s %10s\n", "", "wall", "CPU", "peak RSS")
+	fmt.Printf("\n%-22s %10s %10s %10s\n", "", "wall", "CPU", "peak RSS")
 	for _, e := range b.entries {
 		cpu, rss := milliseconds(median(e.used)), strconv.FormatFloat(float64(e.rss)/(1<<20), 'f', 1, 64)+" MB"
 		if !e.cpu {
 			cpu = "(daemon)"
 		}
-		fmt.Printf("%-18s %10s %10s %10s\n", e.name, milliseconds(median(e.wall)), cpu, rss)
+		fmt.Printf("%-22s %10s %10s %10s\n", e.name, milliseconds(median(e.wall)), cpu, rss)
 	}
 	fmt.Println()
 	for _, p := range promises() {
