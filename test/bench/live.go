@@ -40,7 +40,7 @@ func (b *bench) addLive(engines []engine) error {
 	}
 	for _, e := range engines {
 		b.add(e.name+" run -d, rm -f", false, e.shell("id=$($E run -d --network none "+e.image+" sleep 600) && $E rm -f $id"), e.env)
-		b.add(e.name+" ps", false, append(slices.Clone(e.command), "ps", "-a"), e.env)
+		b.add(e.name+" ps of 100", false, append(slices.Clone(e.command), "ps", "-a"), e.env)
 	}
 	return nil
 }

@@ -61,8 +61,6 @@ func measure() (int, error) {
 		{"runc run (bare)", b.runc},
 		{"podman run", b.podman},
 		{"docker run", b.docker},
-		{"kiste ps of 100", b.kistePs},
-		{"docker ps of 100", b.dockerPs},
 	} {
 		args, env, err := peer.set()
 		if err != nil {
@@ -200,33 +198,6 @@ func (b *bench) kiste() (args, env []string, err error) {
 		return nil, nil, fmt.Errorf("import: %w: %s", err, out)
 	}
 	return []string{b.version[0], "run", "--rm", "--network", "none", "bench", "/bin/true"}, store, nil
-}
-
-// many is how many containers the two ps list.
-const many = 100
-
-// kistePs lists containers in a store of their own.
-func (b *bench) kistePs() (args, env []string, err error) {
-	store := []string{"KISTE_LIB=" + b.file("kiste-ps/lib"), "KISTE_RUN=" + b.file("kiste-ps/run")}
-	for _, line := range slices.Concat([][]string{{"import", b.file("root.tar"), "bench"}}, slices.Repeat([][]string{{"create", "--network", "none", "bench", "/bin/true"}}, many)) {
-		cmd := exec.Command(b.version[0], line...)
-		cmd.Env = append(os.Environ(), store...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w: %s", line[0], err, out)
-		}
-	}
-	return []string{b.version[0], "ps", "-a"}, store, nil
-}
-
-// dockerPs lists those of the dockerd that docker has started.
-func (b *bench) dockerPs() (args, env []string, err error) {
-	docker := []string{"docker", "-H", "unix://" + b.file("docker.sock")}
-	for range many {
-		if err := prepare(append(docker, "create", "--network", "none", "bench", "/bin/true")...); err != nil {
-			return nil, nil, err
-		}
-	}
-	return append(docker, "ps", "-a"), nil, nil
 }
 
 func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }
@@ -396,7 +367,6 @@ func promises() []promise {
 		{"kiste ps of 100", "docker ps of 100", false, 1.0 / 3},
 		{"kiste run", "crun run (bare)", true, 1},
 		{"kiste run -d, rm -f", "docker run -d, rm -f", false, 1.0 / 12},
-		{"kiste ps", "docker ps", false, 1.0 / 3},
 	}
 }
 
