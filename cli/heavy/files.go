@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"kiste/cli"
 	"kiste/engine"
@@ -204,6 +206,7 @@ func newName(arg string) (string, error) {
 // pauseGroup helps commit: see files.Pause. What it cannot do it says where commit
 // reads it.
 func pauseGroup(_ context.Context, env *cli.Env, args []string, _ any) error {
+	signal.Ignore(syscall.SIGPIPE) // who is killed does not read what is said, and the group is to go on
 	err := files.Pause(args[0], env.In, env.Out)
 	if err != nil {
 		fmt.Fprintln(env.Out, err)
