@@ -36,6 +36,7 @@ func table() []row {
 		{"pause", pauseCommand},
 		{"unpause", unpauseCommand},
 		{"attach", attachCommand},
+		{"exec", execCommand},
 		{"logs", logsCommand},
 		{"wait", waitCommand},
 		{"rename", renameCommand},
@@ -103,6 +104,7 @@ func table() []row {
 		{engine.OwnCommand, ownCommand},
 		{PauseCommand, pauseHelper},
 		{engine.MonitorCommand, monitorCommand},
+		{holdCommandName, holdCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},
 	}

@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"errors"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -214,15 +213,9 @@ func (c *Container) execPlan(o ExecOptions, po plan.Options) (p *plan.Plan, move
 
 // target is the container as the process sees it that joins.
 func (c *Container) target(sub map[string]string) (plan.Target, error) {
-	t := plan.Target{Root: process.RootOf(c.doc.PID)}
-	var err error
-	if t.Namespaces, err = process.Elsewhere(c.doc.PID); err != nil {
+	t, err := process.Target(c.doc.PID)
+	if err != nil {
 		return t, err
-	}
-	if slices.Contains(t.Namespaces, "user") {
-		if t.UIDs, t.GIDs, err = process.IDMaps(c.doc.PID); err != nil {
-			return t, err
-		}
 	}
 	t.Cgroup, t.Tasks, err = c.execGroups(sub)
 	t.Tasks = append(t.Tasks, c.classTasks()...)

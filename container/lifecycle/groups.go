@@ -142,18 +142,13 @@ func (c *Container) execGroups(sub map[string]string) (unified string, tasks []s
 	return unified, tasks, nil
 }
 
-// leaf is where a process may enter the group dir of version 2: one that hands
-// controllers on has its processes in groups below, and then the container's
-// own process is in a good one. Whoever has asked for a path gets that.
+// leaf is where a process enters the group dir of version 2. Whoever has asked
+// for a path gets that.
 func (c *Container) leaf(l cgroup.Layout, h cgroup.Hierarchy, dir string, sub map[string]string) string {
-	if _, asked := sub[""]; asked || !cgroup.HandsOn(dir) {
+	if _, asked := sub[""]; asked {
 		return dir
 	}
-	own, err := cgroup.Of(l, c.doc.PID)
-	if err != nil || !strings.HasPrefix(own, c.doc.Cgroup+"/") {
-		return dir
-	}
-	return h.Dir(own)
+	return cgroup.Entrance(l, h, c.doc.Cgroup, c.doc.PID)
 }
 
 // subOf is the path that is wished for in h.

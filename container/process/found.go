@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -100,6 +101,17 @@ func IDMaps(pid int) (uids, gids []plan.IDMap, err error) {
 	}
 	gids, err = readMap(pid, "gid_map")
 	return uids, gids, err
+}
+
+// Target is the container of the process pid, as one more process sees it that
+// is to join it. What it says of cgroups is the caller's to add.
+func Target(pid int) (plan.Target, error) {
+	t := plan.Target{Root: RootOf(pid)}
+	var err error
+	if t.Namespaces, err = Elsewhere(pid); err == nil && slices.Contains(t.Namespaces, "user") {
+		t.UIDs, t.GIDs, err = IDMaps(pid)
+	}
+	return t, err
 }
 
 // maxMap is more than the 340 lines that a map has at most.

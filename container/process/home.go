@@ -27,7 +27,7 @@ func Home(root string, mounts []specs.Mount, uid uint32) string {
 			dir, name = path.Dir(m.Source), path.Base(m.Source)
 		}
 	}
-	text, err := readIn(dir, name)
+	text, err := ReadIn(dir, name)
 	if err != nil {
 		return "/"
 	}
@@ -37,7 +37,9 @@ func Home(root string, mounts []specs.Mount, uid uint32) string {
 // RootOf is the root directory of a process.
 func RootOf(pid int) string { return fmt.Sprintf("/proc/%d/root", pid) }
 
-func readIn(dir, name string) (string, error) {
+// ReadIn reads a file of the tree below dir, and nothing outside of it: a plain
+// file, at most 1 MiB of it. Anything else there is os.ErrInvalid.
+func ReadIn(dir, name string) (string, error) {
 	root, err := sys.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return "", err

@@ -111,6 +111,21 @@ func (g *Group) with(controller string) (dir, bool) {
 	return dir{}, false
 }
 
+// Entrance is the directory in h, of version 2, in which one more process may enter
+// the group: one that hands controllers on has its processes in groups below,
+// and then that of the process pid is a good one.
+func Entrance(l Layout, h Hierarchy, group string, pid int) string {
+	dir := h.Dir(group)
+	if !HandsOn(dir) {
+		return dir
+	}
+	own, err := Of(l, pid)
+	if err != nil || !strings.HasPrefix(own, group+"/") {
+		return dir
+	}
+	return h.Dir(own)
+}
+
 // HandsOn reports whether the group at dir, of version 2, hands controllers on
 // to groups below it, so that no process can enter it.
 func HandsOn(dir string) bool {
