@@ -70,8 +70,8 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 		return err
 	}
 	o := makeOptions(env, image, w)
-	o.DryRun = c.Plan != ""
-	if c.lasts(w) {
+	o.DryRun, o.Lasting = c.Plan != "", c.lasts(w)
+	if o.Lasting && !o.DryRun {
 		return runLasting(ctx, env, e, o, c)
 	}
 	p, err := e.Prepare(ctx, o)
@@ -106,10 +106,10 @@ func check(env *Env, w bundle.Wishes, c runChoices) error {
 }
 
 // lasts reports whether the container is to be kept by the monitor. One that
-// is only looked at, and one that nobody can leave or come back to, has this
-// process alone, which costs less.
+// nobody can leave or come back to has this process alone, which costs less, as
+// has one whose steps are to be shown.
 func (c runChoices) lasts(w bundle.Wishes) bool {
-	if c.Plan != "" || c.Trace {
+	if c.Trace {
 		return false
 	}
 	return c.Detach || w.TTY || !w.Remove || len(c.Attach) > 0

@@ -57,10 +57,12 @@ type RunOptions struct {
 	// StartsNext: Create is followed by Start, which makes the document last.
 	StartsNext bool
 
-	// lasting: the container goes on when this process ends. Then fileLimit
-	// is the limit of open files, soft and hard, that it gets if nobody has
-	// asked for one; 0, 0: this process's.
-	lasting   bool
+	// Lasting: the container goes on when this process ends, since the monitor
+	// starts it.
+	Lasting bool
+
+	// fileLimit is the limit of open files, soft and hard, that it gets if
+	// nobody has asked for one; 0, 0: this process's.
 	fileLimit [2]uint64
 }
 
@@ -87,6 +89,9 @@ type Prepared struct {
 // whose plan is made. With DryRun nothing is written.
 func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	p := &Prepared{e: e, o: o, Container: &Container{Schema: Schema}}
+	if o.Lasting {
+		p.o.fileLimit = raisedLimit()
+	}
 	if o.Warn == nil {
 		p.o.Warn = func(string) {}
 	}
@@ -332,10 +337,20 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	}
 	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
-		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
+		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 	}, f)
 	p.Plan = pl
 	return err
+}
+
+// raisedLimit is the limit of open files that the monitor would have raised for
+// itself, had this process started it; 0, 0 where there is nothing to raise.
+func raisedLimit() [2]uint64 {
+	soft, hard, err := sys.Getrlimit(syscall.RLIMIT_NOFILE)
+	if err != nil || soft == hard {
+		return [2]uint64{}
+	}
+	return [2]uint64{soft, hard}
 }
 
 // limited is spec with the limit of open files that the container would have
@@ -808,7 +823,7 @@ func ignoreGone(err error) error {
 
 // Create makes a container that Start can start.
 func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
-	o.lasting = true
+	o.Lasting = true
 	if file := &o.Wishes.Security.Seccomp; *file != "" && *file != "unconfined" {
 		abs, err := filepath.Abs(*file) // the monitor is in another directory
 		if err != nil {

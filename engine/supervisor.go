@@ -68,9 +68,9 @@ func (e *Engine) Monitor() error {
 // raiseLimit lets the monitor have as many files as it may: a container costs
 // it six.
 func (s *supervisor) raiseLimit() {
-	soft, hard, err := sys.Getrlimit(syscall.RLIMIT_NOFILE)
-	if err == nil && sys.Setrlimit(syscall.RLIMIT_NOFILE, hard, hard) == nil {
-		s.limit = [2]uint64{soft, hard}
+	limit := raisedLimit()
+	if limit[1] > 0 && sys.Setrlimit(syscall.RLIMIT_NOFILE, limit[1], limit[1]) == nil {
+		s.limit = limit
 	}
 }
 
@@ -306,8 +306,13 @@ func (s *supervisor) hurry(c *Container) error {
 // begin starts the container's process and keeps it. The caller holds both
 // locks; the keeper's is the container's from here on, but for an error.
 func (s *supervisor) begin(c *Container, lock *store.Lock, o RunOptions, give func(process.Identity) []*os.File) error {
-	o.lasting, o.fileLimit = true, s.limit
-	p, err := s.e.again(c, o)
+	o.Lasting, o.fileLimit = true, s.limit
+	c.Lasting = true // also one that had its own kiste before
+	err := s.e.setLog(c)
+	var p *Prepared
+	if err == nil {
+		p, err = s.e.again(c, o)
+	}
 	if err == nil {
 		err = s.launch(p, lock, give)
 	}

@@ -207,6 +207,24 @@ func TestRotation(t *testing.T) {
 	})
 }
 
+// A file grows by no more than an entry beyond its size, however many come at once.
+func TestManyEntriesAtOnceAreRotated(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		o.MaxSize, o.MaxFiles = 1000, 3
+		w := create(t, o)
+		many := make([]Entry, 1000)
+		for i := range many {
+			many[i] = Entry{Stream: Stdout, Line: []byte("line")}
+		}
+		if err := errors.Join(w.Write(many...), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(all(t, o, Selection{Tail: -1})); n > 200 {
+			t.Errorf("%d lines are left", n)
+		}
+	})
+}
+
 func TestOneFileIsBegunAnew(t *testing.T) {
 	both(t, func(t *testing.T, o Options) {
 		o.MaxSize = 500

@@ -103,28 +103,46 @@ func endOf(f *os.File, form format) (int64, time.Time, error) {
 func (w *Writer) Write(entries ...Entry) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for len(entries) > 0 {
+		n, err := w.writeSome(entries)
+		if err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// writeSome appends as many entries as the file takes, and begins a new one when
+// it is full. With an error all of them count as lost.
+func (w *Writer) writeSome(entries []Entry) (n int, err error) {
 	w.buf = w.buf[:0]
 	if w.lost > 0 {
 		note := Entry{Time: w.now(), Stream: Stderr, Line: fmt.Appendf(nil, "kiste: %d entries of this log are lost: %v", w.lost, w.why)}
 		w.buf = w.format.add(w.buf, &note)
 	}
-	for i := range entries {
-		entries[i].Time, entries[i].Attrs = w.now(), w.o.Attrs
-		w.buf = w.format.add(w.buf, &entries[i])
+	for n < len(entries) && (n == 0 || !w.full(len(w.buf))) {
+		entries[n].Time, entries[n].Attrs = w.now(), w.o.Attrs
+		w.buf = w.format.add(w.buf, &entries[n])
+		n++
 	}
-	err := w.append(w.buf)
-	if err != nil {
+	if err := w.append(w.buf); err != nil {
 		if w.lost == 0 {
 			w.why = err
 		}
 		w.lost += len(entries)
-		return err
+		return 0, err
 	}
 	w.lost, w.why = 0, nil
-	if w.o.MaxSize > 0 && w.size >= w.o.MaxSize {
-		return w.rotate()
+	if w.full(0) {
+		return n, w.rotate()
 	}
-	return nil
+	return n, nil
+}
+
+// full reports whether the file is when so many bytes more are in it.
+func (w *Writer) full(more int) bool {
+	return w.o.MaxSize > 0 && w.size+int64(more) >= w.o.MaxSize
 }
 
 // now is later than every time that it gave before.
