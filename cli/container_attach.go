@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -184,6 +185,7 @@ func create(ctx context.Context, env *Env, image string, w bundle.Wishes) error 
 
 type startChoices struct {
 	attach, interactive bool
+	boot                bool
 	keys                []byte
 	noProxy             bool
 }
@@ -191,18 +193,27 @@ type startChoices struct {
 func startCommand() *Command {
 	var o startChoices
 	return &Command{
-		Name: "start", Args: "CONTAINER...", Min: 1, Max: -1,
+		Name: "start", Args: "CONTAINER...", Min: 0, Max: -1,
 		Short: "start containers that do not run",
 		Long:  `With --attach it stays, shows the output, and ends with the container's exit code. A container that runs already stays as it is.`,
 		Options: []option.Row{
 			{"-a, --attach", "", "show its output and pass signals on", option.Bool(&o.attach)},
 			{"-i, --interactive", "", "pass on what is typed", option.Bool(&o.interactive)},
+			{"--boot", "", "start those that their restart policies want after a boot of the host", option.Bool(&o.boot)},
 			{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&o.keys, terminal.ParseDetachKeys)},
 			{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&o.noProxy)},
 		},
 		Examples: []string{"kiste start web", "kiste start -ai shell"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
+			switch {
+			case o.boot && len(args) > 0:
+				return &fault.Error{Op: "start", Kind: fault.Invalid, Err: errors.New("--boot names the containers itself")}
+			case o.boot:
+				return startAtBoot(env)
+			case len(args) == 0:
+				return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: errors.New("it wants CONTAINER... and got none"), Hint: `"kiste help start" shows its usage`}
+			}
 			if !o.attach && !o.interactive {
 				return eachContainer(env, args, func(e *engine.Engine, name string) error {
 					_, err := e.Start(name, engine.StartOptions{Warn: env.note})
@@ -215,6 +226,18 @@ func startCommand() *Command {
 			return startFailed(startAttached(env, args[0], o))
 		},
 	}
+}
+
+func startAtBoot(env *Env) error {
+	e, err := lookIntoStore()
+	if err != nil {
+		return err
+	}
+	names, err := e.StartAtBoot()
+	for _, name := range names {
+		fmt.Fprintln(env.Out, name)
+	}
+	return err
 }
 
 // startFailed has the exit code of "kiste start": the kind of the error decides,

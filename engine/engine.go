@@ -42,6 +42,7 @@ import (
 	"time"
 
 	"kiste/container/bundle"
+	"kiste/container/monitor"
 	"kiste/engine/inspect"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -428,6 +429,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 	for _, name := range names {
 		err = errors.Join(err, release(name, id))
 	}
+	monitor.Ends{Dir: e.Store.Running(id)}.Release()
 	if running := e.Store.Running(id); !removeKnown(running, "hosts", "hostname", "resolv.conf", "out", "err") {
 		os.RemoveAll(running)
 	}

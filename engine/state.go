@@ -151,6 +151,40 @@ func (e *Engine) finish(c *Container, end monitor.End) error {
 	return e.write(c)
 }
 
+// settleAfterBoot writes down that a container has ended with the host. What is
+// to run again after that is for StartAtBoot.
+func (e *Engine) settleAfterBoot(c *Container) {
+	c.State = ended(c.State, monitor.End{At: time.Now()})
+	c.State.AtBoot, c.State.Delay = true, 0
+	e.cleanUp(c)
+	if c.Wishes.Remove {
+		_ = e.removeFiles(c.ID, c, true)
+		return
+	}
+	_ = e.write(c)
+}
+
+// StartAtBoot starts the containers that their policies want after a boot of
+// the host: always; unless somebody has stopped them; and on failure, those
+// that ran when it went down. It gives their names.
+func (e *Engine) StartAtBoot() (names []string, err error) {
+	all, bad, err := e.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range all {
+		if IsActive(c.State.Status) || !c.Wishes.Restart.AtBoot(c.State.Stopped, c.State.AtBoot) {
+			continue
+		}
+		if _, err := e.Start(c.ID, StartOptions{}); err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		names = append(names, c.Name)
+	}
+	return names, errors.Join(bad...)
+}
+
 // Of the pause before a container is started anew.
 const (
 	firstDelay = 100 * time.Millisecond

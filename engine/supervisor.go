@@ -360,6 +360,7 @@ func (e *Engine) ends(c *Container, p *Prepared) monitor.Ends {
 func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Identity) []*os.File) (err error) {
 	c := p.Container
 	ends := s.e.ends(c, p)
+	ends.Release() // the holder of a start that was killed
 	files, err := monitor.Open(ends)
 	if err != nil {
 		return err
@@ -570,13 +571,17 @@ func (s *supervisor) adopt(id string) {
 	if c, err = s.e.read(id); err != nil || !IsActive(c.State.Status) {
 		return
 	}
+	rebooted := !isDir(s.e.Store.Running(id)) || c.runs() && c.State.Boot != bootID()
 	lock, err := s.e.keeperLock(id)
 	if err != nil {
 		return
 	}
-	if !s.takeOver(c, lock) {
-		lock.Unlock()
+	if rebooted {
+		s.e.settleAfterBoot(c)
+	} else if s.takeOver(c, lock) {
+		return
 	}
+	lock.Unlock()
 }
 
 func (s *supervisor) keeps(id string) bool {
@@ -590,9 +595,6 @@ func (s *supervisor) keeps(id string) bool {
 func (s *supervisor) takeOver(c *Container, lock *store.Lock) bool {
 	ends := s.e.ends(c, nil)
 	switch {
-	case c.State.Boot != bootID() && c.State.Status != inspect.Restarting:
-		// The host has been started anew; what is started at boot is for
-		// "kiste start --boot".
 	case c.State.Status == inspect.Restarting:
 		k := &keeping{lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{})}
 		s.mu.Lock()

@@ -46,5 +46,19 @@ func (r Restart) Again(code, times int) bool {
 	return false
 }
 
+// AtBoot reports whether a container is started after a boot of the host.
+// Stopped: somebody had stopped it; ran: it ran when the host went down.
+func (r Restart) AtBoot(stopped, ran bool) bool {
+	switch r.Name {
+	case "always":
+		return true
+	case "unless-stopped":
+		return !stopped
+	case "on-failure":
+		return ran
+	}
+	return false
+}
+
 // Set reports whether there is a policy.
 func (r Restart) Set() bool { return r.Name != "" && r.Name != "no" }

@@ -32,6 +32,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -127,6 +129,41 @@ func CloseFiles(files [3]*os.File) {
 // The first descriptor that a holder holds.
 const firstHeld = 3
 
+// holderProgram is the name of a holder, whose argument is the directory of ends.
+const holderProgram = "kiste-holder"
+
+// Strays ends the holders of directories of ends below dir, a path that ends in
+// a slash, that keep does not want: those of a keeper that was killed before it
+// had written down whom it started. It gives how many.
+func Strays(dir string, keep func(ends string) bool) (n int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		text, _ := sys.ReadFile(file, 1<<16)
+		program, rest, _ := strings.Cut(string(text), "\x00")
+		ends := strings.TrimSuffix(rest, "\x00")
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if program != holderProgram || !strings.HasPrefix(ends, dir) || err != nil {
+			continue
+		}
+		if known, ok := (Ends{Dir: ends}).known(); ok && known.PID == pid && keep(ends) {
+			continue
+		}
+		if id, err := process.Identify(pid); err == nil && end(id) {
+			n++
+		}
+	}
+	return n
+}
+
+func end(id process.Identity) bool {
+	fd, err := id.Open()
+	if err != nil {
+		return false
+	}
+	defer sys.Close(fd)
+	return sys.PidfdSignal(fd, unix.SIGKILL) == nil
+}
+
 // Hold starts a holder of the container's ends: of its terminal's master, or of
 // the writer of its standard input and of its outputs. Without a terminal that is
 // to be before the container starts, or its input may have ended, and while the
@@ -154,7 +191,7 @@ func (e Ends) Hold(master *os.File) error {
 	}
 	defer memory.Close()
 	cmd := exec.Command(sys.FDPath(int(memory.Fd())))
-	cmd.Args = []string{"kiste-holder", filepath.Base(e.Dir)}
+	cmd.Args = []string{holderProgram, e.Dir}
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.ExtraFiles = held
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -194,14 +231,20 @@ func (e Ends) toHold(master *os.File) (held []*os.File, err error) {
 	return held, nil
 }
 
-// holder opens the container's holder; nil where there is none.
-func (e Ends) holder() *os.File {
+// known is the holder that was written down.
+func (e Ends) known() (id process.Identity, ok bool) {
 	b, err := os.ReadFile(filepath.Join(e.Dir, holderName))
 	if err != nil {
-		return nil
+		return id, false
 	}
-	var id process.Identity
-	if _, err := fmt.Sscan(string(b), &id.PID, &id.Start); err != nil {
+	_, err = fmt.Sscan(string(b), &id.PID, &id.Start)
+	return id, err == nil
+}
+
+// holder opens the container's holder; nil where there is none.
+func (e Ends) holder() *os.File {
+	id, ok := e.known()
+	if !ok {
 		return nil
 	}
 	fd, err := id.Open()

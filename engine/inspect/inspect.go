@@ -73,6 +73,7 @@ type State struct {
 	FinishedAt time.Time
 
 	Stopped  bool          // somebody has stopped or killed it: policies but "always" leave it so
+	AtBoot   bool          // it ran when the host went down, and was not started since
 	Removing bool          // somebody removes it: it is not started any more
 	Restarts int           // by its policy, since somebody started it
 	Delay    time.Duration // before the next of them

@@ -226,6 +226,13 @@ func (f *field) check() {
 		}
 	}
 	f.must("gc") // of starts that were killed
+	holders, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range holders {
+		line, _ := os.ReadFile(file)
+		if bytes.HasPrefix(line, []byte("kiste-holder\x00"+f.dir)) {
+			f.t.Errorf("left behind: the holder of %s", line)
+		}
+	}
 	for _, dir := range []string{"lib/containers", "lib/names", "run/containers", "run/ids"} {
 		entries, _ := os.ReadDir(filepath.Join(f.dir, dir))
 		for _, d := range entries {
