@@ -32,7 +32,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -136,19 +135,16 @@ const holderProgram = "kiste-holder"
 // a slash, that keep does not want: those of a keeper that was killed before it
 // had written down whom it started. It gives how many.
 func Strays(dir string, keep func(ends string) bool) (n int) {
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range lines {
-		text, _ := sys.ReadFile(file, 1<<16)
-		program, rest, _ := strings.Cut(string(text), "\x00")
-		ends := strings.TrimSuffix(rest, "\x00")
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if program != holderProgram || !strings.HasPrefix(ends, dir) || err != nil {
+	for _, id := range process.Named(holderProgram) {
+		args, err := id.Arguments()
+		if err != nil || len(args) != 2 || !strings.HasPrefix(args[1], dir) {
 			continue
 		}
-		if known, ok := (Ends{Dir: ends}).known(); ok && known.PID == pid && keep(ends) {
+		ends := args[1]
+		if known, ok := (Ends{Dir: ends}).known(); ok && known == id && keep(ends) {
 			continue
 		}
-		if id, err := process.Identify(pid); err == nil && end(id) {
+		if end(id) {
 			n++
 		}
 	}

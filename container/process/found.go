@@ -202,3 +202,34 @@ func (id Identity) Descriptor(fd int) (name string, outside bool, err error) {
 	_, inode, err := sys.InodeOf(fmt.Sprintf("%sfd/%d", proc, fd))
 	return fmt.Sprintf("file[%x:%x]", mount, inode), true, err
 }
+
+// Arguments are those that the process was executed with, at most 64 KiB of them:
+// proc_pid_cmdline(5). Whoever runs as the same user may have changed them.
+func (id Identity) Arguments() ([]string, error) {
+	text, err := sys.ReadFile(fmt.Sprintf("/proc/%d/cmdline", id.PID), 64<<10)
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), err
+}
+
+// Named are the processes whose first argument is name.
+func Named(name string) (found []Identity) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	entries, _ := dir.Readdirnames(-1)
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e)
+		if err != nil {
+			continue
+		}
+		id, err := Identify(pid)
+		if err != nil {
+			continue
+		}
+		if args, err := id.Arguments(); err == nil && args[0] == name {
+			found = append(found, id)
+		}
+	}
+	return found
+}
