@@ -38,6 +38,7 @@ func table() []row {
 		{"attach", attachCommand},
 		{"exec", execCommand},
 		{"logs", logsCommand},
+		{"why", whyCommand},
 		{"wait", waitCommand},
 		{"rename", renameCommand},
 		{"ps", psCommand},

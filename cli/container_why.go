@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"kiste/engine"
+)
+
+func whyCommand() *Command {
+	return &Command{
+		Name: "why", Args: "CONTAINER...", Min: 1, Max: -1,
+		Short:    "say in words why containers ended, do not start, or are slow",
+		Long:     `Tells what is known: the meaning of the exit code, who sent the signal that ended it, a limit that was reached, a start that failed, and what can be done about it; and the last lines that it wrote.`,
+		Examples: []string{"kiste why web"},
+		Complete: "container",
+		Run: func(_ context.Context, env *Env, args []string) error {
+			e, err := lookIntoStore()
+			if err != nil {
+				return err
+			}
+			var all []error
+			for _, name := range args {
+				c, err := e.Find(name)
+				if err != nil {
+					all = append(all, err)
+					continue
+				}
+				v := e.Evidence(c)
+				fmt.Fprintf(env.Out, "%s (%s)\n", c.Name, statusOf(c, v.Now))
+				for _, f := range engine.Why(c, v) {
+					fmt.Fprintf(env.Out, "  %s\n", f.Says)
+					if f.Remedy != "" {
+						fmt.Fprintf(env.Out, "    what helps: %s\n", f.Remedy)
+					}
+				}
+				if len(v.Log) > 0 {
+					fmt.Fprintln(env.Out, "  Its last words:")
+				}
+				for _, line := range v.Log {
+					fmt.Fprintf(env.Out, "    %s\n", printable(line))
+				}
+			}
+			if len(all) > 0 {
+				return together(all)
+			}
+			return nil
+		},
+	}
+}
+
+// printable is a line of a log without what a terminal would obey.
+func printable(line string) string {
+	out := make([]rune, 0, len(line))
+	for _, r := range line {
+		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			r = '\uFFFD'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
