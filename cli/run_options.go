@@ -39,6 +39,17 @@ func createOptions(w *bundle.Wishes) []option.Row {
 	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w))
 }
 
+func noHealthcheck(w *bundle.Wishes) option.Var {
+	return func(s string) error {
+		var no bool
+		err := option.Bool(&no)(s)
+		if no {
+			w.Health.Test = []string{"NONE"}
+		}
+		return err
+	}
+}
+
 func attachVar(list *[]string) option.Var {
 	return func(s string) error {
 		s = strings.ToLower(s)
@@ -81,6 +92,14 @@ func objectOptions(w *bundle.Wishes) []option.Row {
 		{"--platform", "OS/ARCH[/VARIANT]", "of an image for several", func(s string) error { w.Platform = s; return bundle.ParsePlatform(s) }},
 		{"--rootfs", "", "the image is a directory, used in place", option.Bool(&w.RootFS)},
 		{"--restart", "POLICY", "start it anew when it has ended: no, always, unless-stopped, on-failure[:TIMES]", into(&w.Restart, bundle.ParseRestart)},
+		{"--health-cmd", "COMMAND", "asks a shell in it whether it is well", func(s string) error { w.Health.Test = []string{"CMD-SHELL", s}; return nil }},
+		{"--health-interval", "TIME", "between two checks (30s)", into(&w.Health.Interval, bundle.ParseHealthTime)},
+		{"--health-timeout", "TIME", "of one check (30s)", into(&w.Health.Timeout, bundle.ParseHealthTime)},
+		{"--health-retries", "N", "so many in a row that fail: unhealthy (3)", into(&w.Health.Retries, bundle.ParseHealthRetries)},
+		{"--health-start-period", "TIME", "in which what fails does not count", into(&w.Health.StartPeriod, bundle.ParseHealthTime)},
+		{"--health-start-interval", "TIME", "between two checks in that period (5s)", into(&w.Health.StartInterval, bundle.ParseHealthTime)},
+		{"--health-on-failure", "ACTION", "when it is unhealthy: none, kill, restart, stop", into(&w.HealthAction, bundle.ParseHealthAction)},
+		{"--no-healthcheck", "", "no check, also not the image's", noHealthcheck(w)},
 		{"--log-driver", "DRIVER", "where its output goes: local (the default), json-file, none", option.String(&w.Log.Driver)},
 		{"--log-opt", "KEY=VALUE", "an option of the driver: max-size=10m, max-file=3", pairVar(&w.Log.Options)},
 	}

@@ -65,9 +65,9 @@ type Container struct {
 	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
 
-	brief      bool // parts of it were not read
-	startsNext bool // its document is written again as soon as it runs
-	unkept     bool // it runs, or has ended, and nobody keeps it or has written that down
+	brief   bool // parts of it were not read
+	passing bool // it is written again soon, and need not survive a power cut as it is
+	unkept  bool // it runs, or has ended, and nobody keeps it or has written that down
 }
 
 // An Engine works on one store.
@@ -147,7 +147,7 @@ func (e *Engine) write(c *Container) error {
 	if err != nil {
 		return err
 	}
-	if c.Wishes.Remove || c.State.Removing || c.startsNext {
+	if c.Wishes.Remove || c.State.Removing || c.passing {
 		return store.WriteBriefly(e.document(c.ID), b)
 	}
 	return store.WriteFile(e.document(c.ID), b)

@@ -765,6 +765,10 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	id, err := process.Identify(proc.PID)
 	if err == nil {
 		p.State = started(p.State, id)
+		p.passing = false
+		if p.o.Lasting && p.Wishes.Healthcheck(p.Image.Healthcheck) != nil {
+			p.State.Health = &inspect.Health{Status: "starting"}
+		}
 		err = p.e.write(p.Container)
 	}
 	if err != nil {
@@ -843,7 +847,7 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 	e.unmounted(p.Container) // each start takes mounts and ids of its own
 	os.Remove(p.IDs)
 	p.IDs = ""
-	p.startsNext = o.StartsNext
+	p.passing = o.StartsNext
 	if err := e.write(p.Container); err != nil {
 		p.Discard()
 		return nil, err

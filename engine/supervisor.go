@@ -431,6 +431,9 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 	s.mu.Lock()
 	k.keeper = keeper
 	s.mu.Unlock()
+	if h := c.Wishes.Healthcheck(c.Image.Healthcheck); h != nil {
+		go s.watchHealth(c, *h, keeper.Done())
+	}
 	go func() {
 		keeper.Wait()
 		if next != nil {

@@ -22,6 +22,11 @@ type Wishes struct {
 	Restart     Restart
 	Log         Log
 
+	// Whether it is well: what differs from the image. A Test of NONE is no
+	// check.
+	Health       Healthcheck
+	HealthAction string // when it is not: "" or "none", "kill", "restart", "stop"
+
 	// Its streams.
 	Interactive bool   // -i: stdin is open
 	StdinOnce   bool   // stdin ends with the first who is attached to it

@@ -273,7 +273,7 @@ func (c *Container) config() ConfigJSON {
 		Hostname: c.Result.Spec.Hostname, Domainname: w.Domainname, User: c.Result.User,
 		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.Image.ExposedPorts,
 		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.StdinOnce, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
-		Healthcheck: c.Image.Healthcheck, Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
+		Healthcheck: w.Healthcheck(c.Image.Healthcheck), Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
 		Labels: table(c.Result.Labels), StopSignal: signal, StopTimeout: w.StopTimeout, Shell: c.Image.Shell,
 	}
 }
