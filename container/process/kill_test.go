@@ -29,7 +29,7 @@ func TestNoContainerOutlivesItsKilledParent(t *testing.T) {
 	}
 	for _, options := range [][]string{{}, {"--pid", "host"}, {"--userns", "host"}} {
 		for range times {
-			cmd := s.command(append(append([]string{"run"}, options...), "rootfs:"+root, "/bin/sleep", "77.7")...)
+			cmd := s.command(append(append([]string{"run", "--rm"}, options...), "rootfs:"+root, "/bin/sleep", "77.7")...)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
