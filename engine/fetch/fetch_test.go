@@ -526,9 +526,17 @@ func TestKillStorm(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.Int64N(int64(300 * time.Millisecond))))
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		// At some byte of what is left to be served, or somewhat later.
+		for at := r.served.Load() + rand.Int64N(4<<20/(1+int64(i%6))); r.served.Load() < at && len(ended) == 0; {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if i%2 == 0 {
+			time.Sleep(time.Duration(rand.Int64N(int64(20 * time.Millisecond))))
+		}
 		cmd.Process.Kill()
-		if err := cmd.Wait(); err != nil {
+		if err := <-ended; err != nil {
 			killed++
 		}
 		if all, err := catalog.List(s); err != nil {
