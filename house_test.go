@@ -36,7 +36,7 @@ var floors = [][]string{
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor"},
 	{"engine/inspect", "engine/event", "engine", "engine/fetch", "engine/files"},
-	{"cli/option", "cli/terminal", "cli/manual", "cli", "cli/heavy", "cli/oci"},
+	{"cli/option", "cli/terminal", "cli/ps", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},
 }
 

@@ -39,6 +39,7 @@ func table() []row {
 		{"exec", execCommand},
 		{"logs", logsCommand},
 		{"why", whyCommand},
+		{"top", topCommand},
 		{"wait", waitCommand},
 		{"rename", renameCommand},
 		{"ps", psCommand},

@@ -35,6 +35,7 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"cp":     cp,
 		"diff":   diff,
 		"export": export,
+		"top":    top,
 
 		files.PauseCommand: pauseGroup,
 

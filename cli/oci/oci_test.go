@@ -176,19 +176,6 @@ func TestOwnDescriptorsAreNotPreserved(t *testing.T) {
 	}
 }
 
-func TestOnlyPIDs(t *testing.T) {
-	const text = "UID  PID CMD\nroot   1 init\nann   22 sh -c 33\nann   33 ls\n"
-	got, err := onlyPIDs(text, []int{22, 33, 44})
-	if want := "UID  PID CMD\nann   22 sh -c 33\nann   33 ls\n"; err != nil || got != want {
-		t.Errorf("got %q, %v; want %q", got, err, want)
-	}
-	for _, bad := range []string{"", "UID CMD\nroot init\n", "PID\nx\n"} {
-		if _, err := onlyPIDs(bad, []int{1}); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-}
-
 func TestColumnsAreRuncs(t *testing.T) {
 	got := columns([][]string{{"ID", "PID", "OWNER"}, {"a-very-long-name", "1", "root"}})
 	if want := "ID                 PID         OWNER\na-very-long-name   1           root\n"; got != want {

@@ -2,16 +2,9 @@ package oci
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"os/exec"
-	"slices"
-	"strconv"
-	"strings"
 
 	"kiste/cli/option"
-	"kiste/fault"
-	"kiste/internal/sys"
+	"kiste/cli/ps"
 )
 
 func psVerb() *verb {
@@ -39,52 +32,14 @@ other processes is left out. --format json prints the numbers alone.`,
 				}
 				return s.print(string(b) + "\n")
 			}
-			text, err := askPS(args[1:])
+			text, err := ps.Ask(args[1:])
 			if err != nil {
 				return err
 			}
-			if text, err = onlyPIDs(text, pids); err != nil {
+			if text, err = ps.Only(text, pids); err != nil {
 				return err
 			}
 			return s.print(text)
 		},
 	}
-}
-
-func askPS(options []string) (string, error) {
-	if len(options) == 0 {
-		options = []string{"-ef"}
-	}
-	sys.Timely()
-	out, err := exec.Command("ps", options...).CombinedOutput()
-	if err != nil {
-		return "", &fault.Error{Op: "run ps", Err: fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))}
-	}
-	return string(out), nil
-}
-
-// onlyPIDs keeps the heading of what ps printed, and the lines of pids.
-func onlyPIDs(text string, pids []int) (string, error) {
-	heading, rest, _ := strings.Cut(text, "\n")
-	column := slices.Index(strings.Fields(heading), "PID")
-	if column < 0 {
-		return "", &fault.Error{Op: "read what ps printed", Kind: fault.Invalid, Err: errors.New("couldn't find PID field in ps output"),
-			Hint: "choose columns with PID among them: -o pid,args"}
-	}
-	var b strings.Builder
-	b.WriteString(heading + "\n")
-	for line := range strings.Lines(rest) {
-		f := strings.Fields(line)
-		if len(f) <= column {
-			continue
-		}
-		pid, err := strconv.Atoi(f[column])
-		if err != nil {
-			return "", &fault.Error{Op: "read what ps printed", Kind: fault.Invalid, Err: fmt.Errorf("unable to parse pid: %w", err)}
-		}
-		if slices.Contains(pids, pid) {
-			b.WriteString(line)
-		}
-	}
-	return b.String(), nil
 }
