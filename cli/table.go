@@ -41,6 +41,7 @@ func table() []row {
 		{"why", whyCommand},
 		{"top", topCommand},
 		{"wait", waitCommand},
+		{"port", portCommand},
 		{"rename", renameCommand},
 		{"ps", psCommand},
 		{"inspect", inspectCommand},
