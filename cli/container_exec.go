@@ -13,6 +13,7 @@ import (
 	"kiste/container/bundle"
 	"kiste/engine"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // execChoices are what "kiste exec" is told.
@@ -95,7 +96,7 @@ func execIn(env *Env, name string, args []string, c execChoices) error {
 		return err
 	}
 	signals.To(-1)
-	return exit(exitOf(status))
+	return exit(sys.ExitCode(status))
 }
 
 // execPipes are the streams of the command: none where it is left behind.

@@ -217,7 +217,7 @@ func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) err
 	if err := p.Finish(proc, status); err != nil {
 		return err
 	}
-	return exit(exitOf(status))
+	return exit(sys.ExitCode(status))
 }
 
 // exit is the error that makes kiste end with code.
@@ -226,13 +226,6 @@ func exit(code int) error {
 		return nil
 	}
 	return &ExitError{code}
-}
-
-func exitOf(s syscall.WaitStatus) int {
-	if s.Signaled() {
-		return 128 + int(s.Signal())
-	}
-	return s.ExitStatus()
 }
 
 // openPipes gives a container without a terminal pipes of its own. Where the

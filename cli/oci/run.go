@@ -97,10 +97,7 @@ func (s *session) runHere(m *making, n *notifier, id string) error {
 
 // ended is the error that makes this program end as the container did.
 func ended(status syscall.WaitStatus) error {
-	code := status.ExitStatus()
-	if status.Signaled() {
-		code = 128 + int(status.Signal())
-	}
+	code := sys.ExitCode(status)
 	if code == 0 {
 		return nil
 	}

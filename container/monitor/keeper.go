@@ -56,13 +56,10 @@ type End struct {
 // Code is the exit code: of a process that a signal has ended 128 and its
 // number; 255 where nobody saw the end.
 func (e End) Code() int {
-	switch {
-	case !e.Known:
+	if !e.Known {
 		return 255
-	case e.Status.Signaled():
-		return 128 + int(e.Status.Signal())
 	}
-	return e.Status.ExitStatus()
+	return sys.ExitCode(e.Status)
 }
 
 // A Keeper keeps one container.

@@ -66,8 +66,14 @@ func Wait(pid int) (code int, err error) {
 	if _, err := retryFD(func() (int, error) { return unix.Wait4(pid, &status, 0, nil) }); err != nil {
 		return 0, named("wait4", err)
 	}
+	return ExitCode(syscall.WaitStatus(status)), nil
+}
+
+// ExitCode is the exit code of a process that has ended so: its own, or 128 and
+// the number of the signal, as shells have it.
+func ExitCode(status syscall.WaitStatus) int {
 	if status.Signaled() {
-		return 128 + int(status.Signal()), nil
+		return 128 + int(status.Signal())
 	}
-	return status.ExitStatus(), nil
+	return status.ExitStatus()
 }

@@ -102,10 +102,7 @@ func attend(pid int, caught chan os.Signal) (code int, err error) {
 	if err != nil {
 		return 0, &fault.Error{Op: "wait for the command", Err: err}
 	}
-	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
-		return 128 + int(status.Signal()), nil
-	}
-	return state.ExitCode(), nil
+	return sys.ExitCode(state.Sys().(syscall.WaitStatus)), nil
 }
 
 // fromKeyboard reports whether s most likely came from the terminal, which
