@@ -215,7 +215,7 @@ func startCommand() *Command {
 				return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: errors.New("it wants CONTAINER... and got none"), Hint: `"kiste help start" shows its usage`}
 			}
 			if !o.attach && !o.interactive {
-				return eachContainer(env, args, func(e *engine.Engine, name string) error {
+				return eachPrinted(env, args, func(e *engine.Engine, name string) error {
 					_, err := e.Start(name, engine.StartOptions{Warn: env.note})
 					return startFailed(err)
 				})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"kiste/cli/option"
+	"kiste/engine"
 	"kiste/fault"
 )
 
@@ -23,21 +24,16 @@ func rmCommand() *Command {
 		Min:      1, Max: -1,
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			e, err := lookIntoStore()
-			if err != nil {
-				return err
-			}
-			var all []error
-			for _, name := range args {
+			return eachName(args, func(e *engine.Engine, name string) error {
 				_, err := e.Remove(name, force, volumes)
 				switch {
 				case err == nil:
 					fmt.Fprintln(env.Out, name)
-				case !force || fault.KindOf(err) != fault.NotFound:
-					all = append(all, err)
+				case force && fault.KindOf(err) == fault.NotFound:
+					return nil
 				}
-			}
-			return together(all)
+				return err
+			})
 		},
 	}
 }

@@ -12,25 +12,31 @@ import (
 	"kiste/engine"
 )
 
-// eachContainer does the same to every container that args name, and prints
-// the name of each that it was done to.
-func eachContainer(env *Env, args []string, do func(e *engine.Engine, name string) error) error {
+// eachName does the same for every name. One that fails does not keep the others
+// from it.
+func eachName(names []string, do func(e *engine.Engine, name string) error) error {
 	e, err := lookIntoStore()
 	if err != nil {
 		return err
 	}
 	var all []error
-	for _, name := range args {
+	for _, name := range names {
 		if err := do(e, name); err != nil {
 			all = append(all, err)
-			continue
 		}
-		fmt.Fprintln(env.Out, name)
-	}
-	if len(all) == 0 {
-		return nil
 	}
 	return together(all)
+}
+
+// eachPrinted is eachName that prints the names for which it was done.
+func eachPrinted(env *Env, args []string, do func(e *engine.Engine, name string) error) error {
+	return eachName(args, func(e *engine.Engine, name string) error {
+		err := do(e, name)
+		if err == nil {
+			fmt.Fprintln(env.Out, name)
+		}
+		return err
+	})
 }
 
 func stopOptions(o *engine.StopOptions) []option.Row {
@@ -67,7 +73,7 @@ func stopCommand() *Command {
 		Examples: []string{"kiste stop web", "kiste stop -t 1 web db"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachContainer(env, args, func(e *engine.Engine, name string) error { return e.Stop(name, o) })
+			return eachPrinted(env, args, func(e *engine.Engine, name string) error { return e.Stop(name, o) })
 		},
 	}
 }
@@ -81,7 +87,7 @@ func restartCommand() *Command {
 		Examples: []string{"kiste restart web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachContainer(env, args, func(e *engine.Engine, name string) error { return startFailed(e.Restart(name, o)) })
+			return eachPrinted(env, args, func(e *engine.Engine, name string) error { return startFailed(e.Restart(name, o)) })
 		},
 	}
 }
@@ -95,7 +101,7 @@ func killCommand() *Command {
 		Examples: []string{"kiste kill web", "kiste kill -s HUP web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachContainer(env, args, func(e *engine.Engine, name string) error { return e.Kill(name, signal) })
+			return eachPrinted(env, args, func(e *engine.Engine, name string) error { return e.Kill(name, signal) })
 		},
 	}
 }
@@ -107,7 +113,7 @@ func pauseCommand() *Command {
 		Examples: []string{"kiste pause web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachContainer(env, args, (*engine.Engine).Pause)
+			return eachPrinted(env, args, (*engine.Engine).Pause)
 		},
 	}
 }
@@ -119,7 +125,7 @@ func unpauseCommand() *Command {
 		Examples: []string{"kiste unpause web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachContainer(env, args, (*engine.Engine).Unpause)
+			return eachPrinted(env, args, (*engine.Engine).Unpause)
 		},
 	}
 }
@@ -131,20 +137,13 @@ func waitCommand() *Command {
 		Examples: []string{"kiste wait job"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			e, err := lookIntoStore()
-			if err != nil {
-				return err
-			}
-			var all []error
-			for _, name := range args {
+			return eachName(args, func(e *engine.Engine, name string) error {
 				code, err := e.Wait(name, false)
-				if err != nil {
-					all = append(all, err)
-					continue
+				if err == nil {
+					fmt.Fprintln(env.Out, code)
 				}
-				fmt.Fprintln(env.Out, code)
-			}
-			return together(all)
+				return err
+			})
 		},
 	}
 }

@@ -15,37 +15,30 @@ func whyCommand() *Command {
 		Examples: []string{"kiste why web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			e, err := lookIntoStore()
-			if err != nil {
-				return err
-			}
-			var all []error
-			for _, name := range args {
+			return eachName(args, func(e *engine.Engine, name string) error {
 				c, err := e.Find(name)
-				if err != nil {
-					all = append(all, err)
-					continue
+				if err == nil {
+					sayWhy(env, c, e.Evidence(c))
 				}
-				v := e.Evidence(c)
-				fmt.Fprintf(env.Out, "%s (%s)\n", c.Name, statusOf(c, v.Now))
-				for _, f := range engine.Why(c, v) {
-					fmt.Fprintf(env.Out, "  %s\n", f.Says)
-					if f.Remedy != "" {
-						fmt.Fprintf(env.Out, "    what helps: %s\n", f.Remedy)
-					}
-				}
-				if len(v.Log) > 0 {
-					fmt.Fprintln(env.Out, "  Its last words:")
-				}
-				for _, line := range v.Log {
-					fmt.Fprintf(env.Out, "    %s\n", printable(line))
-				}
-			}
-			if len(all) > 0 {
-				return together(all)
-			}
-			return nil
+				return err
+			})
 		},
+	}
+}
+
+func sayWhy(env *Env, c *engine.Container, v engine.Evidence) {
+	fmt.Fprintf(env.Out, "%s (%s)\n", c.Name, statusOf(c, v.Now))
+	for _, f := range engine.Why(c, v) {
+		fmt.Fprintf(env.Out, "  %s\n", f.Says)
+		if f.Remedy != "" {
+			fmt.Fprintf(env.Out, "    what helps: %s\n", f.Remedy)
+		}
+	}
+	if len(v.Log) > 0 {
+		fmt.Fprintln(env.Out, "  Its last words:")
+	}
+	for _, line := range v.Log {
+		fmt.Fprintf(env.Out, "    %s\n", printable(line))
 	}
 }
 

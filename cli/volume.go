@@ -253,20 +253,13 @@ func volumeRemoveCommand() *Command {
 		Min:      1, Max: -1,
 		Complete: "volume",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			e, err := lookIntoStore()
-			if err != nil {
-				return err
-			}
-			var all []error
-			for _, name := range args {
+			return eachPrinted(env, args, func(e *engine.Engine, name string) error {
 				err := e.RemoveVolume(name)
-				if err == nil || force && fault.KindOf(err) == fault.NotFound {
-					fmt.Fprintln(env.Out, name)
-					continue
+				if force && fault.KindOf(err) == fault.NotFound {
+					return nil
 				}
-				all = append(all, err)
-			}
-			return together(all)
+				return err
+			})
 		},
 	}
 }
