@@ -82,14 +82,6 @@ type Engine struct {
 	Kisted func() (string, error)
 }
 
-// Open opens the store s.
-func Open(s store.Store) (*Engine, error) {
-	if err := s.Open(); err != nil {
-		return nil, err
-	}
-	return &Engine{Store: s}, nil
-}
-
 func newID() string {
 	b := make([]byte, 32)
 	sys.Random(b)
@@ -434,7 +426,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)
-	if !removeKnown(dir, "upper/", "work/work/", "work/", "container.log", "config.json") {
+	if !removeKnown(dir, "upper/", filepath.Join("work", "work")+"/", "work/", "container.log", "config.json") {
 		err = errors.Join(err, e.removeTree(dir))
 	}
 	if err != nil {

@@ -257,7 +257,7 @@ type StartOptions struct {
 // A Session is a container that was started, and with Attach its streams.
 type Session struct {
 	*Container
-	Attachment *monitor.Attachment // nil without Attach, and where it ran already
+	Attachment *monitor.Attachment // nil without Attach
 	Process    process.Identity
 }
 

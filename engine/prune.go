@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"kiste/fault"
-	"kiste/store"
 )
 
 // Prune removes the containers that goes chooses among those that do not run
@@ -36,13 +35,7 @@ func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64,
 }
 
 // held reports whether somebody makes the container or keeps it.
-func (e *Engine) held(id string) bool {
-	l, err := store.TryLockDir(e.Store.Container(id), false)
-	if err == nil {
-		l.Unlock()
-	}
-	return errors.Is(err, fault.Conflict) || e.isKept(id)
-}
+func (e *Engine) held(id string) bool { return isLocked(e.Store.Container(id)) || e.isKept(id) }
 
 // discardVolume removes a volume: from its renaming on, nobody takes half of it
 // for the volume.

@@ -64,8 +64,11 @@ func (e *Engine) keeperLock(id string) (*store.Lock, error) {
 }
 
 // isKept reports whether the container has a keeper.
-func (e *Engine) isKept(id string) bool {
-	l, err := store.TryLockDir(e.Store.Running(id), false)
+func (e *Engine) isKept(id string) bool { return isLocked(e.Store.Running(id)) }
+
+// isLocked reports whether somebody holds the lock on a directory.
+func isLocked(dir string) bool {
+	l, err := store.TryLockDir(dir, false)
 	if err == nil {
 		l.Unlock()
 	}
@@ -143,6 +146,12 @@ func (e *Engine) finish(c *Container, end monitor.End) error {
 	if e.startsAgain(c, end) {
 		c.State.Status = inspect.Restarting
 	}
+	return e.settle(c)
+}
+
+// settle takes away what a container has only while it runs and writes its
+// state down, or removes it with --rm.
+func (e *Engine) settle(c *Container) error {
 	e.cleanUp(c)
 	if c.Wishes.Remove && c.State.Status == inspect.Exited {
 		c.Cgroup = ""
@@ -156,12 +165,7 @@ func (e *Engine) finish(c *Container, end monitor.End) error {
 func (e *Engine) settleAfterBoot(c *Container) {
 	c.State = ended(c.State, monitor.End{At: time.Now()})
 	c.State.AtBoot, c.State.Delay = true, 0
-	e.cleanUp(c)
-	if c.Wishes.Remove {
-		_ = e.removeFiles(c.ID, c, true)
-		return
-	}
-	_ = e.write(c)
+	_ = e.settle(c)
 }
 
 // StartAtBoot starts the containers that their policies want after a boot of

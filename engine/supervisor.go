@@ -37,7 +37,6 @@ type keeping struct {
 	keeper *monitor.Keeper
 	lock   *store.Lock
 	wake   chan struct{} // look at the container's state again
-	done   chan struct{} // closed when the lock is given back
 }
 
 // linger is how long a monitor stays that has nothing to do: the next command
@@ -144,12 +143,11 @@ func (s *supervisor) forgetStale(id process.Identity) {
 // untilIdle returns when nothing is left to do. Nobody can start another
 // monitor between its last look and the end of the socket.
 func (s *supervisor) untilIdle() error {
-	wait := linger
 	for {
 		select {
 		case <-s.idle:
 			continue
-		case <-time.After(wait):
+		case <-time.After(linger):
 		}
 		s.mu.Lock()
 		free := len(s.kept) == 0 && s.busy == 0
@@ -275,7 +273,7 @@ func (s *supervisor) start(id string, o RunOptions, give func(process.Identity) 
 	case c.State.Status == inspect.Running:
 		return s.attachTo(c, give)
 	case c.State.Status == inspect.Restarting:
-		return s.hurry(c)
+		return conflict("start container", c, "it is going to be started by its restart policy")
 	}
 	lock, err := s.e.keeperLock(id)
 	if err != nil {
@@ -297,10 +295,6 @@ func (s *supervisor) attachTo(c *Container, give func(process.Identity) []*os.Fi
 		}
 	}
 	return nil
-}
-
-func (s *supervisor) hurry(c *Container) error {
-	return conflict("start container", c, "it is going to be started by its restart policy")
 }
 
 // begin starts the container's process and keeps it. The caller holds both
@@ -402,7 +396,7 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 		return err
 	}
 	id, pid := c.ID, c.State.PID
-	k := &keeping{lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	k := s.take(id, lock)
 	o := monitor.Options{Ends: ends, Process: identity(c.State), Log: log, Ended: func() (syscall.WaitStatus, bool) { return s.seen(pid) }}
 	var next *Container
 	o.Exit = func(end monitor.End) int {
@@ -417,14 +411,9 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 	if give != nil {
 		o.Clients = func() []*os.File { return give(o.Process) }
 	}
-	s.mu.Lock()
-	s.kept[id] = k
-	s.mu.Unlock()
 	keeper, err := monitor.Keep(o)
 	if err != nil {
-		s.mu.Lock()
-		delete(s.kept, id)
-		s.mu.Unlock()
+		s.drop(id, k)
 		closer.Close()
 		return err
 	}
@@ -472,14 +461,27 @@ func (s *supervisor) ended(id string, end monitor.End) *Container {
 	return c
 }
 
-func (s *supervisor) forget(id string, k *keeping) {
+// take takes a container, whose keeper's lock the caller holds, into account.
+func (s *supervisor) take(id string, lock *store.Lock) *keeping {
+	k := &keeping{lock: lock, wake: make(chan struct{}, 1)}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[id] = k
+	return k
+}
+
+func (s *supervisor) drop(id string, k *keeping) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.kept[id] == k {
 		delete(s.kept, id)
 	}
-	s.mu.Unlock()
+}
+
+// forget drops a container and gives its lock back.
+func (s *supervisor) forget(id string, k *keeping) {
+	s.drop(id, k)
 	k.lock.Unlock()
-	close(k.done)
 	s.changed()
 }
 
@@ -488,53 +490,43 @@ func (s *supervisor) forget(id string, k *keeping) {
 func (s *supervisor) startAfterPause(c *Container, k *keeping) {
 	pause := time.NewTimer(c.State.Delay)
 	defer pause.Stop()
-	for over := false; !over; {
+	for over := false; ; {
 		select {
 		case <-pause.C:
 			over = true
 		case <-k.wake:
 		}
-		if !s.stillWanted(c.ID) {
+		if !s.goOn(c.ID, k, over) {
 			s.forget(c.ID, k)
 			return
 		}
-	}
-	if !s.startAgain(c.ID, k) {
-		s.forget(c.ID, k)
+		if over {
+			return
+		}
 	}
 }
 
-// stillWanted reports whether a container that waits is to be started anew.
-func (s *supervisor) stillWanted(id string) bool {
+// goOn reports whether a container that waits is still to be started anew, and
+// with now starts it. Both under one lock, so that who stops it in between is
+// heard.
+func (s *supervisor) goOn(id string, k *keeping, now bool) bool {
 	l, err := s.e.lockState(id)
 	if err != nil {
 		return false
 	}
 	defer l.Unlock()
 	c, err := s.e.read(id)
-	if err != nil || c.State.Status != inspect.Restarting {
+	switch {
+	case err != nil || c.State.Status != inspect.Restarting:
 		return false
-	}
-	if !c.State.Stopped && !c.State.Removing {
-		return true
-	}
-	c.State.Status = inspect.Exited
-	_ = s.e.write(c)
-	return false
-}
-
-// startAgain starts a container anew.
-func (s *supervisor) startAgain(id string, k *keeping) bool {
-	l, err := s.e.lockState(id)
-	if err != nil {
+	case c.State.Stopped || c.State.Removing:
+		c.State.Status = inspect.Exited
+		_ = s.e.write(c)
 		return false
+	case now:
+		return s.begin(c, k.lock, RunOptions{}, nil) == nil
 	}
-	defer l.Unlock()
-	c, err := s.e.read(id)
-	if err != nil || c.State.Status != inspect.Restarting {
-		return false
-	}
-	return s.begin(c, k.lock, RunOptions{}, nil) == nil
+	return true
 }
 
 // look lets those who wait look at their state again, and keeps all containers
@@ -599,11 +591,7 @@ func (s *supervisor) takeOver(c *Container, lock *store.Lock) bool {
 	ends := s.e.ends(c, nil)
 	switch {
 	case c.State.Status == inspect.Restarting:
-		k := &keeping{lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{})}
-		s.mu.Lock()
-		s.kept[c.ID] = k
-		s.mu.Unlock()
-		go s.startAfterPause(c, k)
+		go s.startAfterPause(c, s.take(c.ID, lock))
 		return true
 	case s.keep(c, ends, lock, nil) == nil:
 		return true

@@ -19,7 +19,8 @@ import (
 func open(t *testing.T) *Engine {
 	t.Helper()
 	dir := t.TempDir()
-	e, err := Open(store.Store{Lib: dir + "/lib", Run: dir + "/run"})
+	e := &Engine{Store: store.Store{Lib: dir + "/lib", Run: dir + "/run"}}
+	err := e.Store.Open()
 	if err != nil {
 		t.Fatal(err)
 	}

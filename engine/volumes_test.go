@@ -104,8 +104,8 @@ func TestVolumeLimit(t *testing.T) {
 			t.Errorf("left a mount behind: %v: %s", err, out)
 		}
 	})
-	e, err := Open(store.Store{Lib: lib, Run: filepath.Join(top, "run")})
-	if err != nil {
+	e := &Engine{Store: store.Store{Lib: lib, Run: filepath.Join(top, "run")}}
+	if err := e.Store.Open(); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"one", "two"} {
