@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -128,4 +130,54 @@ func (f *fixture) lifeWithHooks(t *testing.T, o lifecycle.CreateOptions, run boo
 	reap(t, c)
 	want(t, c, specs.StateStopped)
 	failed("delete", c.Delete(false))
+}
+
+// When poststart hooks are called the process has become the user's program,
+// however late that one is given the processor: here it leaves all of it to
+// others.
+func TestPoststartSeesTheProgram(t *testing.T) {
+	f := newFixture(t, "sleep", "100")
+	f.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedIdle}
+	log := filepath.Join(f.bundle, "log")
+	script := `read -r state; pid=${state#*'"pid":'}; readlink /proc/${pid%%[!0-9]*}/exe >>` + log
+	f.spec.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}}
+	o := f.options(t)
+	need.Clean(t)
+	busy(t)
+	const times = 20
+	for range times {
+		c, err := f.root.Create(name("poststart"), o)
+		if err == nil {
+			err = c.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		end(t, c)
+		c, p, err := f.root.Run(name("poststart"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Release()
+		end(t, c)
+	}
+	got, err := os.ReadFile(log)
+	if want := strings.Repeat("/bin/busybox\n", 2*times); err != nil || string(got) != want {
+		t.Errorf("the hooks saw %q, %v", got, err)
+	}
+}
+
+// busy keeps every processor busy until the test ends.
+func busy(t *testing.T) {
+	t.Helper()
+	for range 2 * runtime.NumCPU() {
+		cmd := exec.Command("sh", "-c", "while :; do :; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		})
+	}
 }

@@ -1,7 +1,9 @@
 package monitor
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -167,22 +169,23 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// A keeper that is killed leaves the input open and the terminal up: here it
-// just goes away, with all its descriptors.
+// A keeper that is killed leaves the input open and the terminal up.
 func TestTheNextKeeper(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		t.Run(fmt.Sprint("terminal ", terminal), func(t *testing.T) {
 			e := ends(t)
 			e.Input, e.Terminal = !terminal, terminal
 			id := start(t, e, "trap 'exit 99' HUP; while read line; do echo got $line; case $line in end) exit 5;; esac; done; exit 98")
-			var log memory
-			first, err := Keep(Options{Ends: e, Process: id, Log: &log})
+			first := keepElsewhere(t, e, id)
+			a, err := Attach(e.Dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			first.Type([]byte("one\n"))
-			waitFor(t, &log, "got one")
-			first.abandon()
+			fmt.Fprint(a, "one\n")
+			first.wants(t, "got one")
+			first.kill()
+			a.Close()
+			var log memory
 			second := keep(t, e, id, &log)
 			second.Type([]byte("two\n"))
 			waitFor(t, &log, "got two")
@@ -192,6 +195,80 @@ func TestTheNextKeeper(t *testing.T) {
 	}
 }
 
+// A keeperProcess keeps a container in a process of its own, whose log is its
+// output.
+type keeperProcess struct {
+	cmd *exec.Cmd
+	out *bufio.Reader
+}
+
+// toKeep has the Options of a keeperProcess.
+const toKeep = "KISTE_TEST_KEEP"
+
+func TestMain(m *testing.M) {
+	text := os.Getenv(toKeep)
+	if text == "" {
+		os.Exit(m.Run())
+	}
+	var o Options
+	err := json.Unmarshal([]byte(text), &o)
+	o.Log = stdout{}
+	if err == nil {
+		_, err = Keep(o)
+	}
+	fmt.Println("keeping:", err)
+	select {} // until it is killed
+}
+
+type stdout struct{}
+
+func (stdout) Write(entries ...logfile.Entry) error {
+	for _, e := range entries {
+		fmt.Printf("%s\n", e.Line)
+	}
+	return nil
+}
+
+func keepElsewhere(t *testing.T, e Ends, id process.Identity) *keeperProcess {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"Dir": e.Dir, "Input": e.Input, "Terminal": e.Terminal, "UID": e.UID, "GID": e.GID, "Process": id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeperProcess{cmd: exec.Command("/proc/self/exe")}
+	k.cmd.Env = append(os.Environ(), toKeep+"="+string(text))
+	out, err := k.cmd.StdoutPipe()
+	if err == nil {
+		err = k.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.kill)
+	k.out = bufio.NewReader(out)
+	k.wants(t, "keeping: <nil>")
+	return k
+}
+
+// wants waits for a line.
+func (k *keeperProcess) wants(t *testing.T, line string) {
+	t.Helper()
+	for {
+		got, err := k.out.ReadString('\n')
+		if err != nil {
+			t.Fatalf("no %q: %v", line, err)
+		}
+		if strings.TrimSpace(got) == line {
+			return
+		}
+	}
+}
+
+func (k *keeperProcess) kill() {
+	_ = k.cmd.Process.Kill()
+	_ = k.cmd.Wait()
+}
+
 func waitFor(t *testing.T, log *memory, text string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), text); time.Sleep(5 * time.Millisecond) {
@@ -199,16 +276,6 @@ func waitFor(t *testing.T, log *memory, text string) {
 			t.Fatalf("no %q in %q", text, log.String())
 		}
 	}
-}
-
-// abandon closes what the keeper has, as its death does.
-func (k *Keeper) abandon() {
-	for _, f := range append(k.flows, k.socket, k.stdin) {
-		if f != nil {
-			f.Close()
-		}
-	}
-	k.pumps.Wait()
 }
 
 func TestATerminalAndItsSize(t *testing.T) {

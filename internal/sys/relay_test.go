@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	command "os/exec"
+	"os/signal"
 	"runtime"
 	"strings"
 	"syscall"
@@ -26,7 +27,13 @@ func startCounter(t *testing.T) (*bufio.Reader, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	// A shell traps no signal that was ignored when it began, as nohup ignores
+	// SIGHUP; what is caught here is as usual there.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, anySignals(relayed)...)
+	err = cmd.Start()
+	signal.Stop(caught)
+	if err != nil {
 		t.Fatal(err)
 	}
 	pidfd, err := sys.PidfdOpen(cmd.Process.Pid)
@@ -41,6 +48,13 @@ func startCounter(t *testing.T) (*bufio.Reader, int) {
 	lines := bufio.NewReader(out)
 	hear(t, lines, "ready")
 	return lines, pidfd
+}
+
+func anySignals(signals []syscall.Signal) (all []os.Signal) {
+	for _, s := range signals {
+		all = append(all, s)
+	}
+	return all
 }
 
 func hear(t *testing.T, lines *bufio.Reader, want string) {

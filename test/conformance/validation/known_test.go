@@ -55,6 +55,13 @@ var known = map[string]exception{
 	"linux_mount_label":              {why: "asks for an SELinux label on a kernel without SELinux; runtime-spec 1.3 forbids to go on (runtime.md, create: what cannot apply a property MUST generate an error); crun leaves the label out without a word", host: true},
 }
 
+// races are the programs that compare the order of what two processes do at the
+// same time, each of which began when it should: they must pass once in so many
+// times.
+var races = map[string]int{
+	"poststart": 20, // the container's program and the hook, which is called after its execve(2): see container/lifecycle, TestPoststartSeesTheProgram
+}
+
 // table is the page docs/conformance.md.
 func table(programs []string, results map[string]map[string]verdict) string {
 	var b strings.Builder
