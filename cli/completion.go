@@ -165,6 +165,8 @@ func argumentNames(s store.Store, c *Command, args int) []string {
 		return containerNames(s)
 	case "volume":
 		return volumeNames(s)
+	case "network":
+		return append(networkNames(s), "host", "none")
 	case "file":
 		return []string{":files"}
 	case "dir":
@@ -199,5 +201,7 @@ func names(dir string) []string {
 	}
 	return found
 }
+
+func networkNames(s store.Store) []string { return names(filepath.Dir(s.NetworkName("x"))) }
 
 func volumeNames(s store.Store) []string { return names(filepath.Dir(filepath.Dir(s.Volume("x")))) }

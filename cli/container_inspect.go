@@ -13,7 +13,7 @@ import (
 // InspectOptions are those of "kiste inspect".
 type InspectOptions struct {
 	Format string // empty: JSON
-	Type   string // "container", "image", "volume"; empty: any
+	Type   string // "container", "image", "volume", "network"; empty: any
 	Size   bool   // with the sizes of containers
 }
 
@@ -31,7 +31,7 @@ func inspectOf(name, args, kind string) *Command {
 	c := &Command{
 		Name:  name,
 		Args:  args,
-		Short: "show all about containers, images and volumes",
+		Short: "show all about containers, images, volumes and networks",
 		Long: `Prints a JSON array as Docker does, with an object for each name. One that is not there is left out, and the exit code is 1.
 
 With --format each is shown as a template says: {{.State.Status}}, {{json .Mounts}}, {{range .Config.Env}}{{println .}}{{end}}.`,
@@ -51,7 +51,7 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 			return env.Heavy["inspect"](ctx, env, names, o)
 		},
 	}
-	if kind != "image" {
+	if kind == "" || kind == "container" {
 		c.Options = append(c.Options, option.Row{"-s, --size", "", "with how many bytes each has written", option.Bool(&o.Size)})
 	}
 	switch kind {
@@ -59,8 +59,10 @@ With --format each is shown as a template says: {{.State.Status}}, {{json .Mount
 		c.Short = "show all about containers"
 	case "image":
 		c.Short, c.Complete = "show all about images", "image"
+	case "network":
+		c.Short, c.Complete = "show all about networks", "network"
 	default:
-		c.Options = append(c.Options, option.Row{"--type", "container|image|volume", "look among these only", oneOf(&o.Type, "", "container", "image", "volume")})
+		c.Options = append(c.Options, option.Row{"--type", "container|image|volume|network", "look among these only", oneOf(&o.Type, "", "container", "image", "volume", "network")})
 	}
 	return c
 }
@@ -125,6 +127,13 @@ func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
 			}
 			return volumeJSON(v), nil
 		}},
+		{"network", func() (any, error) {
+			n, err := e.Network(name)
+			if err != nil {
+				return nil, err
+			}
+			return e.InspectNetwork(n)
+		}},
 	} {
 		if o.Type != "" && o.Type != kind.name {
 			continue
@@ -143,5 +152,5 @@ func (o *InspectOptions) object(e *engine.Engine, name string) (any, error) {
 		what = "object"
 	}
 	return nil, &fault.Error{Op: "inspect", On: name, Kind: fault.NotFound, Err: fmt.Errorf("Error: No such %s: %s", what, name),
-		Hint: `"kiste ps -a", "kiste images" and "kiste volume ls" list what there is`}
+		Hint: `"kiste ps -a", "kiste images", "kiste volume ls" and "kiste network ls" list what there is`}
 }

@@ -74,8 +74,8 @@ func systemPruneCommand() *Command {
 	o := &PruneOptions{}
 	return &Command{
 		Name:     "system prune",
-		Short:    "remove containers, images and volumes that nobody uses",
-		Long:     "Removes all containers that do not run, then images without a name; with --all every image of which there is no container, and with --volumes anonymous volumes of no container.",
+		Short:    "remove containers, networks, images and volumes that nobody uses",
+		Long:     "Removes all containers that do not run, networks of no container, then images without a name; with --all every image of which there is no container, and with --volumes anonymous volumes of no container.",
 		Examples: []string{"kiste system prune -f", "kiste system prune -af --volumes"},
 		Options: o.rows(pruneFilters, option.Row{"-a, --all", "", "also images with names", option.Bool(&o.All)},
 			option.Row{"--volumes", "", "also anonymous volumes", option.Bool(&o.Volumes)}),
@@ -128,7 +128,7 @@ func (o *PruneOptions) Filter() (Goes, error) {
 
 // SystemWarning says what "system prune" is about to do, in Docker's words.
 func (o *PruneOptions) SystemWarning() string {
-	lines := []string{"WARNING! This will remove:", "  - all stopped containers"}
+	lines := []string{"WARNING! This will remove:", "  - all stopped containers", "  - all networks not used by at least one container"}
 	if o.Volumes {
 		lines = append(lines, "  - all anonymous volumes not used by at least one container")
 	}

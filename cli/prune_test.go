@@ -48,6 +48,7 @@ func TestPruneAsks(t *testing.T) {
 		r.Close()
 		const asked = `WARNING! This will remove:
   - all stopped containers
+  - all networks not used by at least one container
   - all anonymous volumes not used by at least one container
   - all images without at least one container associated to them
 

@@ -72,6 +72,13 @@ func table() []row {
 		{"volume export", volumeExportCommand},
 		{"volume import", volumeImportCommand},
 
+		{"Networks", nil},
+		{"network create", networkCreateCommand},
+		{"network ls", networkListCommand},
+		{"network inspect", networkInspectCommand},
+		{"network rm", networkRemoveCommand},
+		{"network prune", networkPruneCommand},
+
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},
 		{"cgroup run", cgroupRunCommand},
@@ -133,6 +140,8 @@ func shortAliases() []alias {
 		{"--help", "help"},
 		{"-v", "__version"},
 		{"--version", "__version"},
+		{"network list", "network ls"},
+		{"network remove", "network rm"},
 	}
 }
 

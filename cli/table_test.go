@@ -38,7 +38,7 @@ func TestEveryCommandTellsHowItIsUsed(t *testing.T) {
 			if (c.Run == nil) == (c.Heavy == "") {
 				t.Error("want Run or Heavy, and not both")
 			}
-			if !slices.Contains([]string{"", "image", "container", "volume", "file", "dir", "command"}, c.Complete) {
+			if !slices.Contains([]string{"", "image", "container", "volume", "network", "file", "dir", "command"}, c.Complete) {
 				t.Errorf("Complete %q is not known", c.Complete)
 			}
 			for _, e := range c.Examples {

@@ -40,3 +40,11 @@ func (e *Engine) EmitVolume(action, name string, attributes map[string]string) {
 	maps.Copy(all, attributes)
 	_ = event.Append(e.Store, event.New(event.Volume, action, name, all))
 }
+
+// EmitNetwork tells that action has happened to a network: create, connect,
+// disconnect, destroy.
+func (e *Engine) EmitNetwork(action string, n *Network, attributes map[string]string) {
+	all := map[string]string{"name": n.Name, "type": n.Driver}
+	maps.Copy(all, attributes)
+	_ = event.Append(e.Store, event.New(event.Network, action, n.ID, all))
+}

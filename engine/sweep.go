@@ -60,6 +60,7 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 	}
 	s.Strays += removeEach(filepath.Dir(e.Store.Running("x")), func(path string) bool { return e.gone(filepath.Base(path)) })
 	s.Strays += e.sweepGroups(age)
+	s.Strays += e.sweepLeases()
 	s.Strays += monitor.Strays(filepath.Dir(e.Store.Running("x"))+"/", func(dir string) bool { return e.running(filepath.Base(dir)) })
 	s.Volumes, err = e.sweepVolumes()
 	return s, errors.Join(append(all, err)...)

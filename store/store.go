@@ -25,9 +25,12 @@
 //	lib/names/NAME                 links to the ids of containers
 //	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
 //	lib/volumes/NAME/              _data, and marks of package engine
+//	lib/networks/ID/               config.json
+//	lib/network-names/NAME         links to the ids of networks
 //	lib/events/                    what has happened, a line each: package event
 //	run/containers/ID/             files made for a container that runs
 //	run/ids/N                      links: which container has range N of ids
+//	run/networks/ID/ADDRESS        links: which container has the address
 //	run/namespaces/                pinned namespaces
 //
 // Safe for concurrent use, also by several processes.
@@ -182,6 +185,18 @@ func (s Store) Running(id string) string { return filepath.Join(s.Run, "containe
 
 // Volume is the directory of a named volume's files.
 func (s Store) Volume(name string) string { return filepath.Join(s.Lib, "volumes", name, "_data") }
+
+// Network is the lasting directory of a network.
+func (s Store) Network(id string) string { return filepath.Join(s.Networks(), id) }
+
+// Networks is the directory of all networks.
+func (s Store) Networks() string { return filepath.Join(s.Lib, "networks") }
+
+// NetworkName is the link that has the id of the network with a name.
+func (s Store) NetworkName(name string) string { return filepath.Join(s.Lib, "network-names", name) }
+
+// Leases is the directory of a network's addresses that are in use.
+func (s Store) Leases(id string) string { return filepath.Join(s.Run, "networks", id) }
 
 // Events is the directory of what has happened.
 func (s Store) Events() string { return filepath.Join(s.Lib, "events") }

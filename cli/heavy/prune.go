@@ -54,6 +54,7 @@ func systemPrune(_ context.Context, env *cli.Env, _ []string, options any) error
 	}
 	e := &engine.Engine{Store: where}
 	total, err := cli.PruneContainers(env, e, goes)
+	err = errors.Join(err, cli.PruneNetworks(env, e, goes))
 	if o.Volumes {
 		names, freed, bad := e.PruneVolumes(func(v *engine.VolumeInfo) bool { return v.Anonymous() && goes(v.Created, v.Labels) })
 		event.OfPrune(where, event.Volume, freed)

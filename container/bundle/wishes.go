@@ -62,13 +62,21 @@ type Wishes struct {
 	DNSOptions []string
 
 	// Its walls.
-	Network  Namespace // none (the default), private, host, container, path
+	Network  Namespace // bridge (its own, on Networks), none, host, container, path; the default is its maker's to choose
 	PID      Namespace
 	IPC      Namespace // also shareable, none
 	UTS      Namespace
 	UserNS   Namespace // also keep-id
 	CgroupNS Namespace
 	Sysctl   map[string]string
+
+	// Whom it reaches.
+	Networks    []NetworkWish `json:",omitempty"` // in their order: eth0, eth1 …
+	Place       NetworkWish   // of --ip and its like: on the first of them
+	Ports       []Port        `json:",omitempty"`
+	PublishAll  bool          `json:",omitempty"`
+	Expose      []string      `json:",omitempty"` // "80/tcp"
+	NetworkRate string        `json:",omitempty"` // --network-rate, checked
 
 	// What it may ask for.
 	CapAdd, CapDrop []string

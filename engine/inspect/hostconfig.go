@@ -15,7 +15,7 @@ type HostConfigJSON struct {
 	ContainerIDFile      string
 	LogConfig            LogConfigJSON
 	NetworkMode          string
-	PortBindings         map[string][]any
+	PortBindings         map[string][]PortJSON
 	RestartPolicy        RestartPolicyJSON
 	AutoRemove           bool
 	VolumeDriver         string
@@ -143,7 +143,7 @@ func (c *Container) hostConfig() HostConfigJSON {
 	w, l, linux := &c.Wishes, &c.Wishes.Limits, c.Result.Spec.Linux
 	h := HostConfigJSON{
 		ContainerIDFile: w.CIDFile, LogConfig: LogConfigJSON{Type: orElse(w.Log.Driver, "local"), Config: table(w.Log.Options)}, NetworkMode: networkMode(w),
-		PortBindings: map[string][]any{}, RestartPolicy: RestartPolicyJSON{orElse(w.Restart.Name, "no"), w.Restart.Max}, AutoRemove: w.Remove,
+		PortBindings: portBindings(w.Ports), PublishAllPorts: w.PublishAll, RestartPolicy: RestartPolicyJSON{orElse(w.Restart.Name, "no"), w.Restart.Max}, AutoRemove: w.Remove,
 		CapAdd: each(w.CapAdd, capability), CapDrop: each(w.CapDrop, capability), CgroupnsMode: orElse(w.CgroupNS.String(), "private"),
 		DNS: list(w.DNS), DNSOptions: list(w.DNSOptions), DNSSearch: list(w.DNSSearch), ExtraHosts: each(w.Hosts, func(h bundle.Host) string { return h.Name + ":" + h.IP }),
 		GroupAdd: w.Groups, IpcMode: orElse(w.IPC.String(), "private"), PidMode: w.PID.String(), Privileged: w.Privileged, ReadonlyRootfs: w.ReadOnly,
@@ -214,8 +214,11 @@ func orElse(s, other string) string {
 }
 
 func networkMode(w *bundle.Wishes) string {
-	if w.Network.Kind == bundle.Private {
+	switch {
+	case w.Network.Kind == bundle.Private:
 		return "none"
+	case w.Network.Kind == bundle.Bridge && len(w.Networks) > 0:
+		return w.Networks[0].Name
 	}
 	return orElse(w.Network.String(), "none")
 }

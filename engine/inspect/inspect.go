@@ -48,6 +48,11 @@ type Container struct {
 
 	// NetworkPath is where its network namespace can be joined.
 	NetworkPath string
+
+	// Endpoints are its places on networks, in the order of their links.
+	Endpoints []Endpoint `json:",omitempty"`
+	// Bindings are its published ports, while it runs.
+	Bindings []Binding `json:",omitempty"`
 }
 
 // What a container does.
@@ -168,49 +173,6 @@ type ConfigJSON struct {
 	Shell        []string `json:",omitempty"`
 }
 
-// NetworkSettingsJSON is Docker's NetworkSettings. All but the first and the
-// last four are those of its default network again, as before Docker 29:
-// scripts read them.
-type NetworkSettingsJSON struct {
-	Bridge                 string
-	HairpinMode            bool
-	LinkLocalIPv6Address   string
-	LinkLocalIPv6PrefixLen int
-	SecondaryIPAddresses   []any
-	SecondaryIPv6Addresses []any
-	EndpointID             string
-	Gateway                string
-	GlobalIPv6Address      string
-	GlobalIPv6PrefixLen    int
-	IPAddress              string
-	IPPrefixLen            int
-	IPv6Gateway            string
-	MacAddress             string
-	SandboxID              string
-	SandboxKey             string
-	Ports                  map[string][]any
-	Networks               map[string]NetworkJSON
-}
-
-// NetworkJSON is one network that a container is on.
-type NetworkJSON struct {
-	IPAMConfig          any
-	Links               []string
-	Aliases             []string
-	DriverOpts          map[string]string
-	GwPriority          int
-	NetworkID           string
-	EndpointID          string
-	Gateway             string
-	IPAddress           string
-	MacAddress          string
-	IPPrefixLen         int
-	IPv6Gateway         string
-	GlobalIPv6Address   string
-	GlobalIPv6PrefixLen int
-	DNSNames            []string
-}
-
 // JSON is c in Docker's shape.
 func (c *Container) JSON() ContainerJSON {
 	spec := c.Result.Spec
@@ -271,7 +233,7 @@ func (c *Container) config() ConfigJSON {
 	}
 	return ConfigJSON{
 		Hostname: c.Result.Spec.Hostname, Domainname: w.Domainname, User: c.Result.User,
-		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.Image.ExposedPorts,
+		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.exposed(),
 		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.StdinOnce, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
 		Healthcheck: w.Healthcheck(c.Image.Healthcheck), Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
 		Labels: table(c.Result.Labels), StopSignal: signal, StopTimeout: w.StopTimeout, Shell: c.Image.Shell,
@@ -326,17 +288,6 @@ func driver(m bundle.Mount) string {
 		return "local"
 	}
 	return m.Driver
-}
-
-func (c *Container) network() NetworkSettingsJSON {
-	n := NetworkSettingsJSON{SandboxKey: c.NetworkPath, Ports: map[string][]any{}, Networks: map[string]NetworkJSON{}}
-	switch kind := c.Wishes.Network.Kind; kind {
-	case bundle.Default, bundle.None, bundle.Private:
-		n.Networks["none"] = NetworkJSON{}
-	case bundle.HostNS:
-		n.Networks["host"] = NetworkJSON{}
-	}
-	return n
 }
 
 // ulimit is Docker's form: -1 for no limit.

@@ -200,3 +200,16 @@ func longestGap(group func(int) uint64) (from, to int) {
 	}
 	return from, to
 }
+
+// Last is the last address of p's network.
+func (p Prefix) Last() Addr {
+	a := p.addr
+	for i := range int(a.n) {
+		keep := min(max(p.bits-8*i, 0), 8)
+		a.b[i] |= byte(0xff >> keep)
+	}
+	return a
+}
+
+// After is the first address behind p's network; behind the last there is none.
+func (p Prefix) After() Addr { return p.Last().Next() }

@@ -113,6 +113,12 @@ func (l Link) peer(data *body) {
 	data.add(vethPeer, inner)
 }
 
+// CheckMAC refuses what is no MAC address of one node.
+func CheckMAC(s string) error {
+	_, err := parseMAC(s)
+	return err
+}
+
 // parseMAC reads six bytes in hexadecimal between colons. A group address is
 // refused, as the kernel does.
 func parseMAC(s string) ([]byte, error) {
