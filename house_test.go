@@ -34,7 +34,7 @@ var floors = [][]string{
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/cgroup/systemd", "kernel/cgroup/resctrl", "kernel/network", "kernel/privilege"},
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
-	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor"},
+	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver"},
 	{"engine/inspect", "engine/event", "engine", "engine/fetch", "engine/files"},
 	{"cli/option", "cli/terminal", "cli/ps", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},
@@ -63,6 +63,8 @@ var guests = []guest{
 		"xz, in which root file systems are handed out; the host's xz(1) is twice as fast, but not on every host, and would be a program in C that reads what anybody made, as root"},
 	{"github.com/checkpoint-restore/go-criu", []string{"container/criu", "container/lifecycle"},
 		"the words of CRIU's protocol, in 0.3 MB; the talk itself is ours, since a terminal comes with it as a descriptor"},
+	{"golang.org/x/net", []string{"container/resolver"},
+		"dns/dnsmessage, the messages of the DNS, parsed without copies by those who make Go's own resolver; github.com/miekg/dns is a server and a zone file parser besides, and its first version is kept no further"},
 	{"rsc.io/script", nil, "txtar scripts on the real binary"},
 	{"golang.org/x/tools", nil, "txtar, the format of the scripts"},
 }

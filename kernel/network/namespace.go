@@ -61,6 +61,10 @@ func Open(path string) (*Namespace, error) {
 	return n, nil
 }
 
+// OpenProcess is the network namespace of the process pid. Who must know that it
+// is no other process's asks afterwards whether that one still lives.
+func OpenProcess(pid int) (*Namespace, error) { return Open("/proc/" + strconv.Itoa(pid) + "/ns/net") }
+
 // New is a new network namespace, with its loopback link up. It lives until
 // Close, or for as long as a process or a pin is in it.
 func New() (*Namespace, error) {

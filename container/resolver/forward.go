@@ -1,0 +1,219 @@
+package resolver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"kiste/kernel/network"
+)
+
+// Of questions that are passed on. The C library gives up after five seconds.
+const (
+	patience   = 4500 * time.Millisecond // for a whole question
+	nextServer = 800 * time.Millisecond  // until the next server is asked, too
+	resend     = 1500 * time.Millisecond // until the same one is asked again
+	dnsPort    = 53
+)
+
+// An answer is what one server has said.
+type answer struct {
+	raw []byte
+	verdict
+}
+
+// An inquiry is a question under way outside.
+type inquiry struct {
+	q       *query
+	by      func(ctx context.Context, to server, q *query) answer
+	answers chan answer
+	waiting int
+	useless []byte // the last that was
+}
+
+// ask asks the servers, each when the one before has nothing to say, or says
+// nothing for a while; the earlier ones are listened to further. It gives the
+// first answer that is final, else one that is useless, or nil.
+func (i *inquiry) ask(ctx context.Context, servers []server) []byte {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	i.answers = make(chan answer, len(servers))
+	for n, s := range servers {
+		i.waiting++
+		go func() { i.answers <- i.by(ctx, s, i.q) }()
+		wait := nextServer
+		if n == len(servers)-1 {
+			wait = patience
+		}
+		if raw := i.await(ctx, wait); raw != nil {
+			return raw
+		}
+	}
+	return i.useless
+}
+
+// await waits for a final answer, while there is anybody who may give it.
+func (i *inquiry) await(ctx context.Context, limit time.Duration) []byte {
+	over := time.NewTimer(limit)
+	defer over.Stop()
+	for i.waiting > 0 {
+		select {
+		case a := <-i.answers:
+			i.waiting--
+			if a.verdict == final {
+				return a.raw
+			}
+			if a.raw != nil {
+				i.useless = a.raw
+			}
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// overUDP asks a server until it answers, or the context ends.
+func (s *service) overUDP(ctx context.Context, to server, q *query) answer {
+	for {
+		a, err := s.onceOverUDP(ctx, to, q)
+		switch {
+		case err == nil:
+			s.r.hosts.spoke(to.addr)
+			return a
+		case ctx.Err() != nil:
+			return answer{}
+		}
+		s.r.hosts.silent(to.addr)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return answer{}
+		}
+	}
+}
+
+// onceOverUDP asks from a port and with an id of its own.
+func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer, error) {
+	var conn *net.UDPConn
+	err := s.dial(to, func() (err error) {
+		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addr, s.r.o.Port)))
+		return err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	defer conn.Close()
+	defer hurry(ctx, conn, resend)()
+	id, msg := anew(q, 0)
+	if _, err := conn.Write(msg); err != nil {
+		return answer{}, err
+	}
+	b := make([]byte, maxUDP+1)
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			return answer{}, err
+		}
+		if v := judge(q, id, b[:n]); v != foreign {
+			return answer{b[:n], v}, nil
+		}
+	}
+}
+
+// hurry lets all on the connection end after a while, and with the context.
+func hurry(ctx context.Context, conn net.Conn, limit time.Duration) (done func()) {
+	_ = conn.SetDeadline(time.Now().Add(limit))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}
+
+// anew is the question with an id that nobody can guess, behind so many bytes of
+// room.
+func anew(q *query, room int) (id uint16, msg []byte) {
+	msg = make([]byte, room+len(q.raw))
+	copy(msg[room:], q.raw)
+	_, _ = rand.Read(msg[room : room+2])
+	return binary.BigEndian.Uint16(msg[room:]), msg
+}
+
+// overTCP asks a server for an answer of any size; one that does not listen there
+// is asked by UDP.
+func (s *service) overTCP(ctx context.Context, to server, q *query) answer {
+	conn, err := s.dialTCP(ctx, to)
+	if err != nil {
+		return s.overUDP(ctx, to, q)
+	}
+	defer conn.Close()
+	defer hurry(ctx, conn, patience)()
+	id, msg := anew(q, 2)
+	binary.BigEndian.PutUint16(msg, uint16(len(q.raw)))
+	if _, err := conn.Write(msg); err != nil {
+		return answer{}
+	}
+	raw, err := readMessage(conn, maxMessage)
+	if err != nil {
+		return answer{}
+	}
+	if v := judge(q, id, raw); v != foreign {
+		return answer{raw, v}
+	}
+	return answer{}
+}
+
+// readMessage reads one message with its length before it: RFC 1035 4.2.2.
+func readMessage(from io.Reader, most int) ([]byte, error) {
+	var n [2]byte
+	if _, err := io.ReadFull(from, n[:]); err != nil {
+		return nil, err
+	}
+	size := int(binary.BigEndian.Uint16(n[:]))
+	if size < headerSize || size > most {
+		return nil, errors.New("no message has that size")
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(from, b)
+	return b, err
+}
+
+// dial opens a socket to a server: inside of the container, so that the rules of
+// its networks count, or where only the host reaches the server, there.
+func (s *service) dial(to server, open func() error) error {
+	if to.onHost {
+		return open()
+	}
+	err := s.inside(func(ns *network.Namespace) error { return s.r.traveller.in(ns.FD, open) })
+	if to.hosts && to.addr.Is6() && noWay(err) { // a container may have IPv4 alone
+		return open()
+	}
+	return err
+}
+
+func noWay(err error) bool {
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// dialTCP waits for the connection on a thread of its own.
+func (s *service) dialTCP(ctx context.Context, to server) (conn net.Conn, err error) {
+	open := func() error {
+		d := net.Dialer{Timeout: resend}
+		conn, err = d.DialContext(ctx, "tcp", netip.AddrPortFrom(to.addr, s.r.o.Port).String())
+		return err
+	}
+	if to.onHost {
+		err = open()
+		return conn, err
+	}
+	err = s.inside(func(ns *network.Namespace) error { return ns.Do(open) })
+	if to.hosts && to.addr.Is6() && noWay(err) {
+		err = open()
+	}
+	return conn, err
+}
