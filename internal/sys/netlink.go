@@ -4,11 +4,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetlinkRoute opens a NETLINK_ROUTE socket in the network namespace of the
-// calling thread: netlink(7). Answers that do not come within seconds are an
-// error. The descriptor is the caller's to close.
-func NetlinkRoute(seconds int64) (int, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+// Netlink opens a netlink socket of a protocol, unix.NETLINK_ROUTE or another,
+// in the network namespace of the calling thread: netlink(7). Answers that do
+// not come within seconds are an error; 0 waits for ever. Errors come with the
+// kernel's words where it has any. The descriptor is the caller's to close.
+func Netlink(protocol int, seconds int64) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return -1, named("socket", err)
 	}
@@ -21,7 +22,24 @@ func NetlinkRoute(seconds int64) (int, error) {
 		unix.Close(fd)
 		return -1, named("netlink", err)
 	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1) // words are welcome, not needed
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	return fd, nil
+}
+
+// NetlinkJoin makes the socket hear what the kernel tells a group.
+func NetlinkJoin(fd, group int) error {
+	return named("netlink join", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
+}
+
+// NetlinkRoom makes room for a message of size bytes, beyond the limit of the
+// host where the caller has CAP_NET_ADMIN over it.
+func NetlinkRoom(fd, size int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size)
+	if err != nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
+	}
+	return named("netlink room", err)
 }
 
 // NetlinkSend sends message to the kernel.

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/kernel/network/netlink"
 )
 
 // Give moves a link of the calling thread's network namespace into the one at
@@ -51,13 +52,13 @@ func Give(name, path, inside string) error {
 // give moves and renames at once: each of the names may be taken by another
 // link at the other side.
 func (n *Namespace) give(link Link, to *Namespace, inside string) error {
-	if _, err := n.socket.request(unix.RTM_NEWLINK, 0, ifinfo(link.Index, 0, unix.IFF_UP)); err != nil {
+	if _, err := n.socket.Ask(unix.RTM_NEWLINK, 0, ifinfo(link.Index, 0, unix.IFF_UP)); err != nil {
 		return named("take down link", link.Name, err)
 	}
 	b := ifinfo(link.Index, 0, 0)
-	b.text(unix.IFLA_IFNAME, inside)
-	b.u32(unix.IFLA_NET_NS_FD, uint32(to.FD))
-	_, err := n.socket.request(unix.RTM_NEWLINK, 0, b)
+	b.Text(unix.IFLA_IFNAME, inside)
+	b.U32(unix.IFLA_NET_NS_FD, uint32(to.FD))
+	_, err := n.socket.Ask(unix.RTM_NEWLINK, 0, b)
 	return named("move link", link.Name, err)
 }
 
@@ -74,10 +75,10 @@ func (n *Namespace) lasting(index int) ([]Prefix, error) {
 // bits in its header, and all of them in an attribute.
 func addressFlags(data []byte) (flags uint32, scope byte) {
 	flags, scope = uint32(data[2]), data[3]
-	attributes, _ := parseAttributes(data[unix.SizeofIfAddrmsg:])
+	attributes, _ := netlink.Parse(data[unix.SizeofIfAddrmsg:])
 	for _, a := range attributes {
-		if a.kind == unix.IFA_FLAGS && len(a.data) >= 4 {
-			flags = binary.NativeEndian.Uint32(a.data)
+		if a.Kind == unix.IFA_FLAGS && len(a.Data) >= 4 {
+			flags = binary.NativeEndian.Uint32(a.Data)
 		}
 	}
 	return flags, scope

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/kernel/network/netlink"
 )
 
 // A Link is a network interface as data.
@@ -23,8 +24,26 @@ type Link struct {
 
 	// Peer of a veth to create: its name, and the descriptor of the network
 	// namespace that it goes to; 0: this one.
-	Peer   string
-	PeerNS int
+	Peer    string
+	PeerNS  int
+	PeerMAC string
+
+	// Parent of a macvlan or ipvlan to create, by its index, its Mode, and the
+	// descriptor of the network namespace that it is born in; 0: this one.
+	Parent int
+	Mode   string
+	NS     int
+
+	// Below is, when listed, the index of the other end of a veth, in its
+	// namespace, or that of the Parent.
+	Below int
+}
+
+// modes are those of macvlan and ipvlan by their names in ip-link(8), with the
+// one for none: linux/if_link.h.
+var modes = map[string]map[string]uint32{
+	"macvlan": {"": 4, "bridge": 4, "private": 1, "vepa": 2, "passthru": 8},
+	"ipvlan":  {"": 0, "l2": 0, "l3": 1, "l3s": 2},
 }
 
 // A Route is a way to Destination. The zero Destination is the default route
@@ -33,6 +52,7 @@ type Route struct {
 	Destination Prefix
 	Gateway     Addr // zero: on the link itself
 	Link        int  // index; 0: where Gateway is reached
+	Metric      int  // of several the least is taken; 0: the kernel's choice
 }
 
 // maxName is the kernel's limit of a link's name (IFNAMSIZ without its zero).
@@ -47,8 +67,8 @@ func CheckName(name string) error {
 }
 
 // ifinfo is struct ifinfomsg.
-func ifinfo(index int, flags, change uint32) body {
-	b := make(body, unix.SizeofIfInfomsg)
+func ifinfo(index int, flags, change uint32) netlink.Body {
+	b := make(netlink.Body, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(index))
 	binary.NativeEndian.PutUint32(b[8:], flags)
 	binary.NativeEndian.PutUint32(b[12:], change)
@@ -63,37 +83,59 @@ func upFlags(up bool) (flags, change uint32) {
 }
 
 // message is l as RTM_NEWLINK takes it.
-func (l Link) message() (body, error) {
+func (l Link) message() (netlink.Body, error) {
 	b := ifinfo(0, 0, 0)
 	flags, change := upFlags(l.Up)
 	binary.NativeEndian.PutUint32(b[8:], flags)
 	binary.NativeEndian.PutUint32(b[12:], change)
-	b.text(unix.IFLA_IFNAME, l.Name)
+	if l.Name != "" {
+		b.Text(unix.IFLA_IFNAME, l.Name)
+	}
 	if err := l.common(&b); err != nil {
 		return nil, err
 	}
-	b.nest(unix.IFLA_LINKINFO, func(info *body) {
-		info.text(unix.IFLA_INFO_KIND, l.Kind)
-		if l.Kind == "veth" && l.Peer != "" {
-			info.nest(unix.IFLA_INFO_DATA, l.peer)
+	mode, ok := modes[l.Kind][l.Mode]
+	if !ok && (l.Mode != "" || modes[l.Kind] != nil) {
+		return nil, &fault.Error{Op: "make " + l.Kind + " of mode", On: l.Mode, Kind: fault.Invalid, Hint: modeHint(l.Kind)}
+	}
+	var err error
+	b.Nest(unix.IFLA_LINKINFO, func(info *netlink.Body) {
+		info.Text(unix.IFLA_INFO_KIND, l.Kind)
+		switch {
+		case l.Kind == "veth" && l.Peer != "":
+			info.Nest(unix.IFLA_INFO_DATA, func(data *netlink.Body) { err = l.peer(data) })
+		case l.Kind == "macvlan":
+			info.Nest(unix.IFLA_INFO_DATA, func(data *netlink.Body) { data.U32(unix.IFLA_MACVLAN_MODE, mode) })
+		case l.Kind == "ipvlan":
+			info.Nest(unix.IFLA_INFO_DATA, func(data *netlink.Body) { data.U16(unix.IFLA_IPVLAN_MODE, uint16(mode)) })
 		}
 	})
-	return b, nil
+	return b, err
 }
 
-func (l Link) common(b *body) error {
+func modeHint(kind string) string {
+	return map[string]string{"macvlan": "modes are bridge, private, vepa, passthru", "ipvlan": "modes are l2, l3, l3s"}[kind]
+}
+
+func (l Link) common(b *netlink.Body) error {
 	if l.MTU != 0 {
-		b.u32(unix.IFLA_MTU, uint32(l.MTU))
+		b.U32(unix.IFLA_MTU, uint32(l.MTU))
 	}
 	if l.Master != 0 {
-		b.u32(unix.IFLA_MASTER, uint32(l.Master))
+		b.U32(unix.IFLA_MASTER, uint32(l.Master))
+	}
+	if l.Parent != 0 {
+		b.U32(unix.IFLA_LINK, uint32(l.Parent))
+	}
+	if l.NS != 0 {
+		b.U32(unix.IFLA_NET_NS_FD, uint32(l.NS))
 	}
 	if l.MAC != "" {
 		mac, err := parseMAC(l.MAC)
 		if err != nil {
 			return err
 		}
-		b.add(unix.IFLA_ADDRESS, mac)
+		b.Add(unix.IFLA_ADDRESS, mac)
 	}
 	return nil
 }
@@ -101,16 +143,13 @@ func (l Link) common(b *body) error {
 // vethPeer is VETH_INFO_PEER of linux/veth.h.
 const vethPeer = 1
 
-func (l Link) peer(data *body) {
-	inner := ifinfo(0, 0, 0)
-	inner.text(unix.IFLA_IFNAME, l.Peer)
-	if l.MTU != 0 {
-		inner.u32(unix.IFLA_MTU, uint32(l.MTU))
-	}
-	if l.PeerNS != 0 {
-		inner.u32(unix.IFLA_NET_NS_FD, uint32(l.PeerNS))
-	}
-	data.add(vethPeer, inner)
+func (l Link) peer(data *netlink.Body) error {
+	inner := ifinfo(0, 0, 0) // not up: the kernel opens no end before it has both
+	inner.Text(unix.IFLA_IFNAME, l.Peer)
+	p := Link{MTU: l.MTU, MAC: l.PeerMAC, NS: l.PeerNS}
+	err := p.common(&inner)
+	data.Add(vethPeer, inner)
+	return err
 }
 
 // CheckMAC refuses what is no MAC address of one node.
@@ -144,22 +183,24 @@ func parseMAC(s string) ([]byte, error) {
 // parseLink reads the data of an RTM_NEWLINK.
 func parseLink(data []byte) (Link, error) {
 	if len(data) < unix.SizeofIfInfomsg {
-		return Link{}, errShort
+		return Link{}, netlink.ErrShort()
 	}
 	l := Link{Index: int(int32(binary.NativeEndian.Uint32(data[4:]))), Up: binary.NativeEndian.Uint32(data[8:])&unix.IFF_UP != 0}
-	attributes, err := parseAttributes(data[unix.SizeofIfInfomsg:])
+	attributes, err := netlink.Parse(data[unix.SizeofIfInfomsg:])
 	for _, a := range attributes {
-		switch a.kind {
+		switch a.Kind {
 		case unix.IFLA_IFNAME:
-			l.Name = text(a.data)
+			l.Name = netlink.Text(a.Data)
 		case unix.IFLA_MTU:
-			l.MTU = int(u32(a.data))
+			l.MTU = int(netlink.U32(a.Data))
+		case unix.IFLA_LINK:
+			l.Below = int(int32(netlink.U32(a.Data)))
 		case unix.IFLA_MASTER:
-			l.Master = int(u32(a.data))
+			l.Master = int(netlink.U32(a.Data))
 		case unix.IFLA_ADDRESS:
-			l.MAC = formatMAC(a.data)
+			l.MAC = formatMAC(a.Data)
 		case unix.IFLA_LINKINFO:
-			l.Kind = linkKind(a.data)
+			l.Kind = linkKind(a.Data)
 		}
 	}
 	return l, err
@@ -173,10 +214,10 @@ func formatMAC(b []byte) string {
 }
 
 func linkKind(info []byte) string {
-	attributes, _ := parseAttributes(info)
+	attributes, _ := netlink.Parse(info)
 	for _, a := range attributes {
-		if a.kind == unix.IFLA_INFO_KIND {
-			return text(a.data)
+		if a.Kind == unix.IFLA_INFO_KIND {
+			return netlink.Text(a.Data)
 		}
 	}
 	return ""
@@ -185,22 +226,22 @@ func linkKind(info []byte) string {
 // parseAddress reads the data of an RTM_NEWADDR.
 func parseAddress(data []byte) (index int, p Prefix, err error) {
 	if len(data) < unix.SizeofIfAddrmsg {
-		return 0, p, errShort
+		return 0, p, netlink.ErrShort()
 	}
 	index = int(binary.NativeEndian.Uint32(data[4:]))
-	attributes, err := parseAttributes(data[unix.SizeofIfAddrmsg:])
+	attributes, err := netlink.Parse(data[unix.SizeofIfAddrmsg:])
 	if err != nil {
 		return 0, p, err
 	}
 	for _, kind := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL} { // local wins
 		for _, a := range attributes {
-			if addr, ok := AddrFromSlice(a.data); ok && a.kind == kind {
+			if addr, ok := AddrFromSlice(a.Data); ok && a.Kind == kind {
 				p = PrefixFrom(addr, int(data[1]))
 			}
 		}
 	}
 	if !p.IsValid() {
-		return 0, p, errShort
+		return 0, p, netlink.ErrShort()
 	}
 	return index, p, nil
 }
@@ -208,20 +249,20 @@ func parseAddress(data []byte) (index int, p Prefix, err error) {
 // parseRoute reads the data of an RTM_NEWROUTE.
 func parseRoute(data []byte) (Route, error) {
 	if len(data) < unix.SizeofRtMsg {
-		return Route{}, errShort
+		return Route{}, netlink.ErrShort()
 	}
 	var r Route
-	attributes, err := parseAttributes(data[unix.SizeofRtMsg:])
+	attributes, err := netlink.Parse(data[unix.SizeofRtMsg:])
 	for _, a := range attributes {
-		switch a.kind {
+		switch a.Kind {
 		case unix.RTA_DST:
-			if addr, ok := AddrFromSlice(a.data); ok {
+			if addr, ok := AddrFromSlice(a.Data); ok {
 				r.Destination = PrefixFrom(addr, int(data[1]))
 			}
 		case unix.RTA_GATEWAY:
-			r.Gateway, _ = AddrFromSlice(a.data)
+			r.Gateway, _ = AddrFromSlice(a.Data)
 		case unix.RTA_OIF:
-			r.Link = int(u32(a.data))
+			r.Link = int(netlink.U32(a.Data))
 		}
 	}
 	return r, err

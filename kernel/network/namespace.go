@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -11,13 +12,14 @@ import (
 
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/kernel/network/netlink"
 )
 
 // A Namespace is a network namespace to work on.
 type Namespace struct {
 	// FD is a descriptor of it, for Link.PeerNS.
 	FD     int
-	socket socket
+	socket *netlink.Socket
 }
 
 // Here is the network namespace of the calling thread.
@@ -32,12 +34,12 @@ func openHere(path string) (*Namespace, error) {
 	if err != nil {
 		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
 	}
-	s, err := sys.NetlinkRoute(answerSeconds)
+	s, err := netlink.Open(unix.NETLINK_ROUTE)
 	if err != nil {
 		_ = sys.Close(fd)
 		return nil, &fault.Error{Op: "open netlink socket", Err: err}
 	}
-	return &Namespace{FD: fd, socket: socket{fd: s}}, nil
+	return &Namespace{FD: fd, socket: s}, nil
 }
 
 // Open is the network namespace that the file path stands for: a pin, or
@@ -47,18 +49,16 @@ func Open(path string) (*Namespace, error) {
 	if err != nil {
 		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
 	}
-	defer sys.Close(fd)
-	var n *Namespace
-	err = aside(func() (err error) {
-		if err = sys.Setns(fd, unix.CLONE_NEWNET); err == nil {
-			n, err = Here()
-		}
+	var s *netlink.Socket
+	err = within(fd, func() (err error) {
+		s, err = netlink.Open(unix.NETLINK_ROUTE)
 		return err
 	})
 	if err != nil {
+		_ = sys.Close(fd)
 		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
 	}
-	return n, nil
+	return &Namespace{FD: fd, socket: s}, nil
 }
 
 // OpenProcess is the network namespace of the process pid. Who must know that it
@@ -97,6 +97,28 @@ func aside(do func() error) error {
 	return err
 }
 
+// within calls f, which is short and starts nothing, in the network namespace
+// fd, on the calling thread. It costs less than a thread of its own.
+func within(fd int, f func() error) error {
+	runtime.LockOSThread()
+	own, err := sys.OpenFile(threadNS, unix.O_RDONLY)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer sys.Close(own)
+	if err = sys.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err = f()
+	if back := sys.Setns(own, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, back) // and the thread stays with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // Do calls f in a thread inside n: sockets opened there belong to n. F must
 // not start goroutines that rely on it.
 func (n *Namespace) Do(f func() error) error {
@@ -110,21 +132,17 @@ func (n *Namespace) Do(f func() error) error {
 
 // Close gives the descriptors back.
 func (n *Namespace) Close() error {
-	return errors.Join(sys.Close(n.FD), sys.Close(n.socket.fd))
+	return errors.Join(sys.Close(n.FD), n.socket.Close())
 }
 
 // Create creates l. A name that is taken is fault.Exists; a kind that this
 // kernel lacks is fault.Unsupported.
 func (n *Namespace) Create(l Link) error {
-	if err := CheckName(l.Name); err != nil {
+	var c changes
+	if err := c.create(l); err != nil {
 		return err
 	}
-	b, err := l.message()
-	if err != nil {
-		return err
-	}
-	_, err = n.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
-	return named("create "+l.Kind, l.Name, err)
+	return n.do(&c)
 }
 
 func named(op, on string, err error) error {
@@ -141,34 +159,34 @@ func named(op, on string, err error) error {
 // Delete deletes a link; with a veth its other end goes too.
 func (n *Namespace) Delete(name string) error {
 	b := ifinfo(0, 0, 0)
-	b.text(unix.IFLA_IFNAME, name)
-	_, err := n.socket.request(unix.RTM_DELLINK, 0, b)
+	b.Text(unix.IFLA_IFNAME, name)
+	_, err := n.socket.Ask(unix.RTM_DELLINK, 0, b)
 	return named("delete link", name, err)
 }
 
 // change sends attributes for an existing link.
-func (n *Namespace) change(op, name string, up bool, fill func(*body)) error {
+func (n *Namespace) change(op, name string, up bool, fill func(*netlink.Body)) error {
 	flags, mask := upFlags(up)
 	b := ifinfo(0, flags, mask)
-	b.text(unix.IFLA_IFNAME, name)
+	b.Text(unix.IFLA_IFNAME, name)
 	fill(&b)
-	_, err := n.socket.request(unix.RTM_NEWLINK, 0, b)
+	_, err := n.socket.Ask(unix.RTM_NEWLINK, 0, b)
 	return named(op, name, err)
 }
 
 // SetUp brings a link up.
 func (n *Namespace) SetUp(name string) error {
-	return n.change("set up link", name, true, func(*body) {})
+	return n.change("set up link", name, true, func(*netlink.Body) {})
 }
 
 // SetMaster makes the link a port of the bridge with index master; 0: of none.
 func (n *Namespace) SetMaster(name string, master int) error {
-	return n.change("set master of link", name, false, func(b *body) { b.u32(unix.IFLA_MASTER, uint32(master)) })
+	return n.change("set master of link", name, false, func(b *netlink.Body) { b.U32(unix.IFLA_MASTER, uint32(master)) })
 }
 
 // SetMTU sets a link's largest packet, in bytes.
 func (n *Namespace) SetMTU(name string, mtu int) error {
-	return n.change("set MTU of link", name, false, func(b *body) { b.u32(unix.IFLA_MTU, uint32(mtu)) })
+	return n.change("set MTU of link", name, false, func(b *netlink.Body) { b.U32(unix.IFLA_MTU, uint32(mtu)) })
 }
 
 // SetMAC sets a link's address.
@@ -177,23 +195,23 @@ func (n *Namespace) SetMAC(name, mac string) error {
 	if err != nil {
 		return err
 	}
-	return n.change("set MAC address of link", name, false, func(b *body) { b.add(unix.IFLA_ADDRESS, bytes) })
+	return n.change("set MAC address of link", name, false, func(b *netlink.Body) { b.Add(unix.IFLA_ADDRESS, bytes) })
 }
 
 // Move moves a link into another namespace, where it is down.
 func (n *Namespace) Move(name string, to *Namespace) error {
-	return n.change("move link", name, false, func(b *body) { b.u32(unix.IFLA_NET_NS_FD, uint32(to.FD)) })
+	return n.change("move link", name, false, func(b *netlink.Body) { b.U32(unix.IFLA_NET_NS_FD, uint32(to.FD)) })
 }
 
 // Links lists the links.
 func (n *Namespace) Links() ([]Link, error) {
-	answers, err := n.socket.request(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0))
+	answers, err := n.socket.Ask(unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfo(0, 0, 0))
 	if err != nil {
 		return nil, named("list links", "", err)
 	}
 	var all []Link
 	for _, m := range answers {
-		l, err := parseLink(m.data)
+		l, err := parseLink(m.Data)
 		if err != nil {
 			return nil, named("list links", "", err)
 		}
@@ -205,8 +223,12 @@ func (n *Namespace) Links() ([]Link, error) {
 // Link finds a link by its name, which nothing having is fault.NotFound.
 func (n *Namespace) Link(name string) (Link, error) {
 	b := ifinfo(0, 0, 0)
-	b.text(unix.IFLA_IFNAME, name)
-	answers, err := n.socket.request(unix.RTM_GETLINK, 0, b)
+	b.Text(unix.IFLA_IFNAME, name)
+	answers, err := n.socket.Ask(unix.RTM_GETLINK, 0, b)
+	return foundLink(name, answers, err)
+}
+
+func foundLink(name string, answers []netlink.Message, err error) (Link, error) {
 	if err == nil && len(answers) == 0 {
 		err = syscall.ENODEV
 	}
@@ -217,7 +239,7 @@ func (n *Namespace) Link(name string) (Link, error) {
 		}
 		return Link{}, &fault.Error{Op: "find link", On: name, Kind: kind, Err: err}
 	}
-	return parseLink(answers[0].data)
+	return parseLink(answers[0].Data)
 }
 
 // AddAddress gives a link an address; it is its own, with the network's size.
@@ -226,19 +248,9 @@ func (n *Namespace) AddAddress(name string, p Prefix) error {
 	if err != nil {
 		return err
 	}
-	b := make(body, unix.SizeofIfAddrmsg)
-	b[0], b[1] = family(p.Addr()), byte(p.Bits())
-	binary.NativeEndian.PutUint32(b[4:], uint32(l.Index))
-	if p.Addr().Is6() {
-		b[2] = unix.IFA_F_NODAD // nobody else is on a cable that we have just made
-	}
-	b.add(unix.IFA_LOCAL, p.Addr().AsSlice())
-	b.add(unix.IFA_ADDRESS, p.Addr().AsSlice())
-	if p.Addr().Is4() && p.Bits() < 31 {
-		b.add(unix.IFA_BROADCAST, last(p).AsSlice())
-	}
-	_, err = n.socket.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
-	return named("add address", p.String(), err)
+	var c changes
+	c.address(l.Index, p)
+	return n.do(&c)
 }
 
 func family(a Addr) byte {
@@ -264,17 +276,17 @@ func (n *Namespace) Addresses(index int) ([]Prefix, error) {
 // addresses lists those that are wanted: by their link, and by the data of their
 // RTM_NEWADDR.
 func (n *Namespace) addresses(wanted func(link int, data []byte) bool) ([]Prefix, error) {
-	answers, err := n.socket.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(body, unix.SizeofIfAddrmsg))
+	answers, err := n.socket.Ask(unix.RTM_GETADDR, unix.NLM_F_DUMP, make(netlink.Body, unix.SizeofIfAddrmsg))
 	if err != nil {
 		return nil, named("list addresses", "", err)
 	}
 	var all []Prefix
 	for _, m := range answers {
-		link, p, err := parseAddress(m.data)
+		link, p, err := parseAddress(m.Data)
 		if err != nil {
 			return nil, named("list addresses", "", err)
 		}
-		if wanted(link, m.data) {
+		if wanted(link, m.Data) {
 			all = append(all, p)
 		}
 	}
@@ -283,38 +295,20 @@ func (n *Namespace) addresses(wanted func(link int, data []byte) bool) ([]Prefix
 
 // AddRoute adds r to the main table.
 func (n *Namespace) AddRoute(r Route) error {
-	b := make(body, unix.SizeofRtMsg)
-	addr := r.Destination.Addr()
-	if !r.Destination.IsValid() {
-		addr = r.Gateway
-	}
-	b[0] = family(addr)
-	b[4], b[5], b[6], b[7] = unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
-	if !r.Gateway.IsValid() {
-		b[6] = unix.RT_SCOPE_LINK
-	} else {
-		b.add(unix.RTA_GATEWAY, r.Gateway.AsSlice())
-	}
-	if r.Destination.IsValid() && r.Destination.Bits() > 0 {
-		b[1] = byte(r.Destination.Bits())
-		b.add(unix.RTA_DST, r.Destination.Masked().Addr().AsSlice())
-	}
-	if r.Link != 0 {
-		b.u32(unix.RTA_OIF, uint32(r.Link))
-	}
-	_, err := n.socket.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
-	return named("add route through", r.Gateway.String(), err)
+	var c changes
+	c.route(r)
+	return n.do(&c)
 }
 
 // Routes lists the routes of all tables, those to own addresses too.
 func (n *Namespace) Routes() ([]Route, error) {
-	answers, err := n.socket.request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, make(body, unix.SizeofRtMsg))
+	answers, err := n.socket.Ask(unix.RTM_GETROUTE, unix.NLM_F_DUMP, make(netlink.Body, unix.SizeofRtMsg))
 	if err != nil {
 		return nil, named("list routes", "", err)
 	}
 	var all []Route
 	for _, m := range answers {
-		r, err := parseRoute(m.data)
+		r, err := parseRoute(m.Data)
 		if err != nil {
 			return nil, named("list routes", "", err)
 		}
@@ -339,38 +333,48 @@ func (n *Namespace) Limit(name string, rate Rate) error {
 	if err != nil {
 		return err
 	}
-	b := make(body, sizeofTcmsg)
+	return n.limit(l, rate)
+}
+
+func (n *Namespace) limit(l Link, rate Rate) error {
+	var c changes
+	c.limit(l, rate)
+	err := n.do(&c)
+	switch {
+	case rate == 0 && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EINVAL)):
+		return nil // there was none
+	case errors.Is(err, syscall.ENOENT):
+		return &fault.Error{Op: "limit link", On: l.Name, Kind: fault.Unsupported, Err: fmt.Errorf("this kernel has no tbf qdisc"), Hint: "modprobe sch_tbf"}
+	}
+	return err
+}
+
+func (c *changes) limit(l Link, rate Rate) {
+	b := make(netlink.Body, sizeofTcmsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(l.Index))
 	binary.NativeEndian.PutUint32(b[12:], tcRoot)
 	if rate == 0 {
-		_, err := n.socket.request(unix.RTM_DELQDISC, 0, b)
-		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EINVAL) {
-			err = nil
-		}
-		return named("take the limit off link", name, err)
+		c.add("take the limit off link", l.Name, unix.RTM_DELQDISC, 0, b)
+		return
 	}
-	b.text(tcaKind, "tbf")
-	b.nest(tcaOptions, func(o *body) { tbf(o, rate, l.MTU) })
-	_, err = n.socket.request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b)
-	if errors.Is(err, syscall.ENOENT) {
-		return &fault.Error{Op: "limit link", On: name, Kind: fault.Unsupported, Err: fmt.Errorf("this kernel has no tbf qdisc"), Hint: "modprobe sch_tbf"}
-	}
-	return named("limit link", name, err)
+	b.Text(tcaKind, "tbf")
+	b.Nest(tcaOptions, func(o *netlink.Body) { tbf(o, rate, l.MTU) })
+	c.add("limit link", l.Name, unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b)
 }
 
 // tbf writes the options of a tbf qdisc: struct tc_tbf_qopt and the numbers
 // that do not fit into it.
-func tbf(o *body, rate Rate, mtu int) {
+func tbf(o *netlink.Body, rate Rate, mtu int) {
 	const most = 1 << 30
 	burst := uint32(min(max(uint64(rate)/100, 16<<10, 2*uint64(mtu)), most))
 	parms := make([]byte, sizeofTbfQopt)
 	parms[1] = linkEthernet // else the kernel wants a table of times
 	binary.NativeEndian.PutUint32(parms[8:], uint32(min(uint64(rate), 1<<32-1)))
 	binary.NativeEndian.PutUint32(parms[24:], uint32(min(uint64(rate)/20+uint64(burst), most))) // limit
-	o.add(tcaTbfParms, parms)
-	o.u32(tcaTbfBurst, burst)
+	o.Add(tcaTbfParms, parms)
+	o.U32(tcaTbfBurst, burst)
 	if uint64(rate) >= 1<<32 {
-		o.u64(tcaTbfRate64, uint64(rate))
+		o.U64(tcaTbfRate64, uint64(rate))
 	}
 }
 

@@ -267,9 +267,5 @@ func leaseName(a Addr) string {
 	if a.Is4() {
 		return fmt.Sprintf("k%08x", binary.BigEndian.Uint32(a.b[:]))
 	}
-	h := uint64(14695981039346656037)
-	for _, c := range a.AsSlice() {
-		h = (h ^ uint64(c)) * 1099511628211
-	}
-	return fmt.Sprintf("k6%012x", h>>16)
+	return fmt.Sprintf("k6%012x", fnv(a.AsSlice())>>16)
 }

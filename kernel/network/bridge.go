@@ -1,0 +1,143 @@
+package network
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/network/netlink"
+)
+
+// A Bridge is a switch in the kernel, as data.
+type Bridge struct {
+	Name      string
+	Addresses []Prefix // of the host on it: the gateways of its ports
+	MAC       string   // empty: one that follows from the name, since the kernel's would change with the ports
+	MTU       int      // bytes; 0: 1500
+
+	// LocalNet lets connections of the host to 127.0.0.0/8 leave by the bridge,
+	// where rules lead them on to a port. It needs a rule that drops what comes
+	// in for these addresses: see kernel/network/rules.
+	LocalNet bool
+}
+
+// MakeBridge makes b, or sees to it that one that is there has b's addresses and
+// is up: its other addresses and options stay. A link of the name that is no
+// bridge is fault.Exists. Nothing that ports send configures the host: it takes
+// no router's advertisements there, and speaks IPv6 only where b has an address
+// of it.
+func (n *Namespace) MakeBridge(b Bridge) (created bool, err error) {
+	if b.MAC == "" {
+		b.MAC = macOf(b.Name)
+	}
+	l, err := n.Link(b.Name)
+	if fault.KindOf(err) == fault.NotFound {
+		err = n.Create(Link{Name: b.Name, Kind: "bridge", MAC: b.MAC, MTU: b.MTU})
+		created = err == nil
+		if fault.KindOf(err) == fault.Exists {
+			err = nil // somebody was faster
+		}
+		if err == nil {
+			l, err = n.Link(b.Name)
+		}
+	}
+	if err == nil && l.Kind != "bridge" {
+		err = &fault.Error{Op: "make bridge", On: b.Name, Kind: fault.Exists, Err: fmt.Errorf("the host has a link of this name that is no bridge")}
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := n.furnishBridge(b, l, created); err != nil {
+		if created {
+			_ = n.Delete(b.Name)
+		}
+		return false, err
+	}
+	return created, nil
+}
+
+func (n *Namespace) furnishBridge(b Bridge, l Link, created bool) error {
+	if err := n.bridgeKnobs(b, created); err != nil {
+		return err
+	}
+	have, err := n.Addresses(l.Index)
+	if err != nil {
+		return err
+	}
+	var c changes
+	c.up(l)
+	for _, p := range b.Addresses {
+		if !slices.Contains(have, p) {
+			c.address(l.Index, p)
+		}
+	}
+	err = n.do(&c)
+	if fault.KindOf(err) == fault.Exists { // somebody was faster
+		return nil
+	}
+	return err
+}
+
+// bridgeKnobs are set before the link is up. What one that was there already may
+// do, it may go on doing.
+func (n *Namespace) bridgeKnobs(b Bridge, created bool) error {
+	speaks := slices.ContainsFunc(b.Addresses, func(p Prefix) bool { return p.Addr().Is6() })
+	type knob struct{ family, name, value string }
+	knobs := []knob{{"ipv6", "accept_ra", "0"}}
+	if b.LocalNet {
+		knobs = append(knobs, knob{"ipv4", "route_localnet", "1"})
+	}
+	switch {
+	case speaks:
+		knobs = append(knobs, knob{"ipv6", "disable_ipv6", "0"})
+	case created:
+		knobs = append(knobs, knob{"ipv6", "disable_ipv6", "1"})
+	}
+	return n.within(func() error {
+		for _, k := range knobs {
+			path := "/proc/sys/net/" + k.family + "/conf/" + b.Name + "/" + k.name
+			err := sys.WriteKnob(path, k.value)
+			if err != nil && (k.family == "ipv4" || speaks || fault.KindOf(err) != fault.NotFound) { // a kernel without IPv6
+				return &fault.Error{Op: "set up bridge", On: path, Err: err}
+			}
+		}
+		return nil
+	})
+}
+
+// macOf is a MAC address that a name always has: one that is administered
+// locally, by FNV-1a.
+func macOf(name string) string {
+	h := fnv([]byte(name))
+	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", byte(h>>32), byte(h>>24), byte(h>>16), byte(h>>8), byte(h))
+}
+
+func fnv(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+// Isolate makes the link, a port of a bridge, one that does not reach other
+// isolated ports, or an ordinary one again.
+func (n *Namespace) Isolate(name string, on bool) error {
+	l, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	var c changes
+	c.isolate(l.Index, on)
+	return n.do(&c)
+}
+
+func (c *changes) isolate(index int, on bool) {
+	b := ifinfo(index, 0, 0)
+	b[0] = unix.AF_BRIDGE
+	b.Nest(unix.IFLA_PROTINFO, func(p *netlink.Body) { p.U8(unix.IFLA_BRPORT_ISOLATED, map[bool]byte{true: 1}[on]) })
+	c.add("isolate bridge port", fmt.Sprint(index), unix.RTM_SETLINK, 0, b)
+}

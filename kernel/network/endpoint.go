@@ -1,0 +1,242 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// An Endpoint is a namespace's way into a network, as data: a link inside, with
+// all that makes it of use.
+type Endpoint struct {
+	// Kind of the link: "veth", also where it is empty, "macvlan" or "ipvlan".
+	Kind string
+
+	// Parent is the bridge that a veth becomes a port of, or the link of the
+	// host that a macvlan or ipvlan shares. A veth may have none.
+	Parent string
+
+	// Mode of a macvlan: bridge, private, vepa, passthru; of an ipvlan: l2, l3,
+	// l3s. Empty: bridge, l2.
+	Mode string
+
+	Outer string // name of the host's end of a veth; the kernel's choice where it is empty
+	Name  string // of the link inside: "eth0"
+	MAC   string // of the link inside; empty: the kernel's choice
+	MTU   int    // bytes; 0: the parent's
+
+	Addresses []Prefix
+	Gateways  []Addr  // default routes: one of a family
+	Metric    int     // of the default routes: of several the least is taken; 0: the kernel's choice
+	Routes    []Route // others; their Link is not looked at
+
+	// Isolated ports of a bridge reach its other ports, and not each other.
+	Isolated bool
+
+	// Sends and Receives limit what goes out of the link inside and what comes
+	// in, see Limit. Receives needs a veth.
+	Sends, Receives Rate
+}
+
+// String is the endpoint in one line.
+func (e Endpoint) String() string {
+	words := []string{e.kind(), e.Name}
+	for _, w := range []struct{ name, value string }{
+		{"outer", e.Outer}, {"on", e.Parent}, {"mode", e.Mode}, {"mac", e.MAC}, {"mtu", number(e.MTU)}, {"", spaced(e.Addresses)},
+		{"via", spaced(e.Gateways)}, {"metric", number(e.Metric)}, {"routes", spaced(e.Routes)},
+		{"", map[bool]string{true: "isolated"}[e.Isolated]}, {"sends", rateWord(e.Sends)}, {"receives", rateWord(e.Receives)},
+	} {
+		if w.value != "" {
+			words = append(words, strings.TrimSpace(w.name+" "+w.value))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func rateWord(r Rate) string {
+	if r == 0 {
+		return ""
+	}
+	return r.String()
+}
+
+func spaced[T fmt.Stringer](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = v.String()
+	}
+	return strings.Join(words, " ")
+}
+
+func (e Endpoint) kind() string {
+	if e.Kind == "" {
+		return "veth"
+	}
+	return e.Kind
+}
+
+func (e Endpoint) has6() bool {
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// Check refuses what Attach would refuse without asking the kernel.
+func (e Endpoint) Check() error {
+	if err := e.link(0, 0).check(); err != nil {
+		return err
+	}
+	for _, p := range e.Addresses {
+		if !p.IsValid() {
+			return &fault.Error{Op: "add address to", On: e.Name, Kind: fault.Invalid, Err: errors.New("it is no address")}
+		}
+	}
+	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated) {
+		return &fault.Error{Op: "make " + e.Kind, On: e.Name, Kind: fault.Invalid,
+			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited or isolated")}
+	}
+	_, err := e.link(0, 0).message()
+	return err
+}
+
+// link is the message that makes both ends, for a parent by its index.
+func (e Endpoint) link(parent, into int) Link {
+	if e.kind() == "veth" {
+		return Link{Name: e.Outer, Kind: "veth", Up: true, MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC}
+	}
+	return Link{Name: e.Name, Kind: e.Kind, Up: true, MTU: e.MTU, MAC: e.MAC, Parent: parent, Mode: e.Mode, NS: into}
+}
+
+// Attach makes e between n, the host's namespace, and to: links, addresses,
+// routes and rates. After an error nothing of it is there. The link ends with
+// the namespace, or by to.Delete. A name that is taken is fault.Exists, a parent
+// that is missing fault.NotFound, a kind that the kernel lacks
+// fault.Unsupported. It may be called while processes run in to.
+func (n *Namespace) Attach(e Endpoint, to *Namespace) error {
+	if err := e.Check(); err != nil {
+		return err
+	}
+	parent := Link{}
+	if e.Parent != "" {
+		var err error
+		if parent, err = n.Link(e.Parent); err != nil {
+			return err
+		}
+	}
+	if e.MTU == 0 {
+		e.MTU = parent.MTU
+	}
+	if err := to.quiet(e.has6()); err != nil {
+		return err
+	}
+	var c changes
+	if err := c.create(e.link(parent.Index, to.FD)); err != nil {
+		return err
+	}
+	if err := n.do(&c); err != nil {
+		return unsupportedKind(e.kind(), err)
+	}
+	if err := n.furnishEndpoint(e, to); err != nil {
+		return errors.Join(err, to.Delete(e.Name))
+	}
+	return nil
+}
+
+// quiet keeps links that will be made in n from speaking IPv6 by themselves
+// where nobody asked for it: each would tell the whole bridge so.
+func (n *Namespace) quiet(speaks bool) error {
+	value := "1"
+	if speaks {
+		value = "0"
+	}
+	err := n.within(func() error { return sys.WriteKnob("/proc/sys/net/ipv6/conf/default/disable_ipv6", value) })
+	if fault.KindOf(err) == fault.NotFound && !speaks { // a kernel without IPv6
+		return nil
+	}
+	return named("prepare IPv6 of", "new links", err)
+}
+
+func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
+	inside, err := to.Link(e.Name)
+	if err != nil {
+		return err
+	}
+	var c changes
+	c.up(inside)
+	for _, p := range e.Addresses {
+		c.address(inside.Index, p)
+	}
+	for _, r := range e.Routes {
+		r.Link = inside.Index
+		c.route(r)
+	}
+	for _, g := range e.Gateways {
+		c.route(Route{Gateway: g, Link: inside.Index, Metric: e.Metric})
+	}
+	if e.Sends != 0 {
+		c.limit(inside, e.Sends)
+	}
+	if err := to.do(&c); err != nil {
+		return err
+	}
+	if !e.Isolated && e.Receives == 0 {
+		return nil
+	}
+	var outer changes
+	host := Link{Name: e.Outer, Index: inside.Below, MTU: inside.MTU}
+	if e.Isolated {
+		outer.isolate(host.Index, true)
+	}
+	if e.Receives != 0 {
+		outer.limit(host, e.Receives)
+	}
+	return n.do(&outer)
+}
+
+// within calls f in n. The thread comes back; where it cannot, which the kernel
+// does only when it has no memory at all, it is never used again.
+func (n *Namespace) within(f func() error) error { return within(n.FD, f) }
+
+// SetRates changes the rates of a veth's end inside n, called name, and of its
+// other end in host: 0 takes one away. Live: what is under way goes on.
+func (n *Namespace) SetRates(host *Namespace, name string, sends, receives Rate) error {
+	inside, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.limit(inside, sends); err != nil {
+		return err
+	}
+	if inside.Kind != "veth" || inside.Below == 0 {
+		if receives == 0 {
+			return nil
+		}
+		return &fault.Error{Op: "limit what comes in by", On: name, Kind: fault.Unsupported, Err: errors.New("it is no veth, and so has no end on the host")}
+	}
+	outer, err := host.linkAt(inside.Below)
+	if err != nil {
+		return err
+	}
+	return host.limit(outer, receives)
+}
+
+// linkAt finds a link by its index.
+func (n *Namespace) linkAt(index int) (Link, error) {
+	answers, err := n.socket.Ask(unix.RTM_GETLINK, 0, ifinfo(index, 0, 0))
+	return foundLink(fmt.Sprint(index), answers, err)
+}

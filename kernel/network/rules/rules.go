@@ -1,0 +1,372 @@
+// Package rules has the packet filter's part of bridges and published ports:
+// one table of our own, inet kiste.
+//
+//	takes    State: bridges and published ports, as data
+//	gives    the batch that makes it so; what is there; what is missing or too much
+//	touches  its own table of nf_tables in one network namespace
+//	state    the kernel's; the elements carry the names of their owners
+//
+// Bridges are elements of sets, published ports elements of maps from protocol,
+// address and port of the host to address and port of a container. So a
+// thousand of them cost a packet what one costs, and one more is one message.
+// The rules themselves never change:
+//
+//	prerouting, output   to an address of the host, and in a map: to the container
+//	forward              onto a bridge: known connections, its own ports, what is published; else dropped
+//	postrouting          from a bridge to elsewhere, and back onto the same one: by the host's address
+//	raw                  from a bridge to or from 127.0.0.0/8: dropped
+//
+// # Other people's rules
+//
+// Nothing but the own table is read for a start or ever written. In nftables an
+// accept is one table's opinion, a drop is final: what the host's own tables,
+// iptables, ufw or firewalld drop, stays dropped, and what this table accepts
+// they still decide about. Published traffic is forwarded, not input: it meets
+// their rules for forwarding. See Firewalls.
+//
+// A connection to 127.0.0.1 reaches a published port too: it leaves by the
+// bridge, which needs its sysctl route_localnet (kernel/network sets it), and
+// with the bridge's address as source. Its cost is that the bridge would let
+// containers speak to 127.0.0.1 of the host: that is what raw drops. From other
+// links such packets are dropped by the kernel itself, and prerouting leaves
+// them to it.
+//
+// # Privileges
+//
+// CAP_NET_ADMIN over the network namespace. A Rules must not be used by several
+// goroutines at once; several processes may use one table at once.
+package rules
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"kiste/fault"
+	"kiste/kernel/network"
+	"kiste/kernel/network/nft"
+)
+
+// A Bridge is what the rules must know of one.
+type Bridge struct {
+	Name     string // of the link
+	Internal bool   // nothing comes in or goes out
+	Open     bool   // others reach ports that are not published: a routed network
+	Routed4  bool   // packets leave with the containers' own IPv4 addresses
+	Routed6  bool   // and IPv6 addresses
+}
+
+// A Proto is a protocol with ports, by its number: RFC 5237.
+type Proto uint8
+
+// The protocols.
+const (
+	TCP  Proto = 6
+	UDP  Proto = 17
+	SCTP Proto = 132
+)
+
+var protos = map[Proto]string{TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+
+func (p Proto) String() string { return protos[p] }
+
+// ParseProto reads "tcp", "udp" or "sctp".
+func ParseProto(s string) (Proto, error) {
+	for p, name := range protos {
+		if name == s {
+			return p, nil
+		}
+	}
+	return 0, &fault.Error{Op: "read protocol", On: s, Kind: fault.Invalid, Err: fmt.Errorf("want tcp, udp or sctp")}
+}
+
+// A Port is a published port. It is comparable.
+type Port struct {
+	Proto    Proto
+	Host     network.Addr // of the host; zero: all of To's family
+	HostPort uint16
+	To       network.Addr // of the container
+	ToPort   uint16
+	Owner    string // who has it: the container's id; at most 127 bytes
+}
+
+// String is "tcp 127.0.0.1:8080 -> 10.66.0.2:80".
+func (p Port) String() string {
+	host := "*"
+	if p.Host.IsValid() {
+		host = p.Host.String()
+	}
+	return fmt.Sprintf("%v %s:%d -> %s:%d", p.Proto, host, p.HostPort, p.To, p.ToPort)
+}
+
+// Meets reports whether a packet to the host could be meant for both.
+func (p Port) Meets(q Port) bool {
+	return p.Proto == q.Proto && p.HostPort == q.HostPort && p.To.Is4() == q.To.Is4() &&
+		(!p.Host.IsValid() || !q.Host.IsValid() || p.Host == q.Host)
+}
+
+// A State is what the table holds.
+type State struct {
+	Bridges []Bridge
+	Ports   []Port
+}
+
+// version is in the comment of the table; it counts the changes of base. A table
+// of another version is replaced.
+const version = "Kiste's, do not edit; rules 1"
+
+// DefaultName is the table of a host's first store; others need other names.
+const DefaultName = "kiste"
+
+// base is the table without elements.
+func base(b *nft.Batch, t nft.Table) {
+	b.CreateTable(t)
+	for _, s := range sets {
+		b.AddSet(t, s)
+	}
+	for _, c := range chains {
+		b.AddChain(t, c)
+	}
+	for _, r := range table() {
+		b.AddRule(t, r)
+	}
+}
+
+// The sets. Of links by name; paths are pairs of links between which packets go
+// freely.
+const (
+	bridges = "bridges"
+	paths   = "paths"
+	guarded = "guarded" // nobody reaches what is not published
+	closed  = "closed"  // nothing comes in or goes out
+	masq4   = "masquerade4"
+	masq6   = "masquerade6"
+	ports4  = "ports4"
+	ports6  = "ports6"
+	any4    = "any4"
+	any6    = "any6"
+)
+
+var link = []nft.Type{nft.TypeIfname}
+
+var sets = []nft.Set{
+	{Name: bridges, Key: link}, {Name: guarded, Key: link}, {Name: closed, Key: link}, {Name: masq4, Key: link}, {Name: masq6, Key: link},
+	{Name: paths, Key: []nft.Type{nft.TypeIfname, nft.TypeIfname}},
+	{Name: ports4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
+	{Name: ports6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
+	{Name: any4, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
+	{Name: any6, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
+}
+
+// publish is the chain that two others call.
+const publish = "publish"
+
+var chains = []nft.Chain{
+	{Name: publish},
+	{Name: "raw", Type: "filter", Hook: nft.Prerouting, Priority: nft.PriorityRaw},
+	{Name: "prerouting", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityDNAT},
+	{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT},
+	{Name: "forward", Type: "filter", Hook: nft.Forward, Priority: nft.PriorityFilter},
+	{Name: "postrouting", Type: "nat", Hook: nft.Postrouting, Priority: nft.PrioritySNAT},
+}
+
+// rule puts expressions and lists of them together.
+func rule(chain string, parts ...any) nft.Rule {
+	r := nft.Rule{Chain: chain}
+	for _, p := range parts {
+		switch p := p.(type) {
+		case nft.Expr:
+			r.Do = append(r.Do, p)
+		case []nft.Expr:
+			r.Do = append(r.Do, p...)
+		}
+	}
+	return r
+}
+
+// loopback4 are the registers of an address in 127.0.0.0/8.
+func loopback4(load func(nft.Register) nft.Expr) []nft.Expr {
+	return append(nft.OfFamily(nft.IPv4, nft.R(0)), load(nft.R(0)), nft.And(nft.R(0), []byte{255, 0, 0, 0}), nft.Is(nft.R(0), []byte{127, 0, 0, 0}))
+}
+
+// table is all the rules. Each starts with fresh registers.
+func table() []nft.Rule {
+	r0, r4 := nft.R(0), nft.R(4)
+	from, onto := nft.Load(nft.Iifname, r0), nft.Load(nft.Oifname, r0)
+	samePath := []nft.Expr{from, nft.Load(nft.Oifname, r4), nft.In(r0, paths)}
+	return []nft.Rule{
+		rule("raw", from, nft.In(r0, bridges), loopback4(nft.Destination4), nft.Drop()),
+		rule("raw", from, nft.In(r0, bridges), loopback4(nft.Source4), nft.Drop()),
+
+		rule("prerouting", loopback4(nft.Destination4), nft.Return()),
+		rule("prerouting", nft.ToSelf(r0), nft.Jump(publish)),
+		rule("output", nft.ToSelf(r0), nft.Jump(publish)),
+
+		to(nft.IPv4, ports4, nft.Destination4, 1), to(nft.IPv4, any4, nil, 0),
+		to(nft.IPv6, ports6, nft.Destination6, 4), to(nft.IPv6, any6, nil, 0),
+
+		rule("forward", nft.Known(r0), nft.Accept()),
+		rule("forward", samePath, nft.Accept()),
+		rule("forward", from, nft.In(r0, closed), nft.Drop()),
+		rule("forward", onto, nft.In(r0, closed), nft.Drop()),
+		rule("forward", onto, nft.In(r0, bridges), nft.Published(r0), nft.Accept()),
+		rule("forward", onto, nft.In(r0, guarded), nft.Drop()),
+
+		rule("postrouting", samePath, nft.Published(r0), nft.Masquerade()),
+		rule("postrouting", onto, nft.In(r0, bridges), loopback4(nft.Source4), nft.Masquerade()),
+		rule("postrouting", onto, nft.In(r0, bridges), nft.OfFamily(nft.IPv6, r0), nft.Source6(r0), nft.Is(r0, loopback6), nft.Masquerade()),
+		rule("postrouting", onto, nft.In(r0, bridges), nft.Return()),
+		rule("postrouting", nft.OfFamily(nft.IPv4, r0), from, nft.In(r0, masq4), nft.Masquerade()),
+		rule("postrouting", nft.OfFamily(nft.IPv6, r0), from, nft.In(r0, masq6), nft.Masquerade()),
+	}
+}
+
+var loopback6 = []byte{15: 1}
+
+// to is the rule of a map of ports: address is nil for those of every address,
+// words is its size in registers.
+func to(f nft.Family, set string, address func(nft.Register) nft.Expr, words int) nft.Rule {
+	port := map[nft.Family]int{nft.IPv4: 1, nft.IPv6: 4}[f] // behind the address, in the data
+	r := rule(publish, nft.OfFamily(f, nft.R(0)), nft.Load(nft.L4Proto, nft.R(0)))
+	if address != nil {
+		r.Do = append(r.Do, address(nft.R(1)))
+	}
+	r.Do = append(r.Do, nft.DestinationPort(nft.R(1+words)), nft.Map(nft.R(0), set, nft.R(0)), nft.To(f, nft.R(0), nft.R(port)))
+	return r
+}
+
+// elements are those of s, by set.
+func elements(s State) map[string][]nft.Element {
+	all := map[string][]nft.Element{}
+	for _, b := range s.Bridges {
+		b.elements(all)
+	}
+	for _, p := range s.Ports {
+		set, e := p.element()
+		all[set] = append(all[set], e)
+	}
+	return all
+}
+
+func (b Bridge) elements(all map[string][]nft.Element) {
+	name := nft.Ifname(b.Name)
+	for _, s := range []struct {
+		set string
+		in  bool
+	}{
+		{bridges, true}, {guarded, !b.Open}, {closed, b.Internal}, {masq4, !b.Internal && !b.Routed4}, {masq6, !b.Internal && !b.Routed6},
+	} {
+		if s.in {
+			all[s.set] = append(all[s.set], nft.Element{Key: name})
+		}
+	}
+	all[paths] = append(all[paths], nft.Element{Key: nft.Key(name, name)})
+}
+
+func (p Port) element() (set string, e nft.Element) {
+	proto, port := []byte{byte(p.Proto)}, nft.Port(p.HostPort)
+	e.Data = nft.Key(p.To.AsSlice(), nft.Port(p.ToPort))
+	e.Comment = p.Owner
+	if p.Host.IsValid() {
+		e.Key = nft.Key(proto, p.Host.AsSlice(), port)
+		return pick(p.To, ports4, ports6), e
+	}
+	e.Key = nft.Key(proto, port)
+	return pick(p.To, any4, any6), e
+}
+
+func pick(a network.Addr, v4, v6 string) string {
+	if a.Is4() {
+		return v4
+	}
+	return v6
+}
+
+// portOf reads an element of a map back.
+func portOf(set string, e nft.Element) (Port, bool) {
+	p := Port{Owner: e.Comment}
+	size := map[string]int{ports4: 4, ports6: 16, any4: 0, any6: 0}[set]
+	to := map[string]int{ports4: 4, any4: 4, ports6: 16, any6: 16}[set]
+	if to == 0 || len(e.Key) != 8+size || len(e.Data) != to+4 {
+		return p, false
+	}
+	p.Proto = Proto(e.Key[0])
+	p.Host, _ = network.AddrFromSlice(e.Key[4 : 4+size])
+	p.HostPort = binary.BigEndian.Uint16(e.Key[4+size:])
+	p.To, _ = network.AddrFromSlice(e.Data[:to])
+	p.ToPort = binary.BigEndian.Uint16(e.Data[to:])
+	return p, true
+}
+
+func (s State) check() error {
+	for _, b := range s.Bridges {
+		if err := network.CheckName(b.Name); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.Ports {
+		if protos[p.Proto] == "" || !p.To.IsValid() || p.HostPort == 0 || p.ToPort == 0 || p.Host.IsValid() && p.Host.Is4() != p.To.Is4() {
+			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Invalid,
+				Err: errors.New("want a protocol, ports from 1 to 65535, and addresses of one family")}
+		}
+	}
+	return nil
+}
+
+// Compile is the batch that makes the table with all of s. It is pure.
+func Compile(name string, s State) (*nft.Batch, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	var b nft.Batch
+	t := named(name)
+	base(&b, t)
+	add(&b, t, elements(s))
+	return &b, nil
+}
+
+func named(name string) nft.Table {
+	return nft.Table{Family: nft.Inet, Name: name, Comment: version}
+}
+
+func add(b *nft.Batch, t nft.Table, all map[string][]nft.Element) {
+	for _, s := range sets {
+		b.AddElements(t, s.Name, all[s.Name]...)
+	}
+}
+
+// Changes is the batch that makes want of have, where the table is there. It is
+// pure, and empty where nothing is to be done.
+func Changes(name string, have, want State) (*nft.Batch, error) {
+	if err := want.check(); err != nil {
+		return nil, err
+	}
+	return changes(named(name), elements(have), elements(want)), nil
+}
+
+func changes(t nft.Table, have, want map[string][]nft.Element) *nft.Batch {
+	var b nft.Batch
+	for _, s := range sets {
+		b.DeleteElements(t, s.Name, without(have[s.Name], want[s.Name])...)
+	}
+	for _, s := range sets {
+		b.AddElements(t, s.Name, without(want[s.Name], have[s.Name])...)
+	}
+	return &b
+}
+
+// without are those of a that are not the same in b.
+func without(a, b []nft.Element) []nft.Element {
+	in := make(map[string]nft.Element, len(b))
+	for _, e := range b {
+		in[string(e.Key)] = e
+	}
+	var rest []nft.Element
+	for _, e := range a {
+		if same, ok := in[string(e.Key)]; !ok || same.Comment != e.Comment || !bytes.Equal(same.Data, e.Data) {
+			rest = append(rest, e)
+		}
+	}
+	return rest
+}

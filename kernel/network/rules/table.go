@@ -1,0 +1,276 @@
+package rules
+
+import (
+	"errors"
+
+	"kiste/fault"
+	"kiste/kernel/network"
+	"kiste/kernel/network/nft"
+)
+
+// Rules is the table of one network namespace.
+type Rules struct {
+	conn *nft.Conn
+	t    nft.Table
+}
+
+// Open is the table with the name in the calling thread's network namespace,
+// there or not.
+func Open(name string) (*Rules, error) {
+	c, err := nft.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &Rules{c, named(name)}, nil
+}
+
+// Close gives the descriptor back.
+func (r *Rules) Close() error { return r.conn.Close() }
+
+// Add adds s in one transaction, and makes the table where it is missing: then
+// what others had in it is missing too, and theirs to add again. What is there
+// already stays; a port that somebody else has is fault.Exists, and who has it
+// is in its text.
+func (r *Rules) Add(s State) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	const tries = 3
+	var err error
+	for range tries {
+		if err = r.add(s); fault.KindOf(err) != fault.NotFound {
+			break
+		}
+		var whole *nft.Batch
+		if whole, err = Compile(r.t.Name, s); err != nil {
+			return err
+		}
+		if err = r.conn.Do(whole); fault.KindOf(err) != fault.Exists { // else somebody was faster
+			break
+		}
+	}
+	if fault.KindOf(err) == fault.Exists {
+		return r.taken(s, err)
+	}
+	return err
+}
+
+func (r *Rules) add(s State) error {
+	var b nft.Batch
+	add(&b, r.t, elements(s))
+	return r.conn.Do(&b)
+}
+
+// taken names the owner of a port that is taken.
+func (r *Rules) taken(s State, cause error) error {
+	have, err := r.Ports()
+	if err != nil {
+		return cause
+	}
+	for _, want := range s.Ports {
+		for _, p := range have {
+			if want.Meets(p) && p != want {
+				return &fault.Error{Op: "publish port", On: want.String(), Kind: fault.Exists, Err: errors.New("it is published already: " + p.String() + owner(p))}
+			}
+		}
+	}
+	return cause
+}
+
+func owner(p Port) string {
+	if p.Owner == "" {
+		return ""
+	}
+	return " of " + p.Owner
+}
+
+// Remove takes s out in one transaction. What is not there is no error; nor is
+// a table that is not there.
+func (r *Rules) Remove(s State) error {
+	unwanted := elements(s)
+	err := r.remove(unwanted)
+	if fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	// Something is not there: the rest is.
+	have, err := r.read()
+	if fault.KindOf(err) == fault.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for set, list := range unwanted {
+		unwanted[set] = without(list, without(list, have[set]))
+	}
+	return r.remove(unwanted)
+}
+
+func (r *Rules) remove(unwanted map[string][]nft.Element) error {
+	var b nft.Batch
+	for _, s := range sets {
+		b.DeleteElements(r.t, s.Name, unwanted[s.Name]...)
+	}
+	return r.conn.Do(&b)
+}
+
+// Delete deletes the table; one that is not there is no error.
+func (r *Rules) Delete() error {
+	var b nft.Batch
+	b.DeleteTable(r.t)
+	err := r.conn.Do(&b)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil
+	}
+	return err
+}
+
+// read is all that is in the sets; no table is fault.NotFound.
+func (r *Rules) read() (map[string][]nft.Element, error) {
+	all := map[string][]nft.Element{}
+	for _, s := range sets {
+		list, err := r.conn.Elements(r.t, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		all[s.Name] = list
+	}
+	return all, nil
+}
+
+// Ports lists the published ports; none where there is no table.
+func (r *Rules) Ports() ([]Port, error) {
+	var all []Port
+	for _, set := range []string{ports4, any4, ports6, any6} {
+		list, err := r.conn.Elements(r.t, set)
+		if fault.KindOf(err) == fault.NotFound {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			if p, ok := portOf(set, e); ok {
+				all = append(all, p)
+			}
+		}
+	}
+	return all, nil
+}
+
+// Reconcile makes the table hold want and nothing else, in one transaction, and
+// says whether something had to be done. One that was flushed, one of another
+// version and one that somebody took rules out of are made anew. Who else adds
+// at the same time must be kept out by the caller.
+func (r *Rules) Reconcile(want State) (changed bool, err error) {
+	if err := want.check(); err != nil {
+		return false, err
+	}
+	b, err := r.reconcile(want)
+	if err != nil || b.Len() == 0 {
+		return false, err
+	}
+	return true, r.conn.Do(b)
+}
+
+func (r *Rules) reconcile(want State) (*nft.Batch, error) {
+	var b nft.Batch
+	whole, err := r.whole()
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+	case err != nil:
+		return nil, err
+	case whole:
+		have, err := r.read()
+		if err != nil {
+			return nil, err
+		}
+		return changes(r.t, have, elements(want)), nil
+	default:
+		b.DeleteTable(r.t)
+	}
+	base(&b, r.t)
+	add(&b, r.t, elements(want))
+	return &b, nil
+}
+
+// whole reports whether the table has our version, and each chain its rules.
+func (r *Rules) whole() (bool, error) {
+	t, err := r.conn.Table(r.t.Family, r.t.Name)
+	if err != nil {
+		return false, err
+	}
+	if t.Comment != version {
+		return false, nil
+	}
+	want := map[string]int{}
+	for _, rule := range table() {
+		want[rule.Chain]++
+	}
+	for _, c := range chains {
+		n, err := r.conn.CountRules(r.t, c.Name)
+		if err != nil || n != want[c.Name] {
+			return false, ignore(err, fault.NotFound)
+		}
+	}
+	n, err := r.conn.CountSets(r.t)
+	return n == len(sets), err
+}
+
+func ignore(err error, kind fault.Kind) error {
+	if fault.KindOf(err) == kind {
+		return nil
+	}
+	return err
+}
+
+// A Resolver says to which ports of 127.0.0.11 a namespace's questions for names
+// are led: those that go to its port 53.
+type Resolver struct{ UDP, TCP uint16 }
+
+// ResolverAddress is where containers ask, as in Docker.
+var ResolverAddress, _ = network.AddrFromSlice([]byte{127, 0, 0, 11})
+
+// resolverTable is inside the containers' namespaces.
+const resolverTable = "kiste-resolver"
+
+// Compile is the batch that leads questions to v's ports, in a namespace where
+// nothing did so before. It is pure.
+func (v Resolver) Compile() *nft.Batch {
+	var b nft.Batch
+	t := nft.Table{Family: nft.IPv4, Name: resolverTable}
+	b.AddTable(t)
+	b.AddChain(t, nft.Chain{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT})
+	for _, l := range []struct {
+		proto Proto
+		port  uint16
+	}{{UDP, v.UDP}, {TCP, v.TCP}} {
+		b.AddRule(t, rule("output",
+			nft.Load(nft.L4Proto, nft.R(0)), nft.Is(nft.R(0), []byte{byte(l.proto)}),
+			nft.Destination4(nft.R(0)), nft.Is(nft.R(0), ResolverAddress.AsSlice()),
+			nft.DestinationPort(nft.R(0)), nft.Is(nft.R(0), nft.Port(53)),
+			nft.Put(nft.R(0), ResolverAddress.AsSlice()), nft.Put(nft.R(1), nft.Port(l.port)), nft.To(nft.IPv4, nft.R(0), nft.R(1))))
+	}
+	return &b
+}
+
+// Lead leads the questions of the calling thread's network namespace to v's
+// ports; they may be others than before. See network.Namespace.Do.
+func (v Resolver) Lead() error {
+	c, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Table(nft.IPv4, resolverTable)
+	switch fault.KindOf(err) {
+	case fault.NotFound:
+		return c.Do(v.Compile())
+	case "":
+		var b nft.Batch
+		b.DeleteTable(nft.Table{Family: nft.IPv4, Name: resolverTable})
+		b.Append(v.Compile())
+		return c.Do(&b)
+	}
+	return err
+}
