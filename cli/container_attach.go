@@ -130,7 +130,7 @@ func runLasting(ctx context.Context, env *Env, e *engine.Engine, o engine.RunOpt
 	if err != nil {
 		return err
 	}
-	v := visitOf(env, e, w)
+	v := visitOf(env, e, &c.Wishes)
 	v.streams = choices.Attach
 	var signals *sys.Relay
 	switch {

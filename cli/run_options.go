@@ -115,6 +115,7 @@ func processOptions(w *bundle.Wishes) []option.Row {
 		{"-u, --user", "USER[:GROUP]", "by name or number", option.String(&w.User)},
 		{"--group-add", "GROUP", "a supplementary group", option.Strings(&w.Groups)},
 		{"--init", "", "an init that reaps zombies and passes signals on", option.Bool(&w.Init)},
+		{"--systemd", "", "it is a whole system: true (where its command is an init), false, always", into(&w.Systemd, bundle.ParseSystemd)},
 		{"--stop-signal", "SIGNAL", "ends it politely", into(&w.StopSignal, bundle.ParseSignal)},
 		{"--stop-timeout", "SECONDS", "until it is killed; -1: never", intVar(&w.StopTimeout)},
 		{"--umask", "MODE", "its umask, octal", pointer(&w.Umask, bundle.ParseUmask)},

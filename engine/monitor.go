@@ -19,6 +19,7 @@ import (
 	"kiste/fault"
 	"kiste/internal/stub"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 	"kiste/store"
 )
 
@@ -221,8 +222,14 @@ func (e *Engine) spawnMonitor() error {
 	cmd.Args = []string{program, "kiste", MonitorCommand}
 	cmd.Dir, cmd.Env = "/", e.monitorEnv()
 	cmd.ExtraFiles = []*os.File{ends, listener}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return cmd.Start()
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	return inGroup(layout, e.monitorGroup(layout), func(unified int) error {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: unified >= 0, CgroupFD: max(unified, 0)}
+		return cmd.Start()
+	})
 }
 
 // program is the kiste that becomes the monitor.

@@ -108,6 +108,9 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 		return nil, err
 	}
 	c.Lower = lower
+	if o.Lasting && c.Wishes.System(c.Image) {
+		c.Wishes.TTY = true // its console
+	}
 	if err := p.claim(); err != nil {
 		p.Discard()
 		return nil, err
@@ -335,7 +338,12 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	if err != nil {
 		return err
 	}
+	machine, err := p.machineID(lower)
+	if err != nil {
+		return err
+	}
 	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
+		MachineID: machine,
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 	}, f)
@@ -414,7 +422,11 @@ func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
 		return nil, nil
 	}
 	group := strings.TrimSuffix(parent, "/") + "/" + p.ID
-	steps, err := cgroup.Compile(layout, group, limits, cgroup.Options{})
+	options, err := p.delegation(layout)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := cgroup.Compile(layout, group, limits, options)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,7 @@ func (e *Engine) Monitor() error {
 	sys.Umask(0o022)
 	sys.Parallel()
 	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), idle: make(chan struct{}, 1)}
+	e.moveToScope()
 	s.raiseLimit()
 	if err := s.hearGuard(); err != nil {
 		return err
@@ -166,6 +167,7 @@ func (s *supervisor) untilIdle() error {
 		if err != nil {
 			return nil // the directory is gone, and so is the socket
 		}
+		s.e.leaveGroup()
 		return l.Unlock()
 	}
 }

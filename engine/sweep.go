@@ -156,6 +156,10 @@ func (e *Engine) sweepGroups(age time.Duration) int {
 		}
 	}
 	cgroup.Tidy(l, parent)
+	if lock, err := store.TryLockFile(e.monitorLock(), true); err == nil {
+		e.sweepMonitorGroup(l)
+		_ = lock.Unlock()
+	}
 	return n
 }
 

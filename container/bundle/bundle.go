@@ -171,6 +171,10 @@ type Result struct {
 	// entries in Spec.Mounts have Type "file" and an empty Source.
 	Files []File
 
+	// System: it is a whole system, whose init has cgroups of its own to
+	// arrange: the caller gives it its group.
+	System bool `json:",omitempty"`
+
 	// StopSignal ends the container politely: a name such as "SIGTERM".
 	StopSignal string
 

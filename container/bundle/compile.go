@@ -30,7 +30,7 @@ func Compile(image ImageConfig, w Wishes, host Facts) (*Result, error) {
 		Origin: map[string]string{"": "default", "root.readonly": origin(w.ReadOnly, "--read-only"), "process.terminal": origin(w.TTY, "-t")},
 	}}
 	for _, step := range []func() error{
-		c.namespaces, c.names, c.args, c.environment, c.workdir, c.user, c.privileges, c.rlimits,
+		c.asSystem, c.namespaces, c.names, c.args, c.environment, c.workdir, c.user, c.privileges, c.rlimits,
 		c.mounts, c.paths, c.devices, c.resources, c.sysctls, c.stop, c.labels,
 	} {
 		if err := step(); err != nil {
@@ -135,6 +135,7 @@ func (c *compiler) environment() error {
 			return badImage("Env", fmt.Errorf("invalid environment variable: %q", e))
 		}
 	}
+	env = slices.Concat(env, c.systemEnv())
 	env = MergeEnv(MergeEnv(env, c.image.Env), c.w.Env)
 	c.Spec.Process.Env = env
 	c.Origin["process.env"] = "default, image: Env, -e"
@@ -262,6 +263,9 @@ func (c *compiler) stop() error {
 	signal, from := c.w.StopSignal, "--stop-signal"
 	if signal == "" {
 		signal, from = c.image.StopSignal, "image: StopSignal"
+	}
+	if signal == "" {
+		signal, from = c.systemStop(), "--systemd"
 	}
 	if signal == "" {
 		signal, from = "SIGTERM", "default"

@@ -115,6 +115,7 @@ func cases() []struct {
 		{"plain", plain, bundle.Wishes{}, root()},
 		{"terminal", plain, bundle.Wishes{Interactive: true, TTY: true, Args: []string{"bash", "-l"}, Hostname: "box", Domainname: "example.org", Workdir: "/root", User: "0:0", Env: []string{"A=b"}}, root()},
 		{"image", image(), bundle.Wishes{}, root()},
+		{"system", bundle.ImageConfig{Cmd: []string{"/sbin/init"}}, bundle.Wishes{}, root()},
 		{"image_overridden", image(), bundle.Wishes{Entrypoint: []string{"/other"}, Args: []string{"-x"}, Env: []string{"LANG", "PATH=/bin"}, Init: true,
 			Mounts: []bundle.Mount{volume("/srv/data:/data:ro")}, StopSignal: "SIGINT", StopTimeout: ptr(-1), Labels: map[string]string{"maintainer": "ben", "x": "y"}}, root()},
 		{"mounts", plain, bundle.Wishes{ReadOnly: true, ShmSize: 1 << 20, Mounts: []bundle.Mount{
@@ -192,6 +193,7 @@ func TestCompileRefuses(t *testing.T) {
 		kind   fault.Kind
 		want   string
 	}{
+		{"a system whose pid is not 1", plain, bundle.Wishes{Systemd: "always", PID: host}, root(), fault.Conflict, "not what --pid makes of it"},
 		{"no command", bundle.ImageConfig{}, bundle.Wishes{}, root(), fault.Invalid, "no command specified"},
 		{"an emptied entrypoint and no command", image(), bundle.Wishes{Entrypoint: []string{""}}, root(), fault.Invalid, "no command specified"},
 		{"a relative workdir", plain, bundle.Wishes{Workdir: "a"}, root(), fault.Invalid, "the working directory 'a' is invalid, it needs to be an absolute path"},

@@ -29,7 +29,7 @@ func (c *compiler) mounts() error {
 		}
 		targets[m.Target] = true
 	}
-	for _, m := range c.standardMounts() {
+	for _, m := range slices.Concat(c.standardMounts(), c.systemMounts()) {
 		if m.Type == "" || targets[m.Destination] || targets["/dev"] && strings.HasPrefix(m.Destination, "/dev/") {
 			continue
 		}
@@ -91,6 +91,10 @@ func (c *compiler) standardMounts() []specs.Mount {
 	if c.w.Privileged {
 		ro, deep = nil, nil
 	}
+	groups := ro
+	if c.System {
+		groups = nil // its init makes groups of its own
+	}
 	bind := func(dir string, more ...string) specs.Mount {
 		return specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: slices.Concat([]string{"rbind"}, quiet, more)}
 	}
@@ -99,7 +103,7 @@ func (c *compiler) standardMounts() []specs.Mount {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: c.devptsOptions()},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: slices.Concat(quiet, ro)},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: slices.Concat(ro, quiet)},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: slices.Concat(groups, quiet)},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: quiet},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: slices.Concat(quiet, []string{"mode=1777", "size=" + strconv.FormatInt(shm, 10)})},
 	}

@@ -42,6 +42,7 @@ type Wishes struct {
 	User        string
 	Groups      []string // --group-add
 	Init        bool
+	Systemd     string // whether it is a whole system: "" or "true", by its command; "false", "always"
 	StopSignal  string
 	StopTimeout *int // seconds; negative: wait for ever; nil: 10
 	Umask       *uint32

@@ -251,7 +251,8 @@ func (k *Keeper) pump(f *os.File, stream string) {
 	})
 }
 
-// takeTerminal takes what a terminal has. Its other side has hung up: ended.
+// takeTerminal takes what a terminal has. Its other side may hang up (EIO) and be
+// opened again, as the console of a system is: the process alone tells the end.
 func (k *Keeper) takeTerminal(fd int, stream string) (more, ended bool) {
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
@@ -260,7 +261,7 @@ func (k *Keeper) takeTerminal(fd int, stream string) (more, ended bool) {
 		k.out.take(stream, (*buffer)[:n])
 		return true, false
 	}
-	return false, !errors.Is(err, syscall.EAGAIN)
+	return false, !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EIO)
 }
 
 // takeFIFO copies what a FIFO has, gives it away, and only then takes it out.

@@ -30,6 +30,9 @@ func (c Call) want(n int) Call { c.Want = n; return c }
 // when it fails.
 func (c Call) thenSkip(n int) Call { c.OnErr, c.Skip, c.SkipOnOK = Ignore, n, true; return c }
 
+// skipOnError passes over the next n calls when c fails.
+func (c Call) skipOnError(n int) Call { c.OnErr, c.SkipOnOK, c.Skip = SkipOnErr, false, n; return c }
+
 func openTree(path string, recursive bool) Call {
 	flags, text := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC"
 	if recursive {

@@ -122,6 +122,9 @@ type Options struct {
 	// sockets, never devices of the host. See process.Streams.
 	Streams [3]bool
 
+	// MachineID is written to /etc/machine-id of the root; empty: nothing is.
+	MachineID string
+
 	// Keyring is the name of a new session keyring; empty: none.
 	Keyring string
 
@@ -161,6 +164,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.attachRoot(root)
 	c.attach()
 	c.devices()
+	c.machineID()
 	c.terminal()
 	c.hooks()
 	c.workdir()

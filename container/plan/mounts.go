@@ -403,9 +403,7 @@ func (c *compiler) attachOrder() []*mount {
 func (c *compiler) keepMode(m *mount, place []Call, target Slot) []Call {
 	dir := c.slot("top of " + m.Destination)
 	stat := make([]byte, 256) // struct statx
-	first := place[0]
-	first.OnErr, first.SkipOnOK, first.Skip = SkipOnErr, false, 3
-	return append([]Call{first,
+	return append([]Call{place[0].skipOnError(3),
 		call("statx", unix.SYS_STATX, from(target), str(""), named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"), named(unix.STATX_MODE, "STATX_MODE"), buf(stat, "{mode}")),
 		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
 		call("fchmod", unix.SYS_FCHMOD, from(dir), Arg{Kind: FromBuf, Bytes: stat, Value: statxMode, Text: "{mode}"}).thenSkip(len(place) - 1),

@@ -226,6 +226,9 @@ func (c *Container) config() ConfigJSON {
 	if signal == "" {
 		signal = c.Image.StopSignal
 	}
+	if signal == "" && c.Result.System {
+		signal = c.Result.StopSignal
+	}
 	var volumes map[string]struct{}
 	for target := range c.Image.Volumes {
 		volumes = table(volumes)

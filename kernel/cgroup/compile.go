@@ -27,8 +27,9 @@ type Options struct {
 	// there, before the steps are done. Undo removes what systemd leaves.
 	Unit bool
 
-	// Owner is the host's user who may use the group of version 2 as his own:
-	// its directory and the files that the kernel lists for that. 0: root.
+	// Owner is the host's user who may use the group as his own in version 2
+	// and in the hierarchies without a controller: its directory and the files
+	// that the kernel lists for that. 0: root.
 	Owner int
 
 	// Account also wants the controllers whose usage is of interest without
@@ -248,8 +249,8 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 		s.made = mk.made
 		steps = append(steps, s)
 	}
-	if h.V2 && c.o.Owner != 0 {
-		steps = append(steps, Step{Op: Own, Path: mk.Path, Value: strconv.Itoa(c.o.Owner), V2: true})
+	if c.o.Owner != 0 && (h.V2 || h.named()) {
+		steps = append(steps, Step{Op: Own, Path: mk.Path, Value: strconv.Itoa(c.o.Owner), V2: h.V2})
 	}
 	return steps
 }

@@ -49,6 +49,11 @@ func isPlain(p string) bool {
 // Has reports whether h has the controller.
 func (h Hierarchy) Has(controller string) bool { return slices.Contains(h.Controllers, controller) }
 
+// named reports whether h is of version 1 and has no controller, but a name.
+func (h Hierarchy) named() bool {
+	return !h.V2 && len(h.Controllers) > 0 && !slices.ContainsFunc(h.Controllers, func(c string) bool { return !strings.HasPrefix(c, "name=") })
+}
+
 // A Layout is what a host mounts. It is plain data: tests and plans for
 // other hosts write their own.
 type Layout struct {

@@ -34,7 +34,7 @@ func For(l Layout, cgroupsPath, name string) (Layout, string, error) {
 	if err != nil || strings.HasPrefix(group, "/") {
 		return l, clean, err
 	}
-	ownOf, err := membership(l)
+	ownOf, err := Membership(l)
 	if err != nil {
 		return l, "", err
 	}
@@ -54,8 +54,8 @@ func For(l Layout, cgroupsPath, name string) (Layout, string, error) {
 	return l, clean, nil
 }
 
-// membership tells in which cgroups of l the caller is.
-func membership(l Layout) (func(Hierarchy) (string, bool), error) {
+// Membership tells in which cgroups of l the caller is.
+func Membership(l Layout) (func(Hierarchy) (string, bool), error) {
 	if all := l.All(); len(all) > 0 && !slices.ContainsFunc(all, func(h Hierarchy) bool { return h.own == "" }) {
 		return func(h Hierarchy) (string, bool) { return h.own, true }, nil
 	}

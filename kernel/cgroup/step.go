@@ -234,9 +234,13 @@ func (s Step) own() error {
 	if err != nil {
 		return wrap("give away cgroup", s.Path, err)
 	}
-	files, err := sys.ReadKnob("/sys/kernel/cgroup/delegate", 4096)
-	if err != nil {
-		return wrap("read", "/sys/kernel/cgroup/delegate", err)
+	// Of version 1 without a controller's, and without the tasks, by which its
+	// maker's children enter.
+	files := "cgroup.procs cgroup.clone_children notify_on_release"
+	if s.V2 {
+		if files, err = sys.ReadKnob("/sys/kernel/cgroup/delegate", 4096); err != nil {
+			return wrap("read", "/sys/kernel/cgroup/delegate", err)
+		}
 	}
 	for _, name := range append([]string{"."}, strings.Fields(files)...) {
 		err := os.Chown(path.Join(s.Path, name), uid, -1)

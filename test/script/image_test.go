@@ -24,19 +24,24 @@ import (
 // applets are the names by which the image's one program is known.
 var applets = []string{"sh", "true", "false", "ls", "cat", "echo", "id", "sleep", "ps", "mount", "hostname", "kill", "env", "pwd", "dd", "touch", "stat", "head", "tail", "wc", "ip", "sync", "yes", "tty", "stty", "grep", "mkdir", "rm", "chown", "chmod", "date", "printf", "test", "trap"}
 
-// debianCmd makes, once, a Debian by mmdebstrap, and an image of it.
+// debianCmd makes, once, a Debian by mmdebstrap, and an image of it; one with
+// systemd, which it runs, is a system.
 func debianCmd(t *testing.T) script.Cmd {
-	return command("write an OCI layout with a Debian image", "dir", 1, func(s *script.State, args []string) (string, string, error) {
-		cached, err := debianTar()
+	return command("write an OCI layout with a Debian image", "dir [system]", 1, func(s *script.State, args []string) (string, string, error) {
+		name, packages, cmd := "debian", "procps", "bash"
+		if len(args) > 1 && args[1] == "system" {
+			name, packages, cmd = "debian-system", "procps,systemd-sysv,dbus", "/sbin/init"
+		}
+		cached, err := debianTar(name, packages)
 		if err != nil {
 			return "", "", err
 		}
-		return "", "", writeImage(s.Path(args[0]), map[string]string{"arch": "amd64", "cmd": "bash", "layer": cached})
+		return "", "", writeImage(s.Path(args[0]), map[string]string{"arch": "amd64", "cmd": cmd, "layer": cached})
 	})
 }
 
-func debianTar() (string, error) {
-	cached, err := filepath.Abs("../cache/debian.tar")
+func debianTar(name, packages string) (string, error) {
+	cached, err := filepath.Abs("../cache/" + name + ".tar")
 	if err != nil {
 		return "", err
 	}
@@ -47,7 +52,7 @@ func debianTar() (string, error) {
 		return "", err
 	}
 	defer os.Remove(cached + ".new")
-	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include=procps", "--format=tar", "bookworm", cached+".new").CombinedOutput()
+	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--include="+packages, "--format=tar", "bookworm", cached+".new").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("mmdebstrap: %w\n%s", err, out)
 	}

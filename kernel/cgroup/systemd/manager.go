@@ -191,11 +191,15 @@ func parseVersion(text string) (int, error) {
 // the user's instance.
 func (m *Manager) Root() (string, error) { return m.property("ControlGroup") }
 
-// Start makes the unit with properties and the process pid in it, and waits
+// Start makes the unit with properties and the processes pids in it, and waits
 // until it is there. What a failed unit of that name has left is removed first;
 // a unit that is there otherwise is fault.Exists.
-func (m *Manager) Start(unit string, properties []Property, pid int) error {
-	all := append([]Property{{"PIDs", bus.Array("u", bus.Uint32(uint32(pid)))}}, properties...)
+func (m *Manager) Start(unit string, properties []Property, pids ...int) error {
+	list := make([]bus.Value, len(pids))
+	for i, pid := range pids {
+		list[i] = bus.Uint32(uint32(pid))
+	}
+	all := append([]Property{{"PIDs", bus.Array("u", list...)}}, properties...)
 	job, err := m.startTransient(unit, all)
 	if isError(err, "UnitExists") {
 		m.call("ResetFailedUnit", bus.String(unit))
