@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"hash/fnv"
 	"os"
 	"path"
 	"path/filepath"
@@ -25,11 +24,13 @@ import (
 // ownGroup begins the name of the monitor's group.
 const ownGroup = "kiste-monitor-"
 
-// groupName is that of this store's.
+// groupName is that of this store's: with a number made of its path (FNV-1a).
 func (e *Engine) groupName() string {
-	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(e.Store.Run))
-	return ownGroup + fmt.Sprintf("%08x", sum.Sum32())
+	sum := uint32(2166136261)
+	for _, c := range []byte(e.Store.Run) {
+		sum = (sum ^ uint32(c)) * 16777619
+	}
+	return ownGroup + fmt.Sprintf("%08x", sum)
 }
 
 // tracking is the hierarchy in which systemd keeps track of processes where it
