@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -29,8 +28,8 @@ func logsCommand() *Command {
 		Options: []option.Row{
 			{"-f, --follow", "", "go on until it has ended", option.Bool(&o.follow)},
 			{"-n, --tail", "LINES", "the last so many, or all", tailVar(&o.tail)},
-			{"--since", "TIME", "from then on", timeVar(&o.since)},
-			{"--until", "TIME", "up to then", timeVar(&o.until)},
+			{"--since", "TIME", "from then on", option.Moment(&o.since)},
+			{"--until", "TIME", "up to then", option.Moment(&o.until)},
 			{"-t, --timestamps", "", "with the time of each line", option.Bool(&o.times)},
 			{"--details", "", "with what --log-opt labels and env ask for", option.Bool(&o.details)},
 		},
@@ -49,33 +48,6 @@ func tailVar(p *int) option.Var {
 		return nil
 	}
 }
-
-// timeVar reads a time as Docker does.
-func timeVar(p *time.Time) option.Var {
-	return func(s string) (err error) {
-		*p, err = parseTime(s, time.Now())
-		return err
-	}
-}
-
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	if seconds, rest, _ := strings.Cut(s, "."); isDigits(seconds) && (rest == "" || isDigits(rest)) {
-		n, err := strconv.ParseInt(seconds, 10, 64)
-		nano, _ := strconv.ParseInt((rest + "000000000")[:9], 10, 64)
-		return time.Unix(n, nano), err
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is no time: write 2006-01-02T15:04:05, seconds since 1970, or how long ago as in 10m", s)
-}
-
-func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 func showLogs(env *Env, name string, o logsOptions) error {
 	e, err := lookIntoStore()

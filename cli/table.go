@@ -43,6 +43,8 @@ func table() []row {
 		{"wait", waitCommand},
 		{"port", portCommand},
 		{"rename", renameCommand},
+		{"update", updateCommand},
+		{"stats", statsCommand},
 		{"ps", psCommand},
 		{"inspect", inspectCommand},
 		{"container inspect", containerInspectCommand},

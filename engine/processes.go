@@ -26,7 +26,12 @@ func (e *Engine) Processes(query string) ([]int, error) {
 		return nil, conflict(op, c, "Container %s is restarting, wait until the container is running", c.ID)
 	case !c.runs():
 		return nil, conflict(op, c, "container %s is not running", c.ID)
-	case c.Cgroup == "":
+	}
+	return e.processes(c)
+}
+
+func (e *Engine) processes(c *Container) ([]int, error) {
+	if c.Cgroup == "" {
 		return besides(c.Name, c.State.PID)
 	}
 	l, err := cgroup.Detect()

@@ -521,7 +521,7 @@ func (s *supervisor) goOn(id string, k *keeping, now bool) bool {
 	switch {
 	case err != nil || c.State.Status != inspect.Restarting:
 		return false
-	case c.State.Stopped || c.State.Removing:
+	case c.State.Stopped || c.State.Removing || !c.Wishes.Restart.Again(c.State.ExitCode, c.State.Restarts-1):
 		c.State.Status = inspect.Exited
 		_ = s.e.write(c)
 		return false

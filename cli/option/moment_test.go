@@ -11,6 +11,7 @@ func TestParseMoment(t *testing.T) {
 	for text, want := range map[string]time.Time{
 		"10m": now.Add(-10 * time.Minute), "1h30m": now.Add(-90 * time.Minute), "-1m": now.Add(time.Minute),
 		"2026-01-02": time.Date(2026, 1, 2, 0, 0, 0, 0, zone), "2026-01-02T15:04": time.Date(2026, 1, 2, 15, 4, 0, 0, zone),
+		"2026-01-02T15":          time.Date(2026, 1, 2, 15, 0, 0, 0, zone),
 		"2026-01-02T15:04:05.25": time.Date(2026, 1, 2, 15, 4, 5, 25e7, zone), "2026-01-02T15:04:05Z": time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
 		"2026-01-02T15:04:05.5+02:00": time.Date(2026, 1, 2, 13, 4, 5, 5e8, time.UTC), "2026-01-02Z": time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
 		"1700000000": time.Unix(1700000000, 0), "1700000000.5": time.Unix(1700000000, 5e8), "0": time.Unix(0, 0),

@@ -268,7 +268,9 @@ func (g *Group) spread(old []dir) error {
 }
 
 // checkUsage refuses a limit of memory, or of memory with swap, that the group
-// uses up now. What it uses is not known before it is there.
+// uses up now: file pages that nobody has asked for lately are not counted,
+// since the kernel drops them first. What it uses is not known before it is
+// there.
 func (g *Group) checkUsage(m Memory) error {
 	if !m.CheckUsage || m.Limit <= 0 && m.Swap <= 0 {
 		return nil
@@ -277,10 +279,11 @@ func (g *Group) checkUsage(m Memory) error {
 	if err != nil || u.Memory == nil {
 		return err
 	}
+	used := u.Memory.Used()
 	for _, limit := range []int64{m.Swap, m.Limit} {
-		if limit > 0 && limit <= u.Memory.Current {
+		if limit > 0 && limit <= used {
 			return &fault.Error{Op: "limit memory of cgroup", On: g.Path, Kind: fault.Conflict,
-				Err:  errText("it uses " + strconv.FormatInt(u.Memory.Current, 10) + " bytes now, and the limit is to be " + strconv.FormatInt(limit, 10)),
+				Err:  errText("it uses " + strconv.FormatInt(used, 10) + " bytes now, and the limit is to be " + strconv.FormatInt(limit, 10)),
 				Hint: "a limit below the usage would kill processes"}
 		}
 	}

@@ -29,6 +29,9 @@ type MemoryUsage struct {
 	OOM, OOMKill, Max    int64 // how often: no memory was left, a process was killed, the limit was met
 }
 
+// Used is what the group cannot do without: Current but for Cache.
+func (m *MemoryUsage) Used() int64 { return m.Current - min(m.Current, m.Cache) }
+
 // CPUUsage is the time used so far, and how often and how long the quota
 // held the group back.
 type CPUUsage struct {
