@@ -131,13 +131,14 @@ func (n *Namespace) Isolate(name string, on bool) error {
 		return err
 	}
 	var c changes
-	c.isolate(l.Index, on)
+	c.port("isolate bridge port", l, unix.IFLA_BRPORT_ISOLATED, on)
 	return n.do(&c)
 }
 
-func (c *changes) isolate(index int, on bool) {
-	b := ifinfo(index, 0, 0)
+// port sets one flag of a bridge's port.
+func (c *changes) port(op string, l Link, flag uint16, on bool) {
+	b := ifinfo(l.Index, 0, 0)
 	b[0] = unix.AF_BRIDGE
-	b.Nest(unix.IFLA_PROTINFO, func(p *netlink.Body) { p.U8(unix.IFLA_BRPORT_ISOLATED, map[bool]byte{true: 1}[on]) })
-	c.add("isolate bridge port", fmt.Sprint(index), unix.RTM_SETLINK, 0, b)
+	b.Nest(unix.IFLA_PROTINFO, func(p *netlink.Body) { p.U8(flag, map[bool]byte{true: 1}[on]) })
+	c.add(op, l.Name, unix.RTM_SETLINK, 0, b)
 }

@@ -68,7 +68,7 @@ func (c *changes) address(index int, p Prefix) {
 	b.Add(unix.IFA_LOCAL, p.Addr().AsSlice())
 	b.Add(unix.IFA_ADDRESS, p.Addr().AsSlice())
 	if p.Addr().Is4() && p.Bits() < 31 {
-		b.Add(unix.IFA_BROADCAST, last(p).AsSlice())
+		b.Add(unix.IFA_BROADCAST, p.Last().AsSlice())
 	}
 	c.add("add address", p.String(), unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
 }

@@ -38,6 +38,10 @@ type Endpoint struct {
 	// Isolated ports of a bridge reach its other ports, and not each other.
 	Isolated bool
 
+	// Hairpin lets the namespace reach what it publishes itself, where the host
+	// filters what its bridges switch; elsewhere it is not needed, and not done.
+	Hairpin bool
+
 	// Sends and Receives limit what goes out of the link inside and what comes
 	// in, see Limit. Receives needs a veth.
 	Sends, Receives Rate
@@ -106,7 +110,7 @@ func (e Endpoint) Check() error {
 			return &fault.Error{Op: "add address to", On: e.Name, Kind: fault.Invalid, Err: errors.New("it is no address")}
 		}
 	}
-	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated) {
+	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin) {
 		return &fault.Error{Op: "make " + e.Kind, On: e.Name, Kind: fault.Invalid,
 			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited or isolated")}
 	}
@@ -194,18 +198,32 @@ func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 	if err := to.do(&c); err != nil {
 		return err
 	}
-	if !e.Isolated && e.Receives == 0 {
-		return nil
-	}
 	var outer changes
 	host := Link{Name: e.Outer, Index: inside.Below, MTU: inside.MTU}
 	if e.Isolated {
-		outer.isolate(host.Index, true)
+		outer.port("isolate bridge port", host, unix.IFLA_BRPORT_ISOLATED, true)
+	}
+	if e.Hairpin && n.filtersBridges() {
+		outer.port("let reach itself bridge port", host, unix.IFLA_BRPORT_MODE, true)
 	}
 	if e.Receives != 0 {
 		outer.limit(host, e.Receives)
 	}
 	return n.do(&outer)
+}
+
+// filtersBridges reports whether the packet filter sees what bridges switch:
+// br_netfilter.
+func (n *Namespace) filtersBridges() bool {
+	on := false
+	_ = n.within(func() error {
+		for _, name := range []string{"iptables", "ip6tables"} {
+			v, err := sys.ReadKnob("/proc/sys/net/bridge/bridge-nf-call-"+name, 16)
+			on = on || err == nil && strings.TrimSpace(v) == "1"
+		}
+		return nil
+	})
+	return on
 }
 
 // within calls f in n. The thread comes back; where it cannot, which the kernel

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -260,14 +261,6 @@ func family(a Addr) byte {
 	return unix.AF_INET6
 }
 
-// last is the last address of an IPv4 network.
-func last(p Prefix) Addr {
-	a := p.Masked().Addr()
-	v := binary.BigEndian.Uint32(a.b[:]) | uint32(uint64(1)<<(32-p.Bits())-1)
-	binary.BigEndian.PutUint32(a.b[:], v)
-	return a
-}
-
 // Addresses lists the addresses of the link with the index, 0 for all.
 func (n *Namespace) Addresses(index int) ([]Prefix, error) {
 	return n.addresses(func(of int, _ []byte) bool { return index == 0 || of == index })
@@ -402,6 +395,33 @@ func (n *Namespace) Forward() error {
 		err := sys.WriteKnob("/proc/sys/net/ipv4/ip_forward", "1")
 		if err != nil {
 			return &fault.Error{Op: "turn on forwarding", Err: err}
+		}
+		return nil
+	})
+}
+
+// Forward6 is Forward for IPv6. Links that learn their routes from the
+// advertisements of routers, which a router would not, go on doing so.
+func (n *Namespace) Forward6() error {
+	const all = "/proc/sys/net/ipv6/conf/all/forwarding"
+	return n.Do(func() error {
+		if v, err := sys.ReadKnob(all, 16); err == nil && strings.TrimSpace(v) == "1" {
+			return nil
+		}
+		links, err := n.Links()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			knob := "/proc/sys/net/ipv6/conf/" + l.Name + "/accept_ra"
+			if v, err := sys.ReadKnob(knob, 16); err == nil && strings.TrimSpace(v) == "1" {
+				if err := sys.WriteKnob(knob, "2"); err != nil {
+					return &fault.Error{Op: "keep the routes of", On: l.Name, Err: err}
+				}
+			}
+		}
+		if err := sys.WriteKnob(all, "1"); err != nil {
+			return &fault.Error{Op: "turn on forwarding of IPv6", Err: err}
 		}
 		return nil
 	})

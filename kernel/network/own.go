@@ -249,7 +249,7 @@ func (n *Namespace) lease(inside *Namespace, bridge Link, addresses []Prefix, o 
 		taken[l.Name] = true
 	}
 	addr := network.Addr().Next()
-	for tries := 0; tries < maxLeases && addr.Less(last(network)); tries, addr = tries+1, addr.Next() {
+	for tries := 0; tries < maxLeases && addr.Less(network.Last()); tries, addr = tries+1, addr.Next() {
 		if own[addr] || taken[leaseName(addr)] {
 			continue
 		}

@@ -45,6 +45,10 @@ func (b *Batch) add(message, flags uint16, what string, t Table, name, line stri
 // Numbers of linux/netfilter/nf_tables.h that package unix lacks.
 const (
 	tableUserdata = 6
+	setConcat     = 0x80
+	descParts     = 2
+	partSize      = 1
+	elementEnd    = 10
 )
 
 // AddTable creates t; one that exists is kept as it is.
@@ -119,12 +123,26 @@ func (b *Batch) AddSet(t Table, s Set) {
 		m.Big32(unix.NFTA_SET_DATA_TYPE, number)
 		m.Big32(unix.NFTA_SET_DATA_LEN, size)
 	}
-	if s.Size > 0 {
-		m.Nest(unix.NFTA_SET_DESC, func(d *netlink.Body) { d.Big32(unix.NFTA_SET_DESC_SIZE, s.Size) })
+	if s.Size > 0 || s.Range {
+		m.Nest(unix.NFTA_SET_DESC, s.describe)
 	}
 	m.Big32(unix.NFTA_SET_ID, uint32(len(b.ops)+1))
 	m.Add(unix.NFTA_SET_USERDATA, s.order())
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "create set", t, s.Name, s.String(), m)
+}
+
+func (s Set) describe(d *netlink.Body) {
+	if s.Size > 0 {
+		d.Big32(unix.NFTA_SET_DESC_SIZE, s.Size)
+	}
+	if !s.Range {
+		return
+	}
+	d.Nest(descParts, func(parts *netlink.Body) {
+		for _, t := range s.Key {
+			parts.Nest(unix.NFTA_LIST_ELEM, func(one *netlink.Body) { one.Big32(partSize, uint32(types[t].size)) })
+		}
+	})
 }
 
 // order tells the program nft how to print: in which byte order keys and data
@@ -155,6 +173,9 @@ func (s Set) flags() uint32 {
 	}
 	if s.Dynamic {
 		f |= unix.NFT_SET_EVAL
+	}
+	if s.Range {
+		f |= unix.NFT_SET_INTERVAL | setConcat
 	}
 	return f
 }
@@ -195,6 +216,9 @@ func lines(set string, list []Element) string {
 	words := make([]string, len(list))
 	for i, e := range list {
 		words[i] = printable(e.Key)
+		if e.End != nil {
+			words[i] += "-" + printable(e.End)
+		}
 		if e.Data != nil {
 			words[i] += " : " + printable(e.Data)
 		}
@@ -207,6 +231,9 @@ func lines(set string, list []Element) string {
 
 func (e Element) write(b *netlink.Body) {
 	b.Nest(unix.NFTA_SET_ELEM_KEY, value(e.Key))
+	if e.End != nil {
+		b.Nest(elementEnd, value(e.End))
+	}
 	if e.Data != nil {
 		b.Nest(unix.NFTA_SET_ELEM_DATA, value(e.Data))
 	}

@@ -145,6 +145,8 @@ func parseElement(data []byte) Element {
 		switch a.Kind {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key = netlink.Find(a.Data, unix.NFTA_DATA_VALUE)
+		case elementEnd:
+			e.End = netlink.Find(a.Data, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data = netlink.Find(a.Data, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_USERDATA:

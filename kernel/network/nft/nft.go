@@ -23,7 +23,7 @@
 //
 // CAP_NET_ADMIN in the user namespace that owns the network namespace. A Conn
 // must not be used by several goroutines at once. What is not here: flowtables,
-// stateful objects, intervals.
+// stateful objects, ranges of a key that is no concatenation.
 package nft
 
 import (
@@ -194,6 +194,7 @@ type Set struct {
 	Data    []Type // empty: no map
 	Timeout bool   // elements may end by themselves
 	Dynamic bool   // rules may add elements
+	Range   bool   // elements go from Key to End, in each part of a concatenation
 	Size    uint32 // most elements; 0: no limit
 }
 
@@ -208,6 +209,7 @@ func (s Set) String() string {
 // An Element is of a set, or of a map.
 type Element struct {
 	Key     []byte
+	End     []byte // of a set with Range: the last key
 	Data    []byte // of a map
 	Comment string // at most 127 bytes
 }

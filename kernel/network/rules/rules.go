@@ -29,7 +29,8 @@
 // with the bridge's address as source. Its cost is that the bridge would let
 // containers speak to 127.0.0.1 of the host: that is what raw drops. From other
 // links such packets are dropped by the kernel itself, and prerouting leaves
-// them to it.
+// them to it. IPv6 has no such sysctl: nothing is published at ::1, where
+// clients are refused and try 127.0.0.1.
 //
 // # Privileges
 //
@@ -55,6 +56,11 @@ type Bridge struct {
 	Open     bool   // others reach ports that are not published: a routed network
 	Routed4  bool   // packets leave with the containers' own IPv4 addresses
 	Routed6  bool   // and IPv6 addresses
+
+	// Subnets are those of the containers. Who asks from there for a port that
+	// is published by one of the same bridge, itself perhaps, is seen as the
+	// bridge; else the answer would go past the host, which must translate it.
+	Subnets []network.Prefix
 }
 
 // A Proto is a protocol with ports, by its number: RFC 5237.
@@ -144,6 +150,8 @@ const (
 	masq6   = "masquerade6"
 	ports4  = "ports4"
 	ports6  = "ports6"
+	near4   = "near4" // which addresses are behind which link
+	near6   = "near6"
 	any4    = "any4"
 	any6    = "any6"
 )
@@ -153,6 +161,7 @@ var link = []nft.Type{nft.TypeIfname}
 var sets = []nft.Set{
 	{Name: bridges, Key: link}, {Name: guarded, Key: link}, {Name: closed, Key: link}, {Name: masq4, Key: link}, {Name: masq6, Key: link},
 	{Name: paths, Key: []nft.Type{nft.TypeIfname, nft.TypeIfname}},
+	{Name: near4, Key: []nft.Type{nft.TypeIfname, nft.TypeIPv4}, Range: true}, {Name: near6, Key: []nft.Type{nft.TypeIfname, nft.TypeIPv6}, Range: true},
 	{Name: ports4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
 	{Name: ports6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
 	{Name: any4, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
@@ -200,6 +209,7 @@ func table() []nft.Rule {
 		rule("raw", from, nft.In(r0, bridges), loopback4(nft.Source4), nft.Drop()),
 
 		rule("prerouting", loopback4(nft.Destination4), nft.Return()),
+		rule("output", nft.OfFamily(nft.IPv6, r0), nft.Destination6(r0), nft.Is(r0, loopback6), nft.Return()),
 		rule("prerouting", nft.ToSelf(r0), nft.Jump(publish)),
 		rule("output", nft.ToSelf(r0), nft.Jump(publish)),
 
@@ -213,9 +223,11 @@ func table() []nft.Rule {
 		rule("forward", onto, nft.In(r0, bridges), nft.Published(r0), nft.Accept()),
 		rule("forward", onto, nft.In(r0, guarded), nft.Drop()),
 
-		rule("postrouting", samePath, nft.Published(r0), nft.Masquerade()),
+		// By address: where the host filters what its bridges switch (br_netfilter),
+		// the link that it came from is not known here.
+		rule("postrouting", nft.OfFamily(nft.IPv4, r0), onto, nft.Source4(r4), nft.In(r0, near4), nft.Published(r0), nft.Masquerade()),
+		rule("postrouting", nft.OfFamily(nft.IPv6, r0), onto, nft.Source6(r4), nft.In(r0, near6), nft.Published(r0), nft.Masquerade()),
 		rule("postrouting", onto, nft.In(r0, bridges), loopback4(nft.Source4), nft.Masquerade()),
-		rule("postrouting", onto, nft.In(r0, bridges), nft.OfFamily(nft.IPv6, r0), nft.Source6(r0), nft.Is(r0, loopback6), nft.Masquerade()),
 		rule("postrouting", onto, nft.In(r0, bridges), nft.Return()),
 		rule("postrouting", nft.OfFamily(nft.IPv4, r0), from, nft.In(r0, masq4), nft.Masquerade()),
 		rule("postrouting", nft.OfFamily(nft.IPv6, r0), from, nft.In(r0, masq6), nft.Masquerade()),
@@ -262,6 +274,10 @@ func (b Bridge) elements(all map[string][]nft.Element) {
 		}
 	}
 	all[paths] = append(all[paths], nft.Element{Key: nft.Key(name, name)})
+	for _, p := range b.Subnets {
+		near := pick(p.Addr(), near4, near6)
+		all[near] = append(all[near], nft.Element{Key: nft.Key(name, p.Masked().Addr().AsSlice()), End: nft.Key(name, p.Last().AsSlice())})
+	}
 }
 
 func (p Port) element() (set string, e nft.Element) {
@@ -309,6 +325,10 @@ func (s State) check() error {
 		if protos[p.Proto] == "" || !p.To.IsValid() || p.HostPort == 0 || p.ToPort == 0 || p.Host.IsValid() && p.Host.Is4() != p.To.Is4() {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Invalid,
 				Err: errors.New("want a protocol, ports from 1 to 65535, and addresses of one family")}
+		}
+		if p.Host.Is6() && bytes.Equal(p.Host.AsSlice(), loopback6) {
+			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Unsupported,
+				Err: errors.New("the kernel lets nothing that is for ::1 leave the host, as it does for 127.0.0.1"), Hint: "publish it at 127.0.0.1, or at another address"}
 		}
 	}
 	return nil
@@ -360,11 +380,11 @@ func changes(t nft.Table, have, want map[string][]nft.Element) *nft.Batch {
 func without(a, b []nft.Element) []nft.Element {
 	in := make(map[string]nft.Element, len(b))
 	for _, e := range b {
-		in[string(e.Key)] = e
+		in[string(e.Key)+string(e.End)] = e
 	}
 	var rest []nft.Element
 	for _, e := range a {
-		if same, ok := in[string(e.Key)]; !ok || same.Comment != e.Comment || !bytes.Equal(same.Data, e.Data) {
+		if same, ok := in[string(e.Key)+string(e.End)]; !ok || same.Comment != e.Comment || !bytes.Equal(same.Data, e.Data) {
 			rest = append(rest, e)
 		}
 	}
