@@ -181,6 +181,11 @@ func monitorCommand() *Command {
 	}
 }
 
+// resolverCommand becomes the resolver: for the monitor, and nobody else.
+func resolverCommand() *Command {
+	return &Command{Name: engine.ResolverCommand, Short: "answer for the names of containers", Hidden: true, Heavy: engine.ResolverCommand}
+}
+
 // compressCommand and the one below are what the monitor has kisted do with
 // logs that are full, and what "kiste logs" reads them by.
 func compressCommand() *Command {

@@ -116,6 +116,7 @@ func table() []row {
 		{engine.OwnCommand, ownCommand},
 		{PauseCommand, pauseHelper},
 		{engine.MonitorCommand, monitorCommand},
+		{engine.ResolverCommand, resolverCommand},
 		{holdCommandName, holdCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},

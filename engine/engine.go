@@ -77,9 +77,11 @@ type Engine struct {
 	// Program is the kiste that becomes the monitor; empty: this program.
 	Program string
 
-	// Kisted is where the program is that compresses logs. Nil: none is
-	// compressed.
+	// Kisted is where the program is that compresses logs, and resolves names.
+	// Nil: neither is done.
 	Kisted func() (string, error)
+
+	keepNames func() error // of the monitor: see to it that there is a resolver
 }
 
 func newID() string {

@@ -128,6 +128,7 @@ func ended(was inspect.State, end monitor.End) inspect.State {
 
 // cleanUp takes away what a container has only while it runs.
 func (e *Engine) cleanUp(c *Container) {
+	e.unname(c.ID)
 	e.unmounted(c)
 	if c.Cgroup != "" {
 		removeAnyGroup(c.Cgroup)

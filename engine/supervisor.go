@@ -30,6 +30,8 @@ type supervisor struct {
 	ends map[int]syscall.WaitStatus // whom the guard has seen end
 	told chan struct{}              // closed when ends has grown
 	idle chan struct{}              // something has ended
+
+	names *nameKeeper
 }
 
 // A keeping is a container that is kept, or waits to be started anew.
@@ -56,6 +58,8 @@ func (e *Engine) Monitor() error {
 	sys.Parallel()
 	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), idle: make(chan struct{}, 1)}
 	e.moveToScope()
+	s.names = &nameKeeper{e: e}
+	e.keepNames = s.names.keep
 	s.raiseLimit()
 	if err := s.hearGuard(); err != nil {
 		return err
@@ -542,6 +546,7 @@ func (s *supervisor) look() {
 		}
 	}
 	s.mu.Unlock()
+	s.names.keepIfNeeded()
 	ids, err := s.e.ids()
 	if err != nil {
 		return

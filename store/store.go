@@ -31,6 +31,7 @@
 //	run/containers/ID/             files made for a container that runs
 //	run/ids/N                      links: which container has range N of ids
 //	run/networks/ID/ADDRESS        links: which container has the address
+//	run/names/ID                   what the resolver is told of a container that runs
 //	run/namespaces/                pinned namespaces
 //
 // Safe for concurrent use, also by several processes.
@@ -198,6 +199,9 @@ func (s Store) NetworkName(name string) string { return filepath.Join(s.Lib, "ne
 // Leases is the directory of a network's addresses that are in use.
 func (s Store) Leases(id string) string { return filepath.Join(s.Run, "networks", id) }
 
+// Names is the directory of what the resolver is told of containers that run.
+func (s Store) Names() string { return filepath.Join(s.Run, "names") }
+
 // Events is the directory of what has happened.
 func (s Store) Events() string { return filepath.Join(s.Lib, "events") }
 
@@ -363,6 +367,10 @@ func flock(f *os.File, exclusive bool, how int) (*Lock, error) {
 	}
 	return &Lock{f}, nil
 }
+
+// File is what is locked: a process that inherits it holds the lock, too, when
+// this one has given it back.
+func (l *Lock) File() *os.File { return l.f }
 
 // Unlock gives the lock back.
 func (l *Lock) Unlock() error { return l.f.Close() }

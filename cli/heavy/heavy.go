@@ -14,6 +14,7 @@ import (
 	"context"
 
 	"kiste/cli"
+	"kiste/engine"
 	"kiste/engine/files"
 )
 
@@ -38,6 +39,8 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"top":    top,
 
 		files.PauseCommand: pauseGroup,
+
+		engine.ResolverCommand: resolveNames,
 
 		"volume inspect": volumeInspect,
 		"volume export":  volumeExport,

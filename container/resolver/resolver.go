@@ -17,6 +17,10 @@ type Options struct {
 	// then is no container's own.
 	Lead func(ns *network.Namespace, udp, tcp uint16) error
 
+	// Ended hears of a container whose process has ended, which is not answered
+	// any more. Nil: nobody does.
+	Ended func(Container)
+
 	// HostConf is the host's resolv.conf, ResolvedConf the one where
 	// systemd-resolved names its servers. Empty: the usual.
 	HostConf, ResolvedConf string

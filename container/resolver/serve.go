@@ -117,8 +117,12 @@ func (s *service) listen() error {
 // awaitEnd gives the namespace up when the container's process has ended: the
 // sockets would keep it, and its addresses.
 func (s *service) awaitEnd() {
-	if sys.WaitPidfd(s.pidfd) == nil {
-		s.close()
+	if sys.WaitPidfd(s.pidfd) != nil {
+		return // closed before
+	}
+	s.close()
+	if s.r.o.Ended != nil {
+		s.r.o.Ended(*s.container.Load())
 	}
 }
 
