@@ -264,7 +264,7 @@ func TestContainersComeAndGo(t *testing.T) {
 	has("10.9.0.3 10.9.0.2")
 	mustSet(t, r, two.container(web2))
 	has("10.9.0.3")
-	if got := one.in(dig("+short", "web")...); !strings.Contains(got, "refused") {
+	if got := one.in("dig", "@127.0.0.11", "+time=1", "+tries=1", "web"); !strings.Contains(got, "no servers could be reached") {
 		t.Errorf("who has left is told %s", got)
 	}
 }
@@ -468,6 +468,23 @@ func TestHostileContainers(t *testing.T) {
 	}
 	if took[297] > time.Second {
 		t.Errorf("another's flood delays answers: %v", took[297])
+	}
+}
+
+// A server of the container's own may have port 53, also where it listens
+// everywhere.
+func TestPort53IsTheContainers(t *testing.T) {
+	one := newBox(t)
+	r, _ := start(t, 53, "127.0.0.1")
+	mustSet(t, r, one.container(web))
+	one.do(func() error { serveFake(t, "0.0.0.0", 53, address("192.0.2.53")); return nil })
+	if got := one.in("dig", "@127.0.0.1", "+short", "a.example"); got != "192.0.2.53" {
+		t.Errorf("its own server answers %s", got)
+	}
+	for _, args := range []string{"+short web", "+short +tcp web"} {
+		if got := one.in(dig(strings.Fields(args)...)...); got != "10.9.0.2" {
+			t.Errorf("the resolver beside its own server: %s", got)
+		}
 	}
 }
 

@@ -6,17 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"kiste/kernel/network"
 )
 
 // Options are how to resolve. The zero value is right.
 type Options struct {
-	// Lead leads port 53 of 127.0.0.11 in a namespace to the ports where this
-	// process listens there, by UDP and TCP. Nil: it listens on port 53, which
-	// then is no container's own.
-	Lead func(ns *network.Namespace, udp, tcp uint16) error
-
 	// Ended hears of a container whose process has ended, which is not answered
 	// any more. Nil: nobody does.
 	Ended func(Container)

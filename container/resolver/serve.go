@@ -17,6 +17,7 @@ import (
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 )
 
 // Address is where containers ask.
@@ -70,9 +71,6 @@ func (r *Resolver) serve(c Container) (*service, error) {
 	if err == nil {
 		err = r.traveller.in(s.ns.FD, s.listen)
 	}
-	if err == nil && r.o.Lead != nil {
-		err = r.o.Lead(s.ns, port(s.udp.LocalAddr()), port(s.tcp.Addr()))
-	}
 	if err != nil {
 		s.close()
 		return nil, &fault.Error{Op: "answer for names in container", On: c.ID, Err: err}
@@ -81,16 +79,6 @@ func (r *Resolver) serve(c Container) (*service, error) {
 	go s.accept()
 	go s.awaitEnd()
 	return s, nil
-}
-
-func port(a net.Addr) uint16 {
-	switch a := a.(type) {
-	case *net.UDPAddr:
-		return uint16(a.Port)
-	case *net.TCPAddr:
-		return uint16(a.Port)
-	}
-	return 0
 }
 
 // listen is called in the container's namespace, where nothing may be up yet.
@@ -103,10 +91,22 @@ func (s *service) listen() error {
 	if err := here.SetUp("lo"); err != nil {
 		return err
 	}
-	at := netip.AddrPortFrom(Address, dnsPort)
-	if s.r.o.Lead != nil {
-		at = netip.AddrPortFrom(Address, 0)
+	if err := s.bind(0); err != nil {
+		return err
 	}
+	err = rules.Resolver{UDP: s.udp.LocalAddr().(*net.UDPAddr).AddrPort().Port(), TCP: s.tcp.Addr().(*net.TCPAddr).AddrPort().Port()}.Lead()
+	if fault.KindOf(err) != fault.Unsupported {
+		return err
+	}
+	// Without nftables the port is the resolver's, and no server of the
+	// container's own can have it.
+	s.udp.Close()
+	s.tcp.Close()
+	return s.bind(dnsPort)
+}
+
+func (s *service) bind(port uint16) (err error) {
+	at := netip.AddrPortFrom(Address, port)
 	if s.udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at)); err != nil {
 		return err
 	}

@@ -76,6 +76,29 @@ func Payload(h Header, offset, size uint32, to Register) Expr {
 	})
 }
 
+// A Checksum is where a transport header has the sum over all of it.
+type Checksum uint32
+
+// The sums: RFC 768, RFC 9293.
+const (
+	ChecksumUDP Checksum = 6
+	ChecksumTCP Checksum = 16
+)
+
+// Rewrite writes size bytes of registers into the packet's transport header, and
+// corrects its sum. Neither the connection nor its state is known to anybody:
+// what comes back has to be changed back.
+func Rewrite(offset, size uint32, sum Checksum, from Register) Expr {
+	return expr("payload", fmt.Sprintf("transport header %d+%d = %v", offset, size, from), func(b *netlink.Body) {
+		b.Big32(unix.NFTA_PAYLOAD_SREG, uint32(from))
+		b.Big32(unix.NFTA_PAYLOAD_BASE, uint32(Transport))
+		b.Big32(unix.NFTA_PAYLOAD_OFFSET, offset)
+		b.Big32(unix.NFTA_PAYLOAD_LEN, size)
+		b.Big32(unix.NFTA_PAYLOAD_CSUM_TYPE, unix.NFT_PAYLOAD_CSUM_INET)
+		b.Big32(unix.NFTA_PAYLOAD_CSUM_OFFSET, uint32(sum))
+	})
+}
+
 // What a header holds where: RFC 791, RFC 8200; ports are at the same place for
 // TCP, UDP and SCTP.
 func Source4(to Register) Expr         { return Payload(Network, 12, 4, to) }

@@ -235,24 +235,36 @@ var ResolverAddress, _ = network.AddrFromSlice([]byte{127, 0, 0, 11})
 const resolverTable = "kiste-resolver"
 
 // Compile is the batch that leads questions to v's ports, in a namespace where
-// nothing did so before. It is pure.
+// nothing did so before. It is pure. The ports are changed packet by packet, and
+// back in the answers: a nat chain would have the kernel follow each connection
+// of the namespace, whatever it is for.
 func (v Resolver) Compile() *nft.Batch {
 	var b nft.Batch
 	t := nft.Table{Family: nft.IPv4, Name: resolverTable}
 	b.AddTable(t)
-	b.AddChain(t, nft.Chain{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT})
+	b.AddChain(t, nft.Chain{Name: "output", Type: "filter", Hook: nft.Output, Priority: nft.PriorityRaw})
 	for _, l := range []struct {
 		proto Proto
 		port  uint16
-	}{{UDP, v.UDP}, {TCP, v.TCP}} {
-		b.AddRule(t, rule("output",
-			nft.Load(nft.L4Proto, nft.R(0)), nft.Is(nft.R(0), []byte{byte(l.proto)}),
-			nft.Destination4(nft.R(0)), nft.Is(nft.R(0), ResolverAddress.AsSlice()),
-			nft.DestinationPort(nft.R(0)), nft.Is(nft.R(0), nft.Port(53)),
-			nft.Put(nft.R(0), ResolverAddress.AsSlice()), nft.Put(nft.R(1), nft.Port(l.port)), nft.To(nft.IPv4, nft.R(0), nft.R(1))))
+		sum   nft.Checksum
+	}{{UDP, v.UDP, nft.ChecksumUDP}, {TCP, v.TCP, nft.ChecksumTCP}} {
+		const source, destination = 0, 2 // where a header has the ports
+		for _, way := range []struct {
+			address func(nft.Register) nft.Expr
+			offset  uint32
+			is, to  uint16
+		}{{nft.Destination4, destination, dnsPort, l.port}, {nft.Source4, source, l.port, dnsPort}} {
+			b.AddRule(t, rule("output",
+				way.address(nft.R(0)), nft.Is(nft.R(0), ResolverAddress.AsSlice()),
+				nft.Load(nft.L4Proto, nft.R(0)), nft.Is(nft.R(0), []byte{byte(l.proto)}),
+				nft.Payload(nft.Transport, way.offset, 2, nft.R(0)), nft.Is(nft.R(0), nft.Port(way.is)),
+				nft.Put(nft.R(0), nft.Port(way.to)), nft.Rewrite(way.offset, 2, l.sum, nft.R(0))))
+		}
 	}
 	return &b
 }
+
+const dnsPort = 53
 
 // Lead leads the questions of the calling thread's network namespace to v's
 // ports; they may be others than before. See network.Namespace.Do.
