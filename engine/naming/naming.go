@@ -41,6 +41,7 @@ type server struct {
 	e        *engine.Engine
 	r        *resolver.Resolver
 	listener *os.File
+	changed  chan struct{} // documents, or whether they are void
 
 	mu    sync.Mutex
 	known map[string]document // by the container's id
@@ -71,33 +72,54 @@ func Serve(ctx context.Context, e *engine.Engine) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { watch.Close() })()
-	s := &server{e: e, listener: listener, known: map[string]document{}}
+	s := &server{e: e, listener: listener, changed: make(chan struct{}, 1), known: map[string]document{}}
 	s.r = resolver.New(resolver.Options{Ended: s.ended})
 	defer s.r.Close()
 	defer listener.Close()
-	s.look("")
+	_ = s.look("")
 	go s.accept()
 	return s.follow(watch)
 }
 
 // follow looks at the documents whenever one has changed.
 func (s *server) follow(watch *sys.Watch) error {
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			if err := watch.Wait(time.Time{}); err != nil {
+				failed <- err
+				return
+			}
+			s.poke()
+			time.Sleep(settle)
+		}
+	}()
 	for {
-		var patience time.Time
+		var over <-chan time.Time
 		if s.idle() {
-			patience = time.Now().Add(linger)
+			over = time.After(linger)
 		}
-		err := watch.Wait(patience)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) && s.idle():
-			return nil
-		case errors.Is(err, os.ErrClosed):
-			return nil
-		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+		select {
+		case err := <-failed:
+			if errors.Is(err, os.ErrClosed) {
+				return nil
+			}
 			return err
+		case <-s.changed:
+			_ = s.look("")
+		case <-over:
+			if _ = s.look(""); s.idle() {
+				return nil
+			}
 		}
-		s.look("")
-		time.Sleep(settle)
+	}
+}
+
+// poke lets follow look.
+func (s *server) poke() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -120,7 +142,7 @@ func (s *server) ended(c resolver.Container) {
 		s.known[c.ID] = d
 	}
 	s.mu.Unlock()
-	_ = s.look("")
+	s.poke()
 }
 
 func noProcess(id string) error {
