@@ -124,11 +124,10 @@ type exitRow struct {
 func exitCodes() []exitRow {
 	return []exitRow{
 		{0, "", "success"},
-		{1, "", "any other error"},
+		{1, fault.Conflict, "any other error; something is in use or in the wrong state, as docker has it"},
 		{2, fault.Invalid, "wrong usage, or something given does not make sense"},
 		{3, fault.NotFound, "something named is not there"},
 		{4, fault.Exists, "something of that name is there already"},
-		{5, fault.Conflict, "something is in use or in the wrong state"},
 		{6, fault.Denied, "the kernel or a registry does not permit it"},
 		{7, fault.Unsupported, "this host cannot do it; see kiste doctor"},
 		{8, fault.Unavailable, "something is missing at the moment: a registry, disk space, memory"},

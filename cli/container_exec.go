@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"syscall"
 
 	"kiste/cli/option"
 	"kiste/cli/terminal"
 	"kiste/container/bundle"
 	"kiste/engine"
-	"kiste/fault"
 	"kiste/internal/sys"
 )
 
@@ -71,7 +68,10 @@ func execIn(env *Env, name string, args []string, c execChoices) error {
 	if c.w.TTY {
 		o.Rows, o.Columns = env.user().Size()
 	}
-	pipes, err := execPipes(env, c)
+	if c.detach {
+		return e.ExecDetached(name, o)
+	}
+	pipes, err := openPipes(env, c.w)
 	if err != nil {
 		return err
 	}
@@ -82,9 +82,6 @@ func execIn(env *Env, name string, args []string, c execChoices) error {
 	if err != nil {
 		pipes.Close()
 		return err
-	}
-	if c.detach {
-		return leave(x)
 	}
 	signals.To(x.PidFD())
 	left, err := stayWith(env, x, c.w, pipes)
@@ -99,14 +96,6 @@ func execIn(env *Env, name string, args []string, c execChoices) error {
 	return exit(sys.ExitCode(status))
 }
 
-// execPipes are the streams of the command: none where it is left behind.
-func execPipes(env *Env, c execChoices) (*terminal.Pipes, error) {
-	if c.detach && !c.w.TTY {
-		return terminal.OpenPipes(env.user(), [3]terminal.Stream{terminal.Null, terminal.Null, terminal.Null})
-	}
-	return openPipes(env, c.w)
-}
-
 // stayWith copies until the command has ended or the user leaves it.
 func stayWith(env *Env, x *engine.Exec, w bundle.Wishes, pipes *terminal.Pipes) (left bool, err error) {
 	if !w.TTY {
@@ -116,36 +105,16 @@ func stayWith(env *Env, x *engine.Exec, w bundle.Wishes, pipes *terminal.Pipes) 
 	left, err = terminal.NewConsole(env.user(), side, w.Interactive, w.DetachKeys).Run()
 	if left {
 		fmt.Fprintln(env.Err, "read escape sequence")
-		err = leave(x)
+		err = x.Leave()
 	}
 	return left, err
-}
-
-const holdCommandName = "__hold"
-
-// leave leaves a command behind. Somebody has to hold its terminal, whose end
-// would be the command's.
-func leave(x *engine.Exec) error {
-	if x.Console == nil {
-		return nil
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	holder := exec.Command(program, holdCommandName)
-	holder.Stdin, holder.Dir, holder.SysProcAttr = x.Console, "/", &syscall.SysProcAttr{Setsid: true}
-	if err := holder.Start(); err != nil {
-		return &fault.Error{Op: "hold the terminal of", On: "the command", Err: err}
-	}
-	return holder.Process.Release()
 }
 
 // holdCommand holds the terminal of a command that was left behind, until that
 // has hung up.
 func holdCommand() *Command {
 	return &Command{
-		Name: holdCommandName, Short: "hold a terminal", Hidden: true,
+		Name: engine.HoldCommand, Short: "hold a terminal", Hidden: true,
 		Run: func(context.Context, *Env, []string) error {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			return nil

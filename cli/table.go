@@ -117,7 +117,7 @@ func table() []row {
 		{PauseCommand, pauseHelper},
 		{engine.MonitorCommand, monitorCommand},
 		{engine.ResolverCommand, resolverCommand},
-		{holdCommandName, holdCommand},
+		{engine.HoldCommand, holdCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},
 	}

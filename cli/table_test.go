@@ -150,7 +150,7 @@ func TestExitCodesAreThePromisedOnes(t *testing.T) {
 		{&fault.Error{Op: "do", Kind: fault.Invalid}, 2, "kiste: cannot do: invalid argument\n"},
 		{&fault.Error{Op: "do", On: "x", Kind: fault.NotFound, Hint: "look"}, 3, "kiste: cannot do \"x\": not found\n  hint: look\n"},
 		{&fault.Error{Op: "do", Kind: fault.Exists}, 4, "kiste: cannot do: already exists\n"},
-		{&fault.Error{Op: "do", Kind: fault.Conflict}, 5, "kiste: cannot do: in use or in the wrong state\n"},
+		{&fault.Error{Op: "do", Kind: fault.Conflict}, 1, "kiste: cannot do: in use or in the wrong state\n"},
 		{&fault.Error{Op: "do", Kind: fault.Denied}, 6, "kiste: cannot do: not permitted\n"},
 		{&fault.Error{Op: "do", Kind: fault.Unsupported}, 7, "kiste: cannot do: not supported by this host\n"},
 		{&fault.Error{Op: "do", Kind: fault.Unavailable}, 8, "kiste: cannot do: not available\n"},

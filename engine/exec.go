@@ -52,6 +52,13 @@ type Exec struct {
 // begun. A program that cannot be executed is a *StartError; a container that
 // does not run, or is paused, is fault.Conflict.
 func (e *Engine) Exec(query string, o ExecOptions) (*Exec, error) {
+	return e.execAs(query, newID(), o, [2]uint64{})
+}
+
+// execAs is Exec with an id for its events, and the limit of open files that the
+// process gets where this process has raised its own. As in Docker a start that
+// fails has been announced, and has no end.
+func (e *Engine) execAs(query, id string, o ExecOptions, files [2]uint64) (*Exec, error) {
 	c, err := e.Find(query)
 	if err != nil {
 		return nil, err
@@ -62,22 +69,24 @@ func (e *Engine) Exec(query string, o ExecOptions) (*Exec, error) {
 	}
 	pidfd := os.NewFile(uintptr(fd), "container")
 	defer pidfd.Close()
-	x := &Exec{e: e, c: c, id: newID()}
+	x := &Exec{e: e, c: c, id: id}
+	x.emit("exec_create", o.Args, nil)
+	x.emit("exec_start", o.Args, nil)
 	p, err := e.joining(c, o)
 	if err != nil {
 		return nil, err
 	}
-	x.emit("exec_create", o.Args, nil)
+	p.o.fileLimit = files
 	if x.Process, err = p.join(pidfd, o.Files); err != nil {
 		return nil, p.explainJoin(err)
 	}
-	x.emit("exec_start", o.Args, nil)
 	return x, nil
 }
 
 func (x *Exec) emit(action string, args []string, more map[string]string) {
 	if args != nil {
-		action += ": " + strings.Join(args, " ")
+		// Docker has a space behind a command without arguments, too.
+		action += ": " + args[0] + " " + strings.Join(args[1:], " ")
 	}
 	all := map[string]string{"execID": x.id}
 	for k, v := range more {
@@ -90,9 +99,13 @@ func (x *Exec) emit(action string, args []string, more map[string]string) {
 func (x *Exec) Wait() (syscall.WaitStatus, error) {
 	s, err := x.Process.Wait()
 	if err == nil {
-		x.emit("exec_die", nil, map[string]string{"exitCode": strconv.Itoa(monitor.End{Status: s, Known: true}.Code())})
+		x.died(monitor.End{Status: s, Known: true})
 	}
 	return s, err
+}
+
+func (x *Exec) died(end monitor.End) {
+	x.emit("exec_die", nil, map[string]string{"exitCode": strconv.Itoa(end.Code())})
 }
 
 // enterable opens a pidfd of the container's process.
@@ -200,9 +213,7 @@ func (j *joiner) setProcess(o ExecOptions) error {
 	if o.TTY && o.Rows > 0 && o.Columns > 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(o.Rows), Width: uint(o.Columns)}
 	}
-	if o.TTY && !slices.ContainsFunc(p.Env, func(e string) bool { return strings.HasPrefix(e, "TERM=") }) {
-		p.Env = append(slices.Clip(p.Env), "TERM=xterm")
-	}
+	j.setTerm(o.TTY)
 	for _, e := range o.Env {
 		key, _, has := strings.Cut(e, "=")
 		if p.Env = without(p.Env, key); has {
@@ -222,6 +233,20 @@ func (j *joiner) setProcess(o ExecOptions) error {
 		}
 	}
 	return nil
+}
+
+// setTerm names the kind of the terminal where there is one and nobody says
+// which; a name that the container has only for its own terminal is taken away.
+func (j *joiner) setTerm(tty bool) {
+	p := j.Result.Spec.Process
+	isTerm := func(e string) bool { return strings.HasPrefix(e, "TERM=") }
+	named := slices.ContainsFunc(p.Env, isTerm)
+	switch {
+	case tty && !named:
+		p.Env = append(slices.Clip(p.Env), "TERM=xterm")
+	case !tty && named && !slices.ContainsFunc(j.Image.Env, isTerm) && !slices.ContainsFunc(j.Wishes.Env, isTerm):
+		p.Env = without(p.Env, "TERM")
+	}
 }
 
 // setPrivileges gives all capabilities to who is to have them. The filter of
@@ -279,7 +304,7 @@ func (j *joiner) join(pidfd *os.File, files [3]*os.File) (*process.Process, erro
 	o := plan.Options{Search: j.Result.SearchPath, Filter: filter, Keyring: "_ses." + short(j.ID), Streams: process.Streams(files)}
 	sys.RestoreFileLimit()
 	for {
-		pl, err := plan.CompileExec(j.Result.Spec.Process, j.target, o, facts)
+		pl, err := plan.CompileExec(j.limited(j.Result.Spec).Process, j.target, o, facts)
 		if err != nil {
 			return nil, err
 		}

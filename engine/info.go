@@ -17,7 +17,7 @@ func (e *Engine) Info(version string) (inspect.InfoJSON, error) {
 	system, release := host.Distribution()
 	i := inspect.InfoJSON{
 		Driver: "overlay", DriverStatus: [][2]string{{"Backing Filesystem", host.FileSystem(e.Store.Lib)}, {"Supports d_type", "true"}, {"userxattr", yes(os.Geteuid() != 0)}},
-		Plugins:        inspect.PluginsJSON{Volume: []string{"local"}, Network: []string{"host", "null"}, Log: []string{"json-file", "local", "none"}},
+		Plugins:        inspect.PluginsJSON{Volume: []string{"local"}, Network: []string{"host", "null"}, Log: driverNames()},
 		IPv4Forwarding: host.Forwards(), SystemTime: stamp(time.Now()), LoggingDriver: "local", KernelVersion: host.Release(), OperatingSystem: system,
 		OSVersion: release, OSType: "linux", Architecture: host.Machine(), IndexServerAddress: "https://index.docker.io/v1/", NCPU: host.CPUs(), MemTotal: host.Memory(),
 		DockerRootDir: e.Store.Lib, HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"), Name: name, Labels: []string{},

@@ -37,6 +37,15 @@ func drivers() []driver {
 	}
 }
 
+// driverNames are those of the drivers, sorted.
+func driverNames() (names []string) {
+	for _, d := range drivers() {
+		names = append(names, d.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 func driverOf(w bundle.Log) (driver, error) {
 	name := w.Driver
 	if name == "" {
@@ -47,7 +56,7 @@ func driverOf(w bundle.Log) (driver, error) {
 			return d, nil
 		}
 	}
-	return driver{}, &fault.Error{Op: "use log driver", On: name, Kind: fault.Invalid, Err: fmt.Errorf("logger: no log driver named '%s' is registered", name), Hint: "local, json-file and none are"}
+	return driver{}, &fault.Error{Op: "use log driver", On: name, Kind: fault.Invalid, Err: fmt.Errorf("logger: no log driver named '%s' is registered", name), Hint: "there are: " + strings.Join(driverNames(), ", ")}
 }
 
 // logOptions are those of a container's log; ok is false where it has none.

@@ -42,10 +42,11 @@ func (e *Engine) monitorLock() string { return e.monitorFile("monitor.lock") }
 
 // A request is what the monitor is asked.
 type request struct {
-	Op            string // "start", "look"
+	Op            string // "start", "look", "exec"
 	ID            string
 	Attach        bool // the connection becomes an attachment
 	Rows, Columns uint16
+	Exec          *execRequest // of exec
 }
 
 // A reply is its answer.

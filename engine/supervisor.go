@@ -232,6 +232,8 @@ func (s *supervisor) answer(stream *os.File) {
 		stream.Close()
 	case "start":
 		s.answerStart(stream, q)
+	case "exec":
+		s.answerExec(stream, q)
 	default:
 		_ = send(stream, reply{Error: toFailure(&fault.Error{Op: "understand", On: q.Op, Kind: fault.Unsupported, Err: errors.New("the monitor is of another version"), Hint: "it ends when no container runs"})})
 		stream.Close()

@@ -39,6 +39,12 @@ func (b *bench) addLive(engines []engine) error {
 		b.ends = append(b.ends, func() { _ = b.once(e, "$E rm -f $($E ps -aq) >/dev/null") })
 	}
 	for _, e := range engines {
+		if err := b.once(e, "$E run -d --network none --name runner "+e.image+" sleep 6000 >/dev/null"); err != nil {
+			return err
+		}
+		b.add(e.name+" exec", false, append(slices.Clone(e.command), "exec", "runner", "true"), e.env)
+	}
+	for _, e := range engines {
 		b.add(e.name+" run -d, rm -f", false, e.shell("id=$($E run -d --network none "+e.image+" sleep 600) && $E rm -f $id"), e.env)
 		b.add(e.name+" ps of 100", false, append(slices.Clone(e.command), "ps", "-a"), e.env)
 	}
@@ -62,6 +68,9 @@ type gathering struct {
 // and removes them.
 func (b *bench) gather(e engine) (g gathering, err error) {
 	g.name = e.name
+	if err := b.once(e, "$E rm -f runner >/dev/null"); err != nil {
+		return g, err
+	}
 	before := e.memory()
 	start := time.Now()
 	err = b.once(e, fmt.Sprintf("for i in $(seq %d); do $E start crowd$i >/dev/null & done; wait; test $($E ps -q | wc -l) = %d", crowd, crowd))

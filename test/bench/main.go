@@ -366,6 +366,7 @@ func promises() []promise {
 		{"kiste run", "podman run", false, 1.0 / 8},
 		{"kiste ps of 100", "docker ps of 100", false, 1.0 / 3},
 		{"kiste run", "crun run (bare)", true, 1},
+		{"kiste exec", "docker exec", false, 1.0 / 8},
 		{"kiste run -d, rm -f", "docker run -d, rm -f", false, 1.0 / 12},
 	}
 }

@@ -1,0 +1,169 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"kiste/container/monitor"
+	"kiste/container/process"
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// HoldCommand is the hidden command that holds the terminal of a command that
+// was left behind.
+const HoldCommand = "__hold"
+
+// An execRequest is a command that is left behind in a container: one that the
+// monitor is to start, or one that runs (PID), whose end it is to tell.
+type execRequest struct {
+	ID         string // of the exec
+	Args       []string
+	Env        []string
+	Workdir    string
+	User       string
+	Privileged bool
+	TTY        bool
+	PID        int
+	Start      uint64
+}
+
+// ExecDetached runs one more process in a container, as Exec does, but as the
+// monitor's child, which tells its end. It has no streams.
+func (e *Engine) ExecDetached(query string, o ExecOptions) error {
+	c, err := e.Find(query)
+	if err != nil {
+		return err
+	}
+	stream, r, err := e.ask(request{Op: "exec", ID: c.ID, Exec: &execRequest{ID: newID(), Args: o.Args, Env: o.Env, Workdir: o.Workdir, User: o.User, Privileged: o.Privileged, TTY: o.TTY}})
+	if stream != nil {
+		stream.Close()
+	}
+	if o.Warn != nil {
+		for _, w := range r.Warnings {
+			o.Warn(w)
+		}
+	}
+	return err
+}
+
+// Leave leaves a process behind that this one has started: somebody holds its
+// terminal, whose end would be its own, and the monitor tells its end. It learns
+// the exit code where the kernel keeps it for others than the parent (Linux
+// 6.15).
+func (x *Exec) Leave() error {
+	if err := x.hold(); err != nil {
+		return err
+	}
+	id, err := process.Identify(x.PID)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stream, _, err := x.e.ask(request{Op: "exec", ID: x.c.ID, Exec: &execRequest{ID: x.id, PID: id.PID, Start: id.Start}})
+	if stream != nil {
+		stream.Close()
+	}
+	return err
+}
+
+// hold starts a process that holds the terminal, if there is one.
+func (x *Exec) hold() error {
+	if x.Console == nil {
+		return nil
+	}
+	program, err := x.e.program()
+	if err != nil {
+		return err
+	}
+	holder := exec.Command(program, HoldCommand)
+	holder.Stdin, holder.Dir, holder.SysProcAttr = x.Console, "/", &syscall.SysProcAttr{Setsid: true}
+	if err := holder.Start(); err != nil {
+		return &fault.Error{Op: "hold the terminal of", On: "the command", Err: err}
+	}
+	go func() { _ = holder.Wait() }()
+	return nil
+}
+
+// answerExec starts a process or takes one over, answers, and stays until it has
+// ended.
+func (s *supervisor) answerExec(stream *os.File, q request) {
+	var r reply
+	x, wait, err := s.exec(q, &r)
+	r.Error = toFailure(err)
+	_ = send(stream, r)
+	stream.Close()
+	if err == nil {
+		x.died(wait())
+	}
+}
+
+func (s *supervisor) exec(q request, r *reply) (x *Exec, wait func() monitor.End, err error) {
+	asked := q.Exec
+	if asked == nil {
+		return nil, nil, &fault.Error{Op: "exec in container", On: short(q.ID), Kind: fault.Invalid}
+	}
+	if asked.PID > 0 {
+		return s.left(q)
+	}
+	files, err := nothing()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer monitor.CloseFiles(files)
+	o := ExecOptions{Args: asked.Args, Env: asked.Env, Workdir: asked.Workdir, User: asked.User, Privileged: asked.Privileged, TTY: asked.TTY, Files: files,
+		Warn: func(w string) { r.Warnings = append(r.Warnings, w) }}
+	x, err = s.e.execAs(q.ID, asked.ID, o, s.limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := x.hold(); err != nil {
+		_ = x.Signal(syscall.SIGKILL)
+		_, _ = x.Process.Wait()
+		return nil, nil, err
+	}
+	if x.Console != nil {
+		x.Console.Close()
+	}
+	return x, func() monitor.End {
+		status, err := x.Process.Wait()
+		return monitor.End{Status: status, Known: err == nil}
+	}, nil
+}
+
+// left takes over a process whose parent, a kiste, has left it.
+func (s *supervisor) left(q request) (*Exec, func() monitor.End, error) {
+	c, err := s.e.load(q.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	fd, err := process.Identity{PID: q.Exec.PID, Start: q.Exec.Start}.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	pidfd, err := sys.Watched(fd, "pidfd")
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Exec{e: s.e, c: c, id: q.Exec.ID}, func() monitor.End {
+		defer pidfd.Close()
+		_ = sys.WaitPidfd(pidfd)
+		status, known := sys.PidfdExit(int(pidfd.Fd()))
+		return monitor.End{Status: status, Known: known}
+	}, nil
+}
+
+// nothing is the streams of who has none.
+func nothing() (files [3]*os.File, err error) {
+	for i := range files {
+		if files[i], err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+			monitor.CloseFiles(files)
+			return files, err
+		}
+	}
+	return files, nil
+}
