@@ -10,9 +10,12 @@ import (
 	"strconv"
 
 	"kiste/cli/option"
+	"kiste/engine"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
+	"kiste/kernel/network/nft"
+	"kiste/kernel/network/rules"
 	"kiste/store"
 )
 
@@ -26,6 +29,14 @@ type diagnosis struct {
 	Healthy    bool          `json:"healthy"`
 	Reason     string        `json:"reason,omitempty"`
 	Powers     []powerReport `json:"powers"`
+	Firewalls  []wallReport  `json:"firewalls,omitempty"`
+}
+
+type wallReport struct {
+	Owner string   `json:"owner"`
+	Chain string   `json:"chain"`
+	Says  string   `json:"says"`
+	Allow []string `json:"allow,omitempty"`
 }
 
 type powerReport struct {
@@ -42,6 +53,8 @@ func doctorCommand() *Command {
 		Name:  "doctor",
 		Short: "tell what this host can do, and what to do about the rest",
 		Long: `Lists the powers of this host that Kiste makes use of, for the user who asks, and the remedy for each that is missing. Nothing is changed.
+
+Root is also told which firewalls of the host (nftables, iptables, ufw, firewalld, Docker's) drop what containers on bridges send or are sent, and the commands that let it through. What the host drops stays dropped: Kiste overrules nobody.
 
 The exit code is 0 if containers can run, else 1. Missing powers that have a next best, such as cgroup2, do not count.`,
 		Options: []option.Row{{"--json", "", "print JSON", option.Bool(&asJSON)}},
@@ -70,10 +83,27 @@ func diagnose() diagnosis {
 			d.Powers = append(d.Powers, r)
 		}
 	}
+	d.Firewalls = firewalls()
 	d.Landlock, _ = sys.LandlockVersion()
 	d.Reason = ailment()
 	d.Healthy = d.Reason == ""
 	return d
+}
+
+// firewalls are the host's own, which decide about containers too. Who may not
+// look at them sees none.
+func firewalls() []wallReport {
+	c, err := nft.Open()
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	found, _ := rules.Firewalls(c, engine.BridgePrefix)
+	var all []wallReport
+	for _, f := range found {
+		all = append(all, wallReport{f.Owner, f.Chain, f.Says, f.Allow})
+	}
+	return all
 }
 
 // ailment is why containers cannot run; "" if they can.
@@ -118,12 +148,26 @@ func (d diagnosis) print(env *Env, asJSON bool) error {
 			fmt.Fprintf(env.Out, "       %-18s to get it: %s\n", "", p.Remedy)
 		}
 	}
+	d.printFirewalls(env)
 	if d.Healthy {
 		fmt.Fprintf(env.Out, "\nContainers can run.\n")
 		return nil
 	}
 	_, err := fmt.Fprintf(env.Out, "\nContainers cannot run: %s.\n", d.Reason)
 	return err
+}
+
+func (d diagnosis) printFirewalls(env *Env) {
+	if len(d.Firewalls) == 0 {
+		return
+	}
+	fmt.Fprintf(env.Out, "\nFirewalls of this host, which Kiste leaves as they are\n")
+	for _, f := range d.Firewalls {
+		fmt.Fprintf(env.Out, "  %s, chain %s: %s.\n", f.Owner, f.Chain, f.Says)
+		for _, line := range f.Allow {
+			fmt.Fprintf(env.Out, "       to let containers through: %s\n", line)
+		}
+	}
 }
 
 // filesystemOf names the file system that dir is or will be on.

@@ -62,6 +62,9 @@ func (n *Network) Predefined() bool {
 // the default one.
 func (n *Network) User() bool { return !n.Predefined() }
 
+// BridgePrefix begins the names of bridges that nobody gave another name.
+const BridgePrefix = "kb-"
+
 // Link is the name of its bridge on the host, or of the link that macvlan and
 // ipvlan stand on; empty: it has none.
 func (n *Network) Link() string {
@@ -70,7 +73,7 @@ func (n *Network) Link() string {
 		if name := n.Options["com.docker.network.bridge.name"]; name != "" {
 			return name
 		}
-		return "kb-" + short(n.ID)
+		return BridgePrefix + short(n.ID)
 	case "macvlan", "ipvlan":
 		return n.Options["parent"]
 	}

@@ -1,0 +1,44 @@
+package nft
+
+import (
+	"testing"
+
+	"kiste/kernel/network/netlink"
+)
+
+// Whatever comes, the parsers end and stay within it.
+func FuzzParse(f *testing.F) {
+	var b Batch
+	t := Table{Family: Inet, Name: "t", Comment: "c"}
+	b.AddTable(t)
+	b.AddChain(t, Chain{Name: "in", Type: "filter", Hook: Input})
+	b.AddElements(t, "s", Element{Key: Key(Ifname("a"), []byte{1, 2, 3, 4}), End: Ifname("b"), Data: Port(1), Comment: "x"})
+	for _, o := range b.ops {
+		f.Add(o.request.Kind, []byte(o.request.Body))
+	}
+	f.Add(uint16(0), []byte{0, 0, 0, 0, 6, 0, 6, 0, 0, 255})
+	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
+		_, _ = parseTable(data)
+		_, _ = parseChain(data)
+		all, _ := parseElements(data)
+		for _, e := range all {
+			_ = printable(e.Key) + printable(e.Data) + e.Comment
+		}
+		_, _ = parseChange(netlink.Message{Kind: kind, Data: data})
+	})
+}
+
+// What is written in a message is read from it.
+func TestElementsComeBack(t *testing.T) {
+	var b Batch
+	e := Element{Key: Ifname("eth0"), Data: Port(80), Comment: "web"}
+	b.AddElements(Table{Family: Inet, Name: "t"}, "s", e)
+	got, err := parseElements(b.ops[0].request.Body)
+	if err != nil || len(got) != 1 || string(got[0].Key) != string(e.Key) || string(got[0].Data) != string(e.Data) || got[0].Comment != "web" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	c, ok := parseChange(netlink.Message{Kind: b.ops[0].request.Kind, Data: b.ops[0].request.Body})
+	if !ok || c.Set != "s" || c.Table.Name != "t" {
+		t.Errorf("%+v", c)
+	}
+}
