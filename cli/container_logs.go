@@ -58,6 +58,9 @@ func showLogs(env *Env, name string, o logsOptions) error {
 	if err != nil {
 		return err
 	}
+	if c.State.LogLost != "" {
+		fmt.Fprintf(env.Err, "kiste: warning: parts of this log are lost %s\n", c.State.LogLost)
+	}
 	s := logfile.Selection{Since: o.since, Until: o.until, Tail: o.tail}
 	if o.follow {
 		s.Follow = func() bool {

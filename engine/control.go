@@ -113,7 +113,7 @@ func (e *Engine) Stop(query string, o StopOptions) error {
 		c.State.Stopped = true
 		return nil
 	})
-	if err != nil {
+	if err != nil && !(noRoom(err) && !c.Wishes.Restart.Set()) { // nobody would start it anew
 		return err
 	}
 	switch {

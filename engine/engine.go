@@ -65,9 +65,10 @@ type Container struct {
 	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
 
-	brief   bool // parts of it were not read
-	passing bool // it is written again soon, and need not survive a power cut as it is
-	unkept  bool // it runs, or has ended, and nobody keeps it or has written that down
+	brief   bool   // parts of it were not read
+	passing bool   // it is written again soon, and need not survive a power cut as it is
+	unkept  bool   // it runs, or has ended, and nobody keeps it or has written that down
+	aside   string // the file that it was read from, where lib had no room for it
 }
 
 // An Engine works on one store.
@@ -131,9 +132,22 @@ func randomName(id string) string {
 
 var errBrief = errors.New("parts of it were not read")
 
-// write stores the document. One that is removed anyway, or written again at
-// once, is not worth waiting for the disk.
+// write stores the document: aside, where lib has no room.
 func (e *Engine) write(c *Container) error {
+	err := e.writeToLib(c)
+	if !noRoom(err) {
+		return err
+	}
+	b, encoding := store.Encode(c)
+	if encoding != nil || e.putAside(c, b) != nil {
+		return err
+	}
+	return nil
+}
+
+// writeToLib stores the document where it belongs. One that is removed anyway,
+// or written again at once, is not worth waiting for the disk.
+func (e *Engine) writeToLib(c *Container) error {
 	if c.brief {
 		return &fault.Error{Op: "write container", On: short(c.ID), Err: errBrief}
 	}
@@ -141,17 +155,25 @@ func (e *Engine) write(c *Container) error {
 	if err != nil {
 		return err
 	}
+	write := store.WriteFile
 	if c.Wishes.Remove || c.State.Removing || c.passing {
-		return store.WriteBriefly(e.document(c.ID), b)
+		write = store.WriteBriefly
 	}
-	return store.WriteFile(e.document(c.ID), b)
+	if err := write(e.document(c.ID), b); err != nil {
+		return e.cannotWrite(c, err)
+	}
+	if c.aside != "" {
+		os.Remove(c.aside)
+		c.aside = ""
+	}
+	return nil
 }
 
 // read reads one document. A damaged one is fault.Invalid, one of a later
 // program fault.Unsupported.
 func (e *Engine) read(id string, without ...store.Part) (*Container, error) {
 	c := Container{brief: len(without) > 0}
-	err := store.ReadJSONWithout(e.document(id), &c, without...)
+	err := e.readFile(&c, id, without)
 	switch {
 	case fault.KindOf(err) == fault.Invalid:
 		err = &fault.Error{Op: "read container", On: id, Kind: fault.Invalid, Err: err, Hint: "its document is damaged; remove it: kiste rm -f " + short(id)}
@@ -356,7 +378,10 @@ func (e *Engine) markRemoved(id, query string, force bool) (running bool, err er
 		return false, err
 	}
 	c.State.Removing, c.State.Stopped = true, true
-	return true, e.write(c)
+	if err := e.write(c); !noRoom(err) {
+		return true, err
+	}
+	return true, nil // to remove it makes room
 }
 
 // lockSoon waits a while for those who change the container. Who makes one holds

@@ -183,13 +183,19 @@ func (e *Engine) setLog(c *Container) error {
 	return err
 }
 
-// openLog opens the log for its writer; nil where there is none.
-func (e *Engine) openLog(c *Container) (monitor.Log, io.Closer, error) {
+// openLog opens the log for its writer; nil where there is none. Later: when
+// something is written, so that a container that runs is kept whatever the log
+// has.
+func (e *Engine) openLog(c *Container, later bool) (monitor.Log, io.Closer, error) {
 	o, ok, err := e.logOptions(c)
 	if err != nil || !ok {
 		return nil, io.NopCloser(nil), err
 	}
-	w, err := logfile.Create(o)
+	open := logfile.Create
+	if later {
+		open = logfile.Later
+	}
+	w, err := open(o)
 	if err != nil {
 		return nil, nil, err
 	}

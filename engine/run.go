@@ -111,12 +111,14 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	if o.Lasting && c.Wishes.System(c.Image) {
 		c.Wishes.TTY = true // its console
 	}
-	if err := p.claim(); err != nil {
-		p.Discard()
-		return nil, err
+	if err = p.claim(); err == nil {
+		err = p.compile(lower)
 	}
-	if err := p.compile(lower); err != nil {
+	if err != nil {
 		p.Discard()
+		if noRoom(err) {
+			err = e.cannotWrite(c, err)
+		}
 		return nil, err
 	}
 	return p, nil

@@ -116,7 +116,7 @@ func (c *Container) runs() bool {
 // started is the state of a container whose process has just begun.
 func started(was inspect.State, id process.Identity) inspect.State {
 	return inspect.State{Status: inspect.Running, PID: id.PID, Start: id.Start, Boot: bootID(), StartedAt: time.Now(), FinishedAt: was.FinishedAt,
-		Restarts: was.Restarts, Delay: was.Delay}
+		Restarts: was.Restarts, Delay: was.Delay, LogLost: was.LogLost}
 }
 
 // ended is the state after the end of a process.

@@ -31,6 +31,9 @@ type supervisor struct {
 	told chan struct{}              // closed when ends has grown
 	idle chan struct{}              // something has ended
 
+	unwritten map[string]monitor.End // of containers whose end could not be written down
+	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
+
 	names *nameKeeper
 }
 
@@ -39,6 +42,7 @@ type keeping struct {
 	keeper *monitor.Keeper
 	lock   *store.Lock
 	wake   chan struct{} // look at the container's state again
+	lost   sync.Once     // of its log
 }
 
 // linger is how long a monitor stays that has nothing to do: the next command
@@ -56,7 +60,7 @@ func (e *Engine) Monitor() error {
 	sys.CloseOnExec(guardFD)
 	sys.Umask(0o022)
 	sys.Parallel()
-	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), idle: make(chan struct{}, 1)}
+	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1)}
 	e.moveToScope()
 	s.names = &nameKeeper{e: e}
 	e.keepNames = s.names.keep
@@ -399,7 +403,7 @@ func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Ide
 
 // keep keeps a container that runs. The caller holds its keeper's lock.
 func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, give func(process.Identity) []*os.File) error {
-	log, closer, err := s.e.openLog(c)
+	log, closer, err := s.e.openLog(c, give == nil)
 	if err != nil {
 		return err
 	}
@@ -407,6 +411,11 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 	k := s.take(id, lock)
 	o := monitor.Options{Ends: ends, Process: identity(c.State), Log: log, Ended: func() (syscall.WaitStatus, bool) { return s.seen(pid) }}
 	var next *Container
+	o.LogFailed = func(err error) {
+		if err != nil {
+			k.lost.Do(func() { s.logLost(id, err) })
+		}
+	}
 	o.Exit = func(end monitor.End) int {
 		closer.Close()
 		next = s.ended(id, end)
@@ -462,8 +471,11 @@ func (s *supervisor) ended(id string, end monitor.End) *Container {
 	if err != nil {
 		return nil
 	}
-	s.e.Emit("die", c, map[string]string{"exitCode": strconv.Itoa(end.Code()), "execDuration": strconv.Itoa(int(end.At.Sub(c.State.StartedAt).Seconds()))})
-	if err := s.e.finish(c, end); err != nil || c.State.Status != inspect.Restarting {
+	end, again := s.knownEnd(id, end)
+	if !again {
+		s.e.Emit("die", c, map[string]string{"exitCode": strconv.Itoa(end.Code()), "execDuration": strconv.Itoa(int(end.At.Sub(c.State.StartedAt).Seconds()))})
+	}
+	if err := s.finish(c, end); err != nil || c.State.Status != inspect.Restarting {
 		return nil
 	}
 	return c
@@ -555,6 +567,7 @@ func (s *supervisor) look() {
 	}
 	for _, id := range ids {
 		s.adopt(id)
+		_ = s.e.unaside(id)
 	}
 }
 
@@ -605,7 +618,12 @@ func (s *supervisor) takeOver(c *Container, lock *store.Lock) bool {
 	case s.keep(c, ends, lock, nil) == nil:
 		return true
 	}
+	if s.e.lives(c) {
+		s.lookLater()
+		return false
+	}
 	ends.Release()
-	_ = s.e.finish(c, monitor.End{At: time.Now()})
+	end, _ := s.knownEnd(c.ID, monitor.End{At: time.Now()})
+	_ = s.finish(c, end)
 	return false
 }

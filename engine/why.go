@@ -77,6 +77,14 @@ func usageOf(path string) *cgroup.Usage {
 
 // Why says why a container has ended, does not start, or is slow. It is pure.
 func Why(c *Container, v Evidence) []Finding {
+	all := whyOfState(c, v)
+	if lost := c.State.LogLost; lost != "" {
+		all = append(all, Finding{"Parts of its log are lost " + lost + ".", "room where the log is, less output, or --log-opt max-size at run"})
+	}
+	return all
+}
+
+func whyOfState(c *Container, v Evidence) []Finding {
 	switch c.State.Status {
 	case inspect.Created:
 		return neverStarted(c)

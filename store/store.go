@@ -223,7 +223,7 @@ func WriteBriefly(path string, data []byte) error {
 func replace(path string, data []byte, sync func(*os.File) error) error {
 	f, err := createTemp(filepath.Dir(path))
 	if err != nil {
-		return err
+		return ofFile(path, err)
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -235,6 +235,16 @@ func replace(path string, data []byte, sync func(*os.File) error) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+		err = ofFile(path, err)
+	}
+	return err
+}
+
+// ofFile is the error of path instead of that of a temporary file beside it.
+func ofFile(path string, err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return &fs.PathError{Op: "write", Path: path, Err: of.Err}
 	}
 	return err
 }

@@ -43,15 +43,21 @@ type Writer struct {
 // Create opens a log for writing and makes it where it is missing. An entry
 // that a writer before did not finish is cut off.
 func Create(o Options) (*Writer, error) {
-	f, err := formatOf(o.Format)
+	w, err := Later(o)
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{o: o, format: f}
 	if err := w.open(); err != nil {
 		return nil, &fault.Error{Op: "write log", On: o.Path(), Err: err}
 	}
 	return w, nil
+}
+
+// Later is Create at the first Write. That it fails then is an error of that
+// Write.
+func Later(o Options) (*Writer, error) {
+	f, err := formatOf(o.Format)
+	return &Writer{o: o, format: f}, err
 }
 
 func (w *Writer) open() error {
@@ -116,11 +122,7 @@ func (w *Writer) Write(entries ...Entry) error {
 // writeSome appends as many entries as the file takes, and begins a new one when
 // it is full. With an error all of them count as lost.
 func (w *Writer) writeSome(entries []Entry) (n int, err error) {
-	w.buf = w.buf[:0]
-	if w.lost > 0 {
-		note := Entry{Time: w.now(), Stream: Stderr, Line: fmt.Appendf(nil, "kiste: %d entries of this log are lost: %v", w.lost, w.why)}
-		w.buf = w.format.add(w.buf, &note)
-	}
+	w.buf = w.note(w.buf[:0])
 	for n < len(entries) && (n == 0 || !w.full(len(w.buf))) {
 		entries[n].Time, entries[n].Attrs = w.now(), w.o.Attrs
 		w.buf = w.format.add(w.buf, &entries[n])
@@ -138,6 +140,15 @@ func (w *Writer) writeSome(entries []Entry) (n int, err error) {
 		return n, w.rotate()
 	}
 	return n, nil
+}
+
+// note adds to b, if there is something to say, that entries are lost.
+func (w *Writer) note(b []byte) []byte {
+	if w.lost == 0 {
+		return b
+	}
+	note := Entry{Time: w.now(), Stream: Stderr, Line: fmt.Appendf(nil, "kiste: %d entries of this log are lost: %v", w.lost, w.why)}
+	return w.format.add(b, &note)
 }
 
 // full reports whether the file is when so many bytes more are in it.
@@ -239,6 +250,9 @@ func (w *Writer) Close() error {
 	defer w.mu.Unlock()
 	if w.f == nil {
 		return nil
+	}
+	if w.lost > 0 {
+		_ = w.append(w.note(nil)) // there may be room by now
 	}
 	err := w.f.Close()
 	w.f = nil

@@ -76,6 +76,7 @@ type State struct {
 	Error      string
 	StartedAt  time.Time
 	FinishedAt time.Time
+	LogLost    string // since when and why parts of its log are lost; empty: none are
 
 	Stopped  bool          // somebody has stopped or killed it: policies but "always" leave it so
 	AtBoot   bool          // it ran when the host went down, and was not started since
