@@ -368,8 +368,10 @@ func (e *Engine) markRemoved(id, query string, force bool) (running bool, err er
 	switch {
 	case err != nil && !force && !errors.Is(err, fault.NotFound):
 		return false, err
+	case err != nil && e.isKept(id) && !errors.Is(err, fault.NotFound):
+		return true, nil
 	case err != nil && e.isKept(id):
-		return false, &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making or running it, and its document cannot be read")}
+		return false, &fault.Error{Op: "remove container", On: query, Kind: fault.Conflict, Err: errors.New("somebody is making it")}
 	case err != nil || !IsActive(c.State.Status):
 		return false, nil
 	case !force:
@@ -408,8 +410,11 @@ func (e *Engine) lockSoon(id, query string) (*store.Lock, error) {
 // endForGood kills a container that runs, and waits until its keeper has let go.
 func (e *Engine) endForGood(id string) error {
 	c, err := e.read(id)
-	if err != nil {
-		return ignoreGone(err)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return nil
+	case err != nil:
+		return e.endUnread(id)
 	}
 	if c.runs() {
 		e.killNow(c)
@@ -423,9 +428,7 @@ func (e *Engine) endForGood(id string) error {
 // a removal that was cut short can be repeated.
 func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 	if c == nil {
-		if parent, err := place(); err == nil {
-			removeAnyGroup(parent + "/" + id)
-		}
+		e.removeLinks(id)
 	} else {
 		e.release(id, c)
 		if c.IDs != "" {

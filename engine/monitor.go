@@ -42,7 +42,7 @@ func (e *Engine) monitorLock() string { return e.monitorFile("monitor.lock") }
 
 // A request is what the monitor is asked.
 type request struct {
-	Op            string // "start", "look", "exec"
+	Op            string // "start", "look", "exec", "kill"
 	ID            string
 	Attach        bool // the connection becomes an attachment
 	Rows, Columns uint16

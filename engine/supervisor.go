@@ -236,6 +236,12 @@ func (s *supervisor) answer(stream *os.File) {
 		stream.Close()
 	case "start":
 		s.answerStart(stream, q)
+	case "kill":
+		if k := s.keeper(q.ID); k != nil {
+			_ = k.Kill() // it may have ended by now
+		}
+		_ = send(stream, reply{})
+		stream.Close()
 	case "exec":
 		s.answerExec(stream, q)
 	default:

@@ -212,6 +212,14 @@ func (k *Keeper) Wait() End {
 	return k.end
 }
 
+// Kill kills the process.
+func (k *Keeper) Kill() error {
+	if k.pidfd == nil {
+		return nil
+	}
+	return sys.PidfdSignal(int(k.pidfd.Fd()), syscall.SIGKILL)
+}
+
 // Done is closed when Wait would not wait.
 func (k *Keeper) Done() <-chan struct{} { return k.done }
 

@@ -129,8 +129,8 @@ func containerNeeds(s store.Store) (layers []string, images map[string]bool, err
 			ImageID string
 		}
 		err := store.ReadJSON(filepath.Join(s.Container(d.Name()), "config.json"), &c)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, err
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // who knows what it needs
+			return nil, nil, &fault.Error{Op: "read container", On: d.Name(), Kind: fault.Invalid, Err: err, Hint: "its document is damaged; remove it: kiste rm -f " + d.Name()[:min(12, len(d.Name()))]}
 		}
 		layers, images[c.ImageID] = append(layers, c.Layers...), true
 	}
