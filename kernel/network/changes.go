@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/network/netlink"
 )
 
@@ -56,6 +57,31 @@ func (l Link) check() error {
 func (c *changes) up(l Link) {
 	c.add("set up link", l.Name, unix.RTM_NEWLINK, 0, ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP))
 }
+
+// least6 is the smallest packet that a link with IPv6 carries: RFC 8200.
+const least6 = 1280
+
+// upQuietly brings a link up that speaks no IPv6 by itself: each would else
+// tell the whole bridge so, three times. The link is named by its index, or by
+// its name where it has none yet.
+func (c *changes) upQuietly(l Link) {
+	b := ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP)
+	if l.Index == 0 {
+		b.Text(unix.IFLA_IFNAME, l.Name)
+	}
+	if has6() && (l.MTU == 0 || l.MTU >= least6) {
+		b.Nest(unix.IFLA_AF_SPEC, func(s *netlink.Body) {
+			s.Nest(unix.AF_INET6, func(s *netlink.Body) { s.U8(unix.IFLA_INET6_ADDR_GEN_MODE, addressesNone) })
+		})
+	}
+	c.add("set up link", l.Name, unix.RTM_NEWLINK, 0, b)
+}
+
+// has6 reports whether this kernel speaks IPv6 at all.
+func has6() bool { return sys.Access("/proc/net/if_inet6", unix.F_OK) == nil }
+
+// addressesNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addressesNone = 1
 
 // address gives the link with the index an address.
 func (c *changes) address(index int, p Prefix) {

@@ -121,7 +121,7 @@ func (e Endpoint) Check() error {
 // link is the message that makes both ends, for a parent by its index.
 func (e Endpoint) link(parent, into int) Link {
 	if e.kind() == "veth" {
-		return Link{Name: e.Outer, Kind: "veth", Up: true, MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC}
+		return Link{Name: e.Outer, Kind: "veth", Up: e.Outer == "", MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC, OneQueue: true}
 	}
 	return Link{Name: e.Name, Kind: e.Kind, Up: true, MTU: e.MTU, MAC: e.MAC, Parent: parent, Mode: e.Mode, NS: into}
 }
@@ -145,12 +145,12 @@ func (n *Namespace) Attach(e Endpoint, to *Namespace) error {
 	if e.MTU == 0 {
 		e.MTU = parent.MTU
 	}
-	if err := to.quiet(e.has6()); err != nil {
-		return err
-	}
 	var c changes
 	if err := c.create(e.link(parent.Index, to.FD)); err != nil {
 		return err
+	}
+	if e.Outer != "" {
+		c.upQuietly(Link{Name: e.Outer, MTU: e.MTU})
 	}
 	if err := n.do(&c); err != nil {
 		return unsupportedKind(e.kind(), err)
@@ -161,27 +161,17 @@ func (n *Namespace) Attach(e Endpoint, to *Namespace) error {
 	return nil
 }
 
-// quiet keeps links that will be made in n from speaking IPv6 by themselves
-// where nobody asked for it: each would tell the whole bridge so.
-func (n *Namespace) quiet(speaks bool) error {
-	value := "1"
-	if speaks {
-		value = "0"
-	}
-	err := n.within(func() error { return sys.WriteKnob("/proc/sys/net/ipv6/conf/default/disable_ipv6", value) })
-	if fault.KindOf(err) == fault.NotFound && !speaks { // a kernel without IPv6
-		return nil
-	}
-	return named("prepare IPv6 of", "new links", err)
-}
-
 func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 	inside, err := to.Link(e.Name)
 	if err != nil {
 		return err
 	}
 	var c changes
-	c.up(inside)
+	if e.has6() {
+		c.up(inside)
+	} else {
+		c.upQuietly(inside)
+	}
 	for _, p := range e.Addresses {
 		c.address(inside.Index, p)
 	}

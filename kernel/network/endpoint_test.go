@@ -312,7 +312,7 @@ func BenchmarkAttach(b *testing.B) {
 	}{{"IPv4", []network.Prefix{at("10.2.0.9/24")}}, {"both", []network.Prefix{at("10.2.0.9/24"), at("fd02::9/64")}}} {
 		b.Run(bb.name, func(b *testing.B) {
 			var cpu time.Duration
-			for b.Loop() {
+			for i := 0; b.Loop(); i++ {
 				b.StopTimer()
 				n := fresh(b)
 				path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.FD)
@@ -320,11 +320,11 @@ func BenchmarkAttach(b *testing.B) {
 				b.StartTimer()
 				to, err := network.Open(path)
 				must(b, err)
-				e := network.Endpoint{Parent: "br0", Outer: "k9", Name: "eth0", MAC: "02:00:00:00:00:09", Addresses: bb.addr, Gateways: []network.Addr{at("10.2.0.1/24").Addr()}}
+				e := network.Endpoint{Parent: "br0", Outer: fmt.Sprintf("%s%d", bb.name, i), Name: "eth0", MAC: "02:00:00:00:00:09", Addresses: bb.addr, Gateways: []network.Addr{at("10.2.0.1/24").Addr()}}
 				must(b, h.Attach(e, to))
 				b.StopTimer()
 				cpu += used() - before
-				must(b, to.Delete("eth0"), to.Close())
+				must(b, to.Close())
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "CPU-µs/op")

@@ -37,6 +37,10 @@ type Link struct {
 	// Below is, when listed, the index of the other end of a veth, in its
 	// namespace, or that of the Parent.
 	Below int
+
+	// OneQueue makes a veth, both ends, with one queue in place of one for each
+	// processor. It takes no lock and so is no slower, but made sooner.
+	OneQueue bool
 }
 
 // modes are those of macvlan and ipvlan by their names in ip-link(8), with the
@@ -130,6 +134,10 @@ func (l Link) common(b *netlink.Body) error {
 	if l.NS != 0 {
 		b.U32(unix.IFLA_NET_NS_FD, uint32(l.NS))
 	}
+	if l.OneQueue {
+		b.U32(unix.IFLA_NUM_TX_QUEUES, 1)
+		b.U32(unix.IFLA_NUM_RX_QUEUES, 1)
+	}
 	if l.MAC != "" {
 		mac, err := parseMAC(l.MAC)
 		if err != nil {
@@ -146,7 +154,7 @@ const vethPeer = 1
 func (l Link) peer(data *netlink.Body) error {
 	inner := ifinfo(0, 0, 0) // not up: the kernel opens no end before it has both
 	inner.Text(unix.IFLA_IFNAME, l.Peer)
-	p := Link{MTU: l.MTU, MAC: l.PeerMAC, NS: l.PeerNS}
+	p := Link{MTU: l.MTU, MAC: l.PeerMAC, NS: l.PeerNS, OneQueue: l.OneQueue}
 	err := p.common(&inner)
 	data.Add(vethPeer, inner)
 	return err
