@@ -11,7 +11,9 @@ func whyCommand() *Command {
 	return &Command{
 		Name: "why", Args: "CONTAINER...", Min: 1, Max: -1,
 		Short:    "say in words why containers ended, do not start, or are slow",
-		Long:     `Tells what is known: the meaning of the exit code, who sent the signal that ended it, a limit that was reached, a start that failed, and what can be done about it; and the last lines that it wrote.`,
+		Long:     `Tells what is known: the meaning of the exit code, who sent the signal that ended it, a limit that was reached, a system call that was refused, a start that failed, and what can be done about it; and the last lines that it wrote.
+
+Of the calls that a filter refuses the kernel tells only where the container was made with --security-opt denials=log, and only root; of what a lack of capabilities refuses it tells nobody.`,
 		Examples: []string{"kiste why web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
@@ -37,10 +39,13 @@ func sayWhy(env *Env, c *engine.Container, v engine.Evidence) {
 	if len(v.Log) > 0 {
 		fmt.Fprintln(env.Out, "  Its last words:")
 	}
-	for _, line := range v.Log {
+	for _, line := range v.Log[max(0, len(v.Log)-shownLines):] {
 		fmt.Fprintf(env.Out, "    %s\n", printable(line))
 	}
 }
+
+// shownLines is how many of the last lines of a log are shown.
+const shownLines = 3
 
 // printable is a line of a log without what a terminal would obey.
 func printable(line string) string {

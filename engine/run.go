@@ -524,6 +524,14 @@ func (p *Prepared) giveToRoot(path string) error {
 
 // filter compiles the system call filter.
 func (p *Prepared) filter() (privilege.Filter, error) {
+	f, err := p.plainFilter()
+	if p.Wishes.Security.LogDenials && len(f.Instructions) > 0 {
+		f.Flags |= privilege.FlagLog
+	}
+	return f, err
+}
+
+func (p *Prepared) plainFilter() (privilege.Filter, error) {
 	var caps privilege.Caps
 	if c := p.Result.Spec.Process.Capabilities; c != nil {
 		caps, _ = privilege.ParseCaps(c.Bounding)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"kiste/container/monitor"
@@ -142,12 +143,48 @@ func (e *Engine) cleanUp(c *Container) {
 // started anew, when its state is Restarting. With --rm it is removed. The
 // caller holds both locks.
 func (e *Engine) finish(c *Container, end monitor.End) error {
+	about := c.suspect()
 	c.State = ended(c.State, end)
 	c.State.OOMKilled = e.oomKilled(c)
+	c.remember(about)
 	if e.startsAgain(c, end) {
 		c.State.Status = inspect.Restarting
 	}
 	return e.settle(c)
+}
+
+// remember keeps what the cgroup has counted, which goes with it, and what the
+// kernel has told of the container. It costs nothing where there is nothing to
+// know.
+func (c *Container) remember(about suspect) {
+	s, l := &c.State, c.Wishes.Limits
+	if s.Removing {
+		return
+	}
+	if c.Cgroup != "" && (l.Memory > 0 || l.Pids > 0 || l.NanoCPUs > 0 || l.CPUQuota > 0) {
+		s.Spent = spentOf(usageOf(c.Cgroup))
+	}
+	if s.OOMKilled || s.ExitCode == 128+int(syscall.SIGSYS) || c.Wishes.Security.LogDenials {
+		t := about.ask()
+		s.Denied, s.Victim = t.denied, t.oom
+	}
+}
+
+func spentOf(u *cgroup.Usage) *inspect.Spent {
+	if u == nil {
+		return nil
+	}
+	var s inspect.Spent
+	if m := u.Memory; m != nil {
+		s.PeakMemory = max(0, m.Peak)
+	}
+	if p := u.Pids; p != nil {
+		s.Refused, s.PidsLimit = p.Refused, p.Limit
+	}
+	if cpu := u.CPU; cpu != nil {
+		s.Periods, s.Throttled, s.ThrottledTime = cpu.Periods, cpu.Throttled, cpu.ThrottledTime
+	}
+	return &s
 }
 
 // settle takes away what a container has only while it runs and writes its

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -23,11 +24,12 @@ type Evidence struct {
 	Signals []syscall.Signal // that kiste sent since it was started, in their order
 	Usage   *cgroup.Usage    // of one that runs; nil: not known
 	Log     []string         // its last lines
+	Denied  []inspect.Denial // by the filter of one that runs
 	Now     time.Time
 }
 
-// lastLines is how many lines of the log are shown.
-const lastLines = 3
+// lastLines is how many lines of the log are looked at.
+const lastLines = 50
 
 // Evidence gathers what is known of a container. What cannot be read is left
 // out.
@@ -38,6 +40,9 @@ func (e *Engine) Evidence(c *Container) Evidence {
 	}
 	if c.runs() && c.Cgroup != "" {
 		v.Usage = usageOf(c.Cgroup)
+	}
+	if c.runs() && c.Wishes.Security.LogDenials {
+		v.Denied = c.suspect().ask().denied
 	}
 	_ = e.Logs(c, logfile.Selection{Tail: lastLines}, func(l *logfile.Entry) error {
 		v.Log = append(v.Log, string(l.Line))
@@ -131,19 +136,19 @@ func whileItRuns(c *Container, v Evidence) []Finding {
 	if c.State.Status == inspect.Paused {
 		all = []Finding{{"It is paused: none of its processes goes on.", "kiste unpause " + c.Name}}
 	}
-	if v.Usage == nil {
-		return all
+	if v.Usage != nil {
+		all = append(all, shortages(v.Usage)...)
 	}
-	return append(all, shortages(v.Usage)...)
+	return append(all, denials(c, v.Denied)...)
 }
 
 // shortages are what a container that runs has too little of.
 func shortages(u *cgroup.Usage) (all []Finding) {
 	if p := u.Pids; p != nil && p.Refused > 0 {
-		all = append(all, Finding{fmt.Sprintf("%d times it could not start a process or thread: its limit is %d.", p.Refused, p.Limit), "--pids-limit at run"})
+		all = append(all, Finding{fmt.Sprintf("%d times it could not start a process or thread: its limit is %d.", p.Refused, p.Limit), "more of --pids-limit at run or by kiste update"})
 	}
 	if cpu := u.CPU; cpu != nil && cpu.Throttled > 0 {
-		all = append(all, Finding{fmt.Sprintf("It was held back in %d of %d periods, for %s in all, since it had used up its CPU time.", cpu.Throttled, cpu.Periods, cpu.ThrottledTime.Round(time.Millisecond)), "more of --cpus at run"})
+		all = append(all, Finding{fmt.Sprintf("It was held back in %d of %d periods, for %s in all, since it had used up its CPU time.", cpu.Throttled, cpu.Periods, cpu.ThrottledTime.Round(time.Millisecond)), "more of --cpus at run or by kiste update"})
 	}
 	return all
 }
@@ -155,17 +160,37 @@ func whyEnded(c *Container, v Evidence) []Finding {
 	}
 	all := []Finding{ending(c, v)}
 	if s.OOMKilled {
-		limit := ""
-		if n := c.Wishes.Limits.Memory; n > 0 {
-			limit = " of " + mebibytes(n)
-		}
-		all = append(all, Finding{"The kernel has killed a process of it, since its memory had reached the limit" + limit + ".", "more of --memory (-m) at run, or less use of it"})
+		all = append(all, outOfMemory(c))
+	}
+	if u := usageAtEnd(s.Spent); u != nil {
+		all = append(all, shortages(u)...)
+	}
+	if s.Spent != nil && s.Spent.PeakMemory > 0 && !s.OOMKilled && c.Wishes.Limits.Memory > 0 {
+		all = append(all, Finding{fmt.Sprintf("Its memory was %s at the most, of %s.", mebibytes(s.Spent.PeakMemory), mebibytes(c.Wishes.Limits.Memory)), ""})
+	}
+	all = append(all, denials(c, s.Denied)...)
+	if s.ExitCode != 0 && !s.OOMKilled && len(s.Denied) == 0 {
+		all = append(all, cluesIn(c, v.Log)...)
 	}
 	return all
 }
 
+func outOfMemory(c *Container) Finding {
+	victim, limit := "a process of it", ""
+	if c.State.Victim != "" {
+		victim = "its process " + c.State.Victim
+	}
+	if n := c.Wishes.Limits.Memory; n > 0 {
+		limit = " of " + mebibytes(n)
+	}
+	if s := c.State.Spent; s != nil && s.PeakMemory > 0 {
+		limit += " (" + mebibytes(s.PeakMemory) + " at the most)"
+	}
+	return Finding{"The kernel has killed " + victim + ", since its memory had reached the limit" + limit + ".", "more of --memory (-m) at run or by kiste update, or less use of it"}
+}
+
 func mebibytes(n int64) string {
-	return strconv.FormatFloat(float64(n)/(1<<20), 'f', -1, 64) + " MiB"
+	return strconv.FormatFloat(math.Round(float64(n)/(1<<20)*100)/100, 'f', -1, 64) + " MiB"
 }
 
 // ending explains the exit code.

@@ -369,6 +369,11 @@ func ParseSecurity(s *Security, opt string) error {
 			return fmt.Errorf("invalid --security-opt: %q", opt)
 		}
 		s.NoLandlock = value == "off"
+	case "denials":
+		if value != "log" && value != "off" {
+			return fmt.Errorf("invalid --security-opt: %q", opt)
+		}
+		s.LogDenials = value == "log"
 	default:
 		return fmt.Errorf("invalid --security-opt 1: %q", opt)
 	}

@@ -138,6 +138,7 @@ type Security struct {
 	NoNewPrivileges bool
 	SystemPaths     bool // systempaths=unconfined: nothing masked or read-only
 	NoLandlock      bool
+	LogDenials      bool // denials=log: the kernel's log has the calls that the filter refuses
 	AppArmor        string
 	Label           []string // label=…, SELinux
 }

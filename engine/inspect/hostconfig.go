@@ -241,6 +241,9 @@ func securityOpt(s *bundle.Security) []string {
 			out = append(out, o.key+"="+o.value)
 		}
 	}
+	if s.LogDenials {
+		out = append(out, "denials=log")
+	}
 	for _, l := range s.Label {
 		out = append(out, "label="+l)
 	}

@@ -78,11 +78,36 @@ type State struct {
 	FinishedAt time.Time
 	LogLost    string // since when and why parts of its log are lost; empty: none are
 
+	// Of the process that has ended, or of one that runs: nil and empty where
+	// nobody has counted, or nobody has told.
+	Spent  *Spent   `json:",omitempty"`
+	Denied []Denial `json:",omitempty"` // calls that its filter refused
+	Victim string   `json:",omitempty"` // the process that was killed last for want of memory
+	Lost   string   `json:",omitempty"` // why its log lacks entries
+
 	Stopped  bool          // somebody has stopped or killed it: policies but "always" leave it so
 	AtBoot   bool          // it ran when the host went down, and was not started since
 	Removing bool          // somebody removes it: it is not started any more
 	Restarts int           // by its policy, since somebody started it
 	Delay    time.Duration // before the next of them
+}
+
+// Spent is what a container had used of its limits when it ended.
+type Spent struct {
+	PeakMemory    int64         `json:",omitempty"` // bytes
+	Refused       int64         `json:",omitempty"` // processes and threads that it could not start
+	PidsLimit     int64         `json:",omitempty"`
+	Periods       int64         `json:",omitempty"` // of the scheduler
+	Throttled     int64         `json:",omitempty"` // of these, in which it was held back
+	ThrottledTime time.Duration `json:",omitempty"`
+}
+
+// A Denial is a system call that a filter has not let pass.
+type Denial struct {
+	Call    string
+	Program string
+	Killed  bool // the process was killed for it
+	Times   int
 }
 
 // ContainerJSON is a container as GET /containers/{id}/json answers.

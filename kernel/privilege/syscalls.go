@@ -3,8 +3,11 @@ package privilege
 //go:generate go run generate.go
 
 import (
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // syscallNumber finds name in one of the tables of syscalls_table.go. They
@@ -82,4 +85,45 @@ func wordNumber(list, word string) uint64 {
 		list = rest
 	}
 	return 0
+}
+
+// SyscallName is the name of a system call by its number, as Syscall has it.
+func SyscallName(arch string, number uint32) (string, bool) {
+	want := strconv.FormatUint(uint64(number), 10)
+	for line := range strings.Lines(syscallTable(arch)) {
+		if name, n, _ := strings.Cut(strings.TrimSpace(line), " "); n == want {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// Unlocks are the capabilities of which one in the bounding set lets a system
+// call pass Docker's default profile, where caps does not: none where it passes
+// with caps, or with no capability.
+func Unlocks(call string, caps Caps, arch string) (names []string) {
+	if passes(call, caps, arch) {
+		return nil
+	}
+	for bit := range LastCap() + 1 {
+		if c := Caps(1) << bit; !caps.Has(c) && passes(call, caps|c, arch) {
+			names = append(names, c.Names()...)
+		}
+	}
+	return names
+}
+
+// passes reports whether the default profile lets the call pass whatever its
+// arguments are.
+func passes(call string, caps Caps, arch string) bool {
+	p, err := DefaultProfile(caps, arch)
+	if err != nil {
+		return false
+	}
+	for _, s := range p.Syscalls {
+		if s.Action == specs.ActAllow && len(s.Args) == 0 && slices.Contains(s.Names, call) {
+			return true
+		}
+	}
+	return false
 }

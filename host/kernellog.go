@@ -1,0 +1,58 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+
+	"kiste/fault"
+	"kiste/internal/sys"
+)
+
+// Of the kernel's log: how much of it is read, and of one message.
+const (
+	mostMessages  = 1 << 16
+	messageLength = 8 << 10
+)
+
+// KernelLog gives each message that the kernel's log has now, the oldest first,
+// without its time. Where only root may read it the error is fault.Denied.
+// Source: Documentation/ABI/testing/dev-kmsg.
+func KernelLog(each func(text string)) error {
+	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return &fault.Error{Op: "read the kernel's log", Err: err}
+	}
+	defer f.Close()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		b := make([]byte, messageLength)
+		for range mostMessages {
+			n, err := sys.Read(int(fd), b)
+			switch {
+			case errors.Is(err, syscall.EAGAIN) || err == nil && n <= 0:
+				return
+			case errors.Is(err, syscall.EPIPE): // what was next has been overwritten
+			case err != nil:
+				failed = &fault.Error{Op: "read the kernel's log", Err: err}
+				return
+			default:
+				each(messageOf(string(b[:n])))
+			}
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// messageOf is the text of a record: "PRIORITY,NUMBER,TIME,FLAGS;TEXT", and
+// lines that begin with a space for programs.
+func messageOf(record string) string {
+	_, text, _ := strings.Cut(record, ";")
+	text, _, _ = strings.Cut(text, "\n")
+	return text
+}
