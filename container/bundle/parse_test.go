@@ -309,13 +309,15 @@ func TestParseSysctl(t *testing.T) {
 
 func TestParseSecurity(t *testing.T) {
 	checkCases(t, []parserCase{
-		{"no new privileges", "no-new-privileges", "{Seccomp: NoNewPrivileges:true SystemPaths:false NoLandlock:false AppArmor: Label:[]}", ""},
-		{"the same with a value", "no-new-privileges:true", "{Seccomp: NoNewPrivileges:true SystemPaths:false NoLandlock:false AppArmor: Label:[]}", ""},
-		{"a profile", "seccomp=/a.json", "{Seccomp:/a.json NoNewPrivileges:false SystemPaths:false NoLandlock:false AppArmor: Label:[]}", ""},
-		{"the old form", "seccomp:unconfined", "{Seccomp:unconfined NoNewPrivileges:false SystemPaths:false NoLandlock:false AppArmor: Label:[]}", ""},
-		{"system paths", "systempaths=unconfined", "{Seccomp: NoNewPrivileges:false SystemPaths:true NoLandlock:false AppArmor: Label:[]}", ""},
-		{"a label", "label=type:x", "{Seccomp: NoNewPrivileges:false SystemPaths:false NoLandlock:false AppArmor: Label:[type:x]}", ""},
-		{"landlock", "landlock=off", "{Seccomp: NoNewPrivileges:false SystemPaths:false NoLandlock:true AppArmor: Label:[]}", ""},
+		{"no new privileges", "no-new-privileges", "{Seccomp: NoNewPrivileges:true SystemPaths:false NoLandlock:false LogDenials:false AppArmor: Label:[]}", ""},
+		{"the same with a value", "no-new-privileges:true", "{Seccomp: NoNewPrivileges:true SystemPaths:false NoLandlock:false LogDenials:false AppArmor: Label:[]}", ""},
+		{"a profile", "seccomp=/a.json", "{Seccomp:/a.json NoNewPrivileges:false SystemPaths:false NoLandlock:false LogDenials:false AppArmor: Label:[]}", ""},
+		{"the old form", "seccomp:unconfined", "{Seccomp:unconfined NoNewPrivileges:false SystemPaths:false NoLandlock:false LogDenials:false AppArmor: Label:[]}", ""},
+		{"system paths", "systempaths=unconfined", "{Seccomp: NoNewPrivileges:false SystemPaths:true NoLandlock:false LogDenials:false AppArmor: Label:[]}", ""},
+		{"a label", "label=type:x", "{Seccomp: NoNewPrivileges:false SystemPaths:false NoLandlock:false LogDenials:false AppArmor: Label:[type:x]}", ""},
+		{"landlock", "landlock=off", "{Seccomp: NoNewPrivileges:false SystemPaths:false NoLandlock:true LogDenials:false AppArmor: Label:[]}", ""},
+		{"denials", "denials=log", "{Seccomp: NoNewPrivileges:false SystemPaths:false NoLandlock:false LogDenials:true AppArmor: Label:[]}", ""},
+		{"denials, otherwise", "denials=loud", "", `invalid --security-opt: "denials=loud"`},
 		{"unknown", "bogus=1", "", `invalid --security-opt 1: "bogus=1"`},
 		{"no value", "seccomp", "", `invalid --security-opt: "seccomp"`},
 	}, func(s string) (string, error) {
