@@ -62,11 +62,17 @@ type Store struct {
 	Run string // need not
 }
 
+const rootRun = "/run/kiste"
+
+// First reports whether it is root's where nobody says otherwise: of others
+// there may be several on a host.
+func (s Store) First() bool { return s.Run == rootRun }
+
 // Locate tells where the store is: $KISTE_LIB and $KISTE_RUN where set, else
 // /var/lib/kiste and /run/kiste for root, else the XDG directories. It touches
 // nothing.
 func Locate() Store {
-	s := Store{Lib: "/var/lib/kiste", Run: "/run/kiste"}
+	s := Store{Lib: "/var/lib/kiste", Run: rootRun}
 	if os.Geteuid() != 0 {
 		home := os.Getenv("HOME")
 		s.Lib = filepath.Join(first(os.Getenv("XDG_DATA_HOME"), filepath.Join(home, ".local/share")), "kiste")

@@ -115,15 +115,30 @@ type Facts struct {
 	// bound read-only at InitPath.
 	Init string
 
-	// ResolvConf is the content of the host's /etc/resolv.conf.
+	// ResolvConf is the content of the host's /etc/resolv.conf, or of the
+	// container's whose network it shares.
 	ResolvConf []byte
 
-	// Hosts is the content of the host's /etc/hosts, for --network host.
+	// Hosts is the content of /etc/hosts of the host, for --network host, or of
+	// the container whose network it shares. Nil: the container has its own.
 	Hosts []byte
+
+	// Addresses are the container's own, for its /etc/hosts.
+	Addresses []string
+
+	// Gateways are the host's addresses for host-gateway. None: 127.0.0.1.
+	Gateways []string
+
+	// Resolver: it asks for names at ResolverAddress, where somebody answers
+	// who knows its peers and asks the host's servers for others.
+	Resolver bool
 
 	// HostName is the host's name, for --uts host and --network host.
 	HostName string
 }
+
+// ResolverAddress is where names are asked for, as in Docker.
+const ResolverAddress = "127.0.0.11"
 
 // InitPath is where --init's program stands in the container, as in Docker.
 const InitPath = "/sbin/docker-init"

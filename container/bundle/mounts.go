@@ -273,46 +273,106 @@ func (c *compiler) files(taken map[string]bool) []Mount {
 
 func (c *compiler) hosts() string {
 	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
-	if c.w.Network.Kind == HostNS && len(c.host.Hosts) > 0 {
-		b.Reset()
+	if kind := c.w.Network.Kind; (kind == HostNS || kind == Container) && len(c.host.Hosts) > 0 {
 		b.Write(c.host.Hosts)
 		if !strings.HasSuffix(b.String(), "\n") {
 			b.WriteByte('\n')
 		}
+	} else {
+		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	}
 	for _, h := range c.w.Hosts {
-		ip := h.IP
-		if ip == "host-gateway" {
-			// Nothing leads out but with the host's own network.
-			ip = "127.0.0.1"
+		ips := []string{h.IP}
+		if h.IP == "host-gateway" {
+			ips = c.gateways()
 		}
-		b.WriteString(ip + "\t" + h.Name + "\n")
+		for _, ip := range ips {
+			b.WriteString(ip + "\t" + h.Name + "\n")
+		}
+	}
+	name := c.name
+	if c.w.Domainname != "" {
+		name += "." + c.w.Domainname + " " + c.name
+	}
+	for _, a := range c.host.Addresses {
+		b.WriteString(a + "\t" + name + "\n")
 	}
 	return b.String()
 }
 
-// resolvConf is the host's, with what the user says in place of its lines.
+// gateways are where the host is reached. What has no network of its own, or
+// none that leads to the host, has but itself.
+func (c *compiler) gateways() []string {
+	if len(c.host.Gateways) == 0 {
+		return []string{"127.0.0.1"}
+	}
+	return c.host.Gateways
+}
+
+// resolvConf is the host's, with what the user says in place of its lines. Who
+// has a resolver asks that, which knows the servers.
 func (c *compiler) resolvConf() string {
 	var b strings.Builder
 	skip := map[string]bool{
-		"nameserver": len(c.w.DNS) > 0,
+		"nameserver": len(c.w.DNS) > 0 || c.host.Resolver,
 		"search":     len(c.w.DNSSearch) > 0, "domain": len(c.w.DNSSearch) > 0,
-		"options": len(c.w.DNSOptions) > 0,
+		"options": len(c.w.DNSOptions) > 0 || c.host.Resolver,
 	}
-	for line := range strings.Lines(string(c.host.ResolvConf)) {
-		if f := strings.Fields(line); len(f) > 0 && !skip[f[0]] {
-			b.WriteString(strings.TrimRight(line, "\r\n") + "\n")
+	servers := c.w.DNS
+	options := slices.Clone(c.w.DNSOptions)
+	if c.host.Resolver {
+		servers = []string{ResolverAddress}
+		if len(options) == 0 {
+			options = hostOptions(c.host.ResolvConf)
+		}
+		if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+			options = append(options, "ndots:0")
 		}
 	}
-	for _, s := range c.w.DNS {
+	own := c.ownNetwork()
+	for line := range strings.Lines(string(c.host.ResolvConf)) {
+		f := strings.Fields(line)
+		if len(f) == 0 || skip[f[0]] || own && f[0] == "nameserver" && len(f) > 1 && onLoopback(f[1]) {
+			continue // what listens on the host's loopback is not reached
+		}
+		b.WriteString(strings.TrimRight(line, "\r\n") + "\n")
+	}
+	for _, s := range servers {
 		b.WriteString("nameserver " + s + "\n")
 	}
 	if s := strings.Join(c.w.DNSSearch, " "); s != "" && s != "." {
 		b.WriteString("search " + s + "\n")
 	}
-	if len(c.w.DNSOptions) > 0 {
-		b.WriteString("options " + strings.Join(c.w.DNSOptions, " ") + "\n")
+	if len(options) > 0 {
+		b.WriteString("options " + strings.Join(options, " ") + "\n")
 	}
 	return b.String()
+}
+
+// ownNetwork reports whether the container has a way out that is not the host's
+// own.
+func (c *compiler) ownNetwork() bool { return c.w.Network.Kind == Bridge }
+
+func onLoopback(server string) bool { return strings.HasPrefix(server, "127.") || server == "::1" }
+
+// OnlyLoopback reports whether a resolv.conf names only servers on the host's
+// loopback, or none.
+func OnlyLoopback(resolvConf []byte) bool {
+	for line := range strings.Lines(string(resolvConf)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" && !onLoopback(f[1]) {
+			return false
+		}
+	}
+	return true
+}
+
+// hostOptions are the options of a resolv.conf.
+func hostOptions(resolvConf []byte) []string {
+	var all []string
+	for line := range strings.Lines(string(resolvConf)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "options" {
+			all = append(all, f[1:]...)
+		}
+	}
+	return all
 }

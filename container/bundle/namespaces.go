@@ -47,8 +47,11 @@ func (c *compiler) namespaces() error {
 		}
 		c.Spec.Linux.Namespaces = append(c.Spec.Linux.Namespaces, ns)
 	}
-	if c.w.Network.Kind == Default {
+	switch {
+	case c.w.Network.Kind == Default:
 		c.Origin["linux.namespaces.network"] = "default: none"
+	case len(c.w.Networks) == 1 && c.w.Networks[0].Name == Bridge:
+		c.Origin["linux.namespaces.network"] = "bridge"
 	}
 	if c.newNS {
 		return c.idMaps(user)

@@ -183,6 +183,12 @@ func (w *Wishes) Places() ([]NetworkWish, error) {
 	return all, all[0].merge(&w.Place)
 }
 
+// Kept reports whether somebody has to stay for the container's networks: names
+// that peers resolve, ports that the host leads on.
+func (w *Wishes) Kept() bool {
+	return len(w.Ports) > 0 || w.PublishAll || slices.ContainsFunc(w.Networks, func(n NetworkWish) bool { return n.Name != Bridge })
+}
+
 // merge takes what more asks for, unless both ask.
 func (n *NetworkWish) merge(more *NetworkWish) error {
 	for _, f := range []struct {

@@ -132,6 +132,10 @@ type Options struct {
 	// by a path; it has them nowhere. See process.JoinedMaps.
 	UIDs, GIDs []specs.LinuxIDMapping
 
+	// Network is the way into networks of a container with a network namespace of
+	// its own.
+	Network Network
+
 	// Target is an empty directory on which a root is mounted by its path
 	// where Facts.Host is false.
 	Target string
@@ -155,7 +159,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.bringRoot(root)
 	c.collect()
 	if c.bornInNetwork() {
-		c.netDevices()
+		c.links()
 	}
 	c.release()
 	c.settle()

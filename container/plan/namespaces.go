@@ -239,7 +239,7 @@ func (c *compiler) settle() {
 	c.keepMounts()
 	c.loopback()
 	if !c.bornInNetwork() {
-		c.netDevices()
+		c.links()
 	}
 }
 

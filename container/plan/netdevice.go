@@ -44,10 +44,10 @@ func (c *compiler) bornInNetwork() bool {
 	return c.p.Flags&unix.CLONE_NEWNET != 0 || !c.fresh["network"] && !c.joined["network"]
 }
 
-// netDevices lets the parent give links of the host to the container's network,
-// in which the child is by now.
-func (c *compiler) netDevices() {
-	if len(c.linux.NetDevices) == 0 {
+// links lets the parent bring the container onto its networks and give it links
+// of the host, in the network where the child is by now.
+func (c *compiler) links() {
+	if len(c.linux.NetDevices)+len(c.o.Network.Endpoints) == 0 {
 		return
 	}
 	born := c.bornInNetwork()
@@ -55,6 +55,15 @@ func (c *compiler) netDevices() {
 		c.child("let the parent give links", "linux.netDevices", write(Sock, Ready))
 		c.phase++
 	}
+	c.joinNetworks(&c.o.Network)
+	c.netDevices()
+	if !born {
+		c.release()
+		c.child("wait for the links", "linux.netDevices", c.hearByte())
+	}
+}
+
+func (c *compiler) netDevices() {
 	for _, name := range slices.Sorted(maps.Keys(c.linux.NetDevices)) {
 		inside := c.linux.NetDevices[name].Name
 		if inside == "" {
@@ -65,9 +74,5 @@ func (c *compiler) netDevices() {
 			text += " as " + strconv.Quote(inside)
 		}
 		c.act(text, "linux.netDevices", Act{Kind: ActDevice, Name: name, Value: inside})
-	}
-	if !born {
-		c.release()
-		c.child("wait for the links", "linux.netDevices", c.hearByte())
 	}
 }

@@ -32,6 +32,8 @@ import (
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/chroot"
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 	"kiste/kernel/privilege"
 )
 
@@ -73,24 +75,31 @@ const (
 	ActOpen     ActKind = "open"
 	ActHooks    ActKind = "hooks"
 	ActDevice   ActKind = "network device"
+	ActBridge   ActKind = "bridge"
+	ActRules    ActKind = "rules"
+	ActEndpoint ActKind = "endpoint"
+	ActNames    ActKind = "names" // what Options.Names of package process does
 	ActListener ActKind = "listener"
 	ActRelease  ActKind = "release"
 )
 
 // An Act is a parent's step as data.
 type Act struct {
-	Kind   ActKind
-	Cgroup cgroup.Step
-	Class  resctrl.Step
-	Mount  chroot.Mount // of ActRoot, ActBind, ActCopyUp
-	IDMap  bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
-	UIDs   []IDMap      // by these maps
-	GIDs   []IDMap
-	Path   string // of ActOpen and ActEnter: a namespace; of ActListener: a socket
-	Name   string // of ActDevice: of the link on the host
-	Rlimit privilege.Rlimit
-	Value  string // of ActOOM; of ActHooks their kind; of ActDevice the name in the container; of ActEnter the kind as in /proc/PID/ns
-	FD     Slot   // where the child finds the descriptor
+	Kind     ActKind
+	Cgroup   cgroup.Step
+	Class    resctrl.Step
+	Mount    chroot.Mount // of ActRoot, ActBind, ActCopyUp
+	IDMap    bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
+	UIDs     []IDMap      // by these maps
+	GIDs     []IDMap
+	Path     string         // of ActOpen and ActEnter: a namespace; of ActListener: a socket
+	Name     string         // of ActDevice: of the link on the host; of ActRules: of the table
+	Bridge   network.Bridge // of ActBridge, ActEndpoint and ActRules: see package network
+	Endpoint network.Endpoint
+	Rules    rules.State
+	Rlimit   privilege.Rlimit
+	Value    string // of ActOOM; of ActHooks their kind; of ActDevice the name in the container; of ActEnter the kind as in /proc/PID/ns
+	FD       Slot   // where the child finds the descriptor
 }
 
 // An IDMap is one line of a user namespace's map.

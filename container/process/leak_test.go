@@ -18,6 +18,8 @@ import (
 	"kiste/internal/need"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 	"kiste/kernel/privilege"
 )
 
@@ -26,6 +28,40 @@ type setting struct {
 	dir  string // upper, work, and the files
 	root string
 	id   string
+
+	network plan.Network // of what is on one
+}
+
+func prefix(t *testing.T, s string) network.Prefix {
+	t.Helper()
+	p, err := network.ParsePrefix(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func deleteTable(name string) error {
+	r, err := rules.Open(name)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return r.Delete()
+}
+
+func publishedIn(t *testing.T, name string) []rules.Port {
+	t.Helper()
+	r, err := rules.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ports, err := r.Ports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports
 }
 
 func newSetting(t *testing.T) setting {
@@ -94,8 +130,12 @@ func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var n plan.Network
+	if w.Network.Kind == bundle.Bridge {
+		n = s.network
+	}
 	p, err := plan.Compile(r.Spec, []chroot.Mount{{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{s.root}, Upper: s.dir + "/upper", Work: s.dir + "/work", Options: []string{"idmap"}}},
-		plan.Options{Search: r.SearchPath, Filter: filter, DieWithParent: true, UIDs: maps, GIDs: maps},
+		plan.Options{Search: r.SearchPath, Filter: filter, DieWithParent: true, UIDs: maps, GIDs: maps, Network: n},
 		plan.Facts{Host: true, Cgroup: layout, Groups: groups, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Kind: kindOnHost})
 	if err != nil {
 		t.Fatal(err)
@@ -143,10 +183,29 @@ func TestNothingStaysWhateverStepFails(t *testing.T) {
 	other := bundle.Namespace{Kind: bundle.Container, Of: "base"}
 	base, end := s.sleeper(t)
 	defer end()
+	bridge := network.Bridge{Name: fmt.Sprintf("kl%d", os.Getpid()), Addresses: []network.Prefix{prefix(t, "10.249.3.1/24")}}
+	host, err := network.Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if _, err := host.MakeBridge(bridge); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(host.Delete(bridge.Name), deleteTable(bridge.Name)); err != nil {
+			t.Error(err)
+		}
+	}()
+	s.network = plan.Network{Bridges: []network.Bridge{bridge}, Table: bridge.Name,
+		Rules:     rules.State{Bridges: []rules.Bridge{{Name: bridge.Name}}, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 48123, To: prefix(t, "10.249.3.2/24").Addr(), ToPort: 80}}},
+		Endpoints: []network.Endpoint{{Parent: bridge.Name, Outer: "kl" + s.id[len(s.id)-8:], Name: "eth0", Addresses: []network.Prefix{prefix(t, "10.249.3.2/24")}, Gateways: []network.Addr{prefix(t, "10.249.3.1/24").Addr()}}}}
 	for _, tt := range []struct {
 		name   string
 		wishes bundle.Wishes
 	}{
+		{"on a network", bundle.Wishes{Network: bundle.Namespace{Kind: bundle.Bridge}}},
+		{"on a network in the user namespace of another", bundle.Wishes{Network: bundle.Namespace{Kind: bundle.Bridge}, PID: other}},
 		{"default", bundle.Wishes{TTY: true, Workdir: "/a/b", Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}}}},
 		{"privileged", bundle.Wishes{Privileged: true}},
 		{"in the namespaces of another", bundle.Wishes{Network: other}},
@@ -159,6 +218,9 @@ func TestNothingStaysWhateverStepFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			everyStepFails(t, p, process.Options{}, s.root, s.dir+"/work")
+			if ports := publishedIn(t, bridge.Name); len(ports) != 0 && tt.wishes.Network.Kind != bundle.Bridge {
+				t.Errorf("ports stay published: %v", ports)
+			}
 		})
 	}
 }

@@ -59,6 +59,10 @@ type Options struct {
 	// hooks fails.
 	Hooks func(kind string, pid int) error
 
+	// Names lets somebody answer for names in the network of the process pid,
+	// where the plan wants that. An error undoes the start.
+	Names func(pid int) error
+
 	// Mounted hears the number of the mount that is going to stay at the
 	// plan's Visible, before it is there: who removes the container unmounts
 	// it (Unmount). Nil: nobody does.
@@ -170,6 +174,7 @@ type run struct {
 	console  *os.File
 	listener int
 	undo     []func()
+	networks networks
 	home     []int         // this thread's own namespaces, while it is elsewhere
 	second   bool          // the child is the one that it forked
 	forked   time.Duration // CLOCK_MONOTONIC at the fork
@@ -245,6 +250,13 @@ func (r *run) act(a *plan.Act) error {
 		return r.send(r.copyUp(a))
 	case plan.ActDevice:
 		return network.Give(a.Name, fmt.Sprintf("/proc/%d/ns/net", r.child.PID), a.Value)
+	case plan.ActNames:
+		if r.o.Names == nil {
+			return &fault.Error{Op: "resolve names", Kind: fault.Unsupported}
+		}
+		return r.o.Names(r.child.PID)
+	case plan.ActBridge, plan.ActRules, plan.ActEndpoint:
+		return r.network(a)
 	case plan.ActListener:
 		return r.handOut()
 	case plan.ActHooks:
@@ -773,6 +785,11 @@ func callError(c plan.Call, errno syscall.Errno) error {
 }
 
 func (r *run) closeAll() {
+	r.networks.close()
+	r.closeFiles()
+}
+
+func (r *run) closeFiles() {
 	for _, fd := range r.fds {
 		sys.Close(fd)
 	}
@@ -782,7 +799,7 @@ func (r *run) closeAll() {
 // abandon ends the child and takes back what the steps made.
 func (r *run) abandon() {
 	_ = r.leave()
-	r.closeAll()
+	r.closeFiles()
 	if r.console != nil {
 		r.console.Close()
 	}
@@ -793,6 +810,8 @@ func (r *run) abandon() {
 		r.child.Wait()
 		r.child.Close()
 	}
+	undoAll(r.networks.undo)
+	r.networks.close()
 	undoAll(r.undo)
 }
 
