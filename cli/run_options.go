@@ -137,6 +137,9 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 		{"--device", "HOST[:CONTAINER[:rwm]]", "a device of the host", list(&w.Devices, bundle.ParseDevice)},
 		{"--device-cgroup-rule", "RULE", "allow devices: \"c 13:* rwm\"", list(&w.DeviceRule, bundle.ParseDeviceRule)},
 		{"--add-host", "NAME:IP", "a line of /etc/hosts", list(&w.Hosts, bundle.ParseHost)},
+		{"-p, --publish", "[[ADDRESS:]PORT:]PORT[/PROTOCOL]", "a port of the host that leads to one of its own; ranges as 8000-8009", portVar(w)},
+		{"-P, --publish-all", "", "all exposed ports, by free ports of the host", option.Bool(&w.PublishAll)},
+		{"--expose", "PORT[/PROTOCOL]", "a port that -P publishes", exposeVar(w)},
 		{"--dns", "IP", "a name server", checked(&w.DNS, bundle.CheckDNS)},
 		{"--dns-search", "DOMAIN", "a domain to search names in", checked(&w.DNSSearch, bundle.CheckLine)},
 		{"--dns-option, --dns-opt", "OPTION", "an option of resolv.conf(5)", checked(&w.DNSOptions, bundle.CheckLine)},
@@ -146,7 +149,12 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 // wallOptions are about its namespaces.
 func wallOptions(w *bundle.Wishes) []option.Row {
 	return []option.Row{
-		{"--network, --net", "NETWORK", "none, host, container:NAME or ns:PATH", spaceVar(&w.Network, "network")},
+		{"--network, --net", "NETWORK", "a network (bridge), none, host, container:NAME, ns:PATH, or name=NETWORK,ip=ADDRESS,alias=NAME,…", func(s string) error { return bundle.ParseNetwork(w, s) }},
+		{"--ip", "ADDRESS", "its IPv4 address on the first network", into(&w.Place.IP, func(s string) (string, error) { return bundle.ParseIP(s, true) })},
+		{"--ip6", "ADDRESS", "its IPv6 address there", into(&w.Place.IP6, func(s string) (string, error) { return bundle.ParseIP(s, false) })},
+		{"--mac-address", "ADDRESS", "its MAC address there", into(&w.Place.MAC, bundle.ParseMAC)},
+		{"--network-alias, --net-alias", "NAME", "a further name there", option.Strings(&w.Place.Aliases)},
+		{"--link-local-ip", "ADDRESS", "a further address there", option.Strings(&w.Place.LinkLocal)},
 		{"--pid", "SPACE", "host, private, container:NAME or ns:PATH", spaceVar(&w.PID, "pid")},
 		{"--ipc", "SPACE", "host, private, shareable, none, container:NAME or ns:PATH", spaceVar(&w.IPC, "ipc")},
 		{"--uts", "SPACE", "host, private or ns:PATH", spaceVar(&w.UTS, "uts")},
@@ -271,6 +279,22 @@ func mountVar(w *bundle.Wishes, read func(spec, cwd string) (bundle.Mount, error
 		}
 		return read(s, cwd)
 	})
+}
+
+func portVar(w *bundle.Wishes) option.Var {
+	return func(s string) error {
+		ports, err := bundle.ParsePort(s)
+		w.Ports = append(w.Ports, ports...)
+		return err
+	}
+}
+
+func exposeVar(w *bundle.Wishes) option.Var {
+	return func(s string) error {
+		ports, err := bundle.ParseExpose(s)
+		w.Expose = append(w.Expose, ports...)
+		return err
+	}
 }
 
 func envVar(w *bundle.Wishes) option.Var {

@@ -431,6 +431,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
 		e.removeLinks(id)
 	} else {
 		e.release(id, c)
+		e.disconnect(c)
 		if c.IDs != "" {
 			os.Remove(c.IDs)
 		}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"kiste/engine/inspect"
 	"kiste/fault"
@@ -250,4 +252,44 @@ func (e *Engine) UsedNetworks() (map[string]bool, error) {
 		}
 	}
 	return used, err
+}
+
+// sweepNetworks takes the bridges of networks away that no container is on, and
+// with the last of them this store's rules. Who comes next makes them again.
+func (e *Engine) sweepNetworks() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	all, _, err := e.networks()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b *Network) int { return strings.Compare(a.ID, b.ID) })
+	unused, used := []*Network{}, false
+	for _, n := range all {
+		if n.Driver != "bridge" {
+			continue
+		}
+		lock, err := e.lockLeases(n) // nobody who gets an address before it is unlocked finds no bridge after that
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock()
+		leases, err := os.ReadDir(e.Store.Leases(n.ID))
+		if err != nil {
+			return err
+		}
+		if len(leases) > 0 {
+			used = true
+		} else {
+			unused = append(unused, n)
+		}
+	}
+	for _, n := range unused {
+		err = errors.Join(err, e.takeDown(n))
+	}
+	if used || err != nil || len(all) == len(builtin) {
+		return err
+	}
+	return e.deleteRules()
 }

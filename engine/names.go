@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/container/bundle"
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -29,7 +30,7 @@ const (
 )
 
 // Nameserver is where containers ask the resolver.
-const Nameserver = "127.0.0.11"
+const Nameserver = bundle.ResolverAddress
 
 func (e *Engine) resolverSocket() string { return filepath.Join(e.Store.Run, "resolver") }
 

@@ -14,6 +14,7 @@ import (
 
 	"kiste/fault"
 	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 	"kiste/store"
 )
 
@@ -241,11 +242,7 @@ func (e *Engine) defaultNetwork() (*Network, error) {
 // makeNetwork writes the document. Who makes two at once waits, so that their
 // addresses differ.
 func (e *Engine) makeNetwork(o NetworkOptions) (*Network, error) {
-	n := &Network{Schema: Schema, ID: newID(), Name: o.Name, Created: time.Now(), Driver: o.Driver, NoIPv4: o.NoIPv4, IPv6: o.IPv6, Internal: o.Internal,
-		Attachable: o.Attachable, Options: maps.Clone(o.Options), Labels: o.Labels}
-	if n.Driver == "" {
-		n.Driver = "bridge"
-	}
+	n := newNetwork(o)
 	if err := checkNetwork(n); err != nil {
 		return nil, err
 	}
@@ -276,6 +273,16 @@ func (e *Engine) makeNetwork(o NetworkOptions) (*Network, error) {
 	}
 	e.EmitNetwork("create", n, nil)
 	return n, nil
+}
+
+// newNetwork is a network as it is wished.
+func newNetwork(o NetworkOptions) *Network {
+	n := &Network{Schema: Schema, ID: newID(), Name: o.Name, Created: time.Now(), Driver: o.Driver, NoIPv4: o.NoIPv4, IPv6: o.IPv6, Internal: o.Internal,
+		Attachable: o.Attachable, Options: maps.Clone(o.Options), Labels: o.Labels}
+	if n.Driver == "" {
+		n.Driver = "bridge"
+	}
+	return n
 }
 
 // writeNetwork writes the document first and the name last: a directory
@@ -365,7 +372,7 @@ func (e *Engine) discardNetwork(n *Network) error {
 	return err
 }
 
-// takeDown takes a network's bridge away, with the host's way to it.
+// takeDown takes a network's bridge and its place in the rules away.
 func (e *Engine) takeDown(n *Network) error {
 	if n.Driver != "bridge" || os.Geteuid() != 0 {
 		return nil
@@ -375,10 +382,25 @@ func (e *Engine) takeDown(n *Network) error {
 		return err
 	}
 	defer host.Close()
-	if err := host.Delete(n.Link()); err != nil && fault.KindOf(err) != fault.NotFound && !errors.Is(err, syscall.ENODEV) {
+	err = host.Delete(n.Link())
+	if fault.KindOf(err) == fault.NotFound || errors.Is(err, syscall.ENODEV) {
+		return nil // it never was there, and no rule is for it
+	}
+	return errors.Join(err, e.withRules(func(r *rules.Rules) error { return r.Remove(rules.State{Bridges: []rules.Bridge{n.rules()}}) }))
+}
+
+// withRules opens this store's table.
+func (e *Engine) withRules(do func(r *rules.Rules) error) error {
+	r, err := rules.Open(e.table())
+	if err != nil {
 		return err
 	}
-	return nil
+	defer r.Close()
+	return do(r)
+}
+
+func (e *Engine) deleteRules() error {
+	return e.withRules(func(r *rules.Rules) error { return r.Delete() })
 }
 
 // onNetwork gives the containers that are on a network, or will be when they

@@ -314,3 +314,9 @@ func freeSubnet(taken []takenPrefix) (network.Prefix, error) {
 	}
 	return network.Prefix{}, &fault.Error{Op: "create network", Kind: fault.Unavailable, Err: errors.New("all predefined address pools have been fully subnetted"), Hint: "--subnet 172.30.0.0/24, or another that is free"}
 }
+
+// on reports whether an option is not switched off.
+func (n *Network) on(key string) bool {
+	v, err := strconv.ParseBool(n.Options[key])
+	return err != nil || v
+}

@@ -82,6 +82,8 @@ type Prepared struct {
 
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
 
+	joining joining
+
 	adding *store.Lock // on the store, shared
 }
 
@@ -111,15 +113,14 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	if o.Lasting && c.Wishes.System(c.Image) {
 		c.Wishes.TTY = true // its console
 	}
-	if err = p.claim(); err == nil {
-		err = p.compile(lower)
-	}
-	if err != nil {
-		p.Discard()
-		if noRoom(err) {
-			err = e.cannotWrite(c, err)
+	for _, part := range []func() error{p.choose, p.claim, func() error { return p.compile(lower) }} {
+		if err := part(); err != nil {
+			p.Discard()
+			if noRoom(err) {
+				err = e.cannotWrite(c, err)
+			}
+			return nil, err
 		}
-		return nil, err
 	}
 	return p, nil
 }
@@ -293,6 +294,9 @@ func checkCIDFile(path string) error {
 
 // compile makes the bundle and the plan.
 func (p *Prepared) compile(lower []string) error {
+	if err := p.connect(); err != nil {
+		return err
+	}
 	facts, err := p.facts()
 	if err != nil {
 		return err
@@ -348,6 +352,7 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 		MachineID: machine,
 		Origin:    p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
+		Network: p.joining.plan,
 	}, f)
 	p.Plan = pl
 	return err
@@ -578,9 +583,8 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 	root := os.Geteuid() == 0
 	f := bundle.Facts{ID: p.ID, Root: root, UserNS: host.Userns.Have(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		CPUs: sys.CPUs(), Device: devices, Thermal: host.Thermal(), HostName: hostName()}
-	f.ResolvConf, _ = readSmall("/etc/resolv.conf")
-	if p.Wishes.Network.Kind == bundle.HostNS {
-		f.Hosts, _ = readSmall("/etc/hosts")
+	if err := p.networkFacts(&f); err != nil {
+		return f, err
 	}
 	if p.Wishes.Privileged {
 		held, err := privilege.Held()
@@ -743,6 +747,7 @@ func (p *Prepared) Discard() {
 	if p.Result != nil {
 		c = p.Container
 	} else {
+		p.e.disconnect(p.Container)
 		if p.IDs != "" {
 			os.Remove(p.IDs)
 		}
@@ -780,6 +785,7 @@ func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 // start starts the process and writes that down.
 func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
+	o.Names = p.announceNames
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)
@@ -800,6 +806,7 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 		return nil, err
 	}
 	_, p.written, _ = sys.InodeOf(p.e.document(p.ID))
+	p.e.tellNetworks("connect", p.Container)
 	p.e.Emit("start", p.Container, nil)
 	return proc, nil
 }
@@ -867,6 +874,7 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		return nil, err
 	}
 	e.unmounted(p.Container) // each start takes mounts and ids of its own
+	e.disconnect(p.Container)
 	os.Remove(p.IDs)
 	p.IDs = ""
 	p.passing = o.StartsNext
@@ -887,6 +895,7 @@ func (e *Engine) again(c *Container, o RunOptions) (*Prepared, error) {
 		o.Warn = func(string) {}
 	}
 	p := &Prepared{e: e, o: o, Container: c, work: e.Store.Running(c.ID)}
+	e.disconnect(c) // what a start had that was killed
 	if c.IDs != "" {
 		os.Remove(c.IDs)
 		c.IDs = ""

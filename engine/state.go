@@ -131,6 +131,8 @@ func ended(was inspect.State, end monitor.End) inspect.State {
 func (e *Engine) cleanUp(c *Container) {
 	e.unname(c.ID)
 	e.unmounted(c)
+	e.tellNetworks("disconnect", c)
+	e.disconnect(c)
 	if c.Cgroup != "" {
 		removeAnyGroup(c.Cgroup)
 	}

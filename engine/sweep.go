@@ -63,7 +63,7 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 	s.Strays += e.sweepLeases()
 	s.Strays += monitor.Strays(filepath.Dir(e.Store.Running("x"))+"/", func(dir string) bool { return e.running(filepath.Base(dir)) })
 	s.Volumes, err = e.sweepVolumes()
-	return s, errors.Join(append(all, err)...)
+	return s, errors.Join(append(all, err, e.sweepNetworks())...)
 }
 
 // patience is how long those who make containers are waited for.

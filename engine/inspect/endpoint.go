@@ -12,20 +12,19 @@ type Endpoint struct {
 	Wish    bundle.NetworkWish
 	Network string // its id
 	Name    string // its name
+	Driver  string // its driver
 	User    bool   // names are resolved there
 
-	// Names are those by which others find the container there.
-	Names []string `json:",omitempty"`
-
-	// While it runs; else empty.
-	ID       string `json:",omitempty"`
-	Link     string `json:",omitempty"` // inside: "eth0"
-	Outside  string `json:",omitempty"` // the link on the host
-	IP       string `json:",omitempty"` // "10.72.0.2/20"
-	IP6      string `json:",omitempty"`
-	Gateway  string `json:",omitempty"`
-	Gateway6 string `json:",omitempty"`
-	MAC      string `json:",omitempty"`
+	// While it runs; else empty. Names are those by which others find it there.
+	Names    []string `json:",omitempty"`
+	ID       string   `json:",omitempty"`
+	Link     string   `json:",omitempty"` // inside: "eth0"
+	Outside  string   `json:",omitempty"` // the link on the host
+	IP       string   `json:",omitempty"` // "10.72.0.2/20"
+	IP6      string   `json:",omitempty"`
+	Gateway  string   `json:",omitempty"`
+	Gateway6 string   `json:",omitempty"`
+	MAC      string   `json:",omitempty"`
 }
 
 // A Binding is a port of the host that leads to one of the container's.
@@ -47,7 +46,7 @@ func (c *Container) Endpoint(id string) *Endpoint {
 
 // Clear forgets what a container had while it ran.
 func (e *Endpoint) Clear() {
-	*e = Endpoint{Wish: e.Wish, Network: e.Network, Name: e.Name, User: e.User, Names: e.Names}
+	*e = Endpoint{Wish: e.Wish, Network: e.Network, Name: e.Name, Driver: e.Driver, User: e.User}
 }
 
 // bare is an address without the size of its network.

@@ -57,6 +57,7 @@ func runScript(t *testing.T, file string) {
 	}
 	work := t.TempDir()
 	t.Cleanup(func() {
+		collect(work)
 		if left := settleMarked(work); len(left) > 0 {
 			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 		}

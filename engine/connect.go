@@ -1,0 +1,431 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"kiste/container/bundle"
+	"kiste/container/plan"
+	"kiste/container/process"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
+	"kiste/kernel/privilege"
+)
+
+// choose settles which networks a new container is on: the default one, where
+// nothing is said and this host lets us.
+func (p *Prepared) choose() error {
+	w := &p.Wishes
+	if w.Network.Kind == bundle.Default {
+		switch {
+		case os.Geteuid() != 0:
+			return nil
+		case !mayNetwork():
+			w.Network.Kind = bundle.None
+			if len(w.Ports) > 0 || w.PublishAll {
+				return &fault.Error{Op: "publish ports", Kind: fault.Denied, Err: errors.New("kiste has no CAP_NET_ADMIN here")}
+			}
+			p.o.Warn("it has no network: kiste has no CAP_NET_ADMIN here")
+			return nil
+		}
+		w.Network = bundle.Namespace{Kind: bundle.Bridge}
+		w.Networks = []bundle.NetworkWish{{Name: DefaultNetwork}}
+	}
+	places, err := w.Places()
+	if err != nil {
+		return &fault.Error{Op: "use network", Kind: fault.Invalid, Err: err}
+	}
+	if len(places) > 0 && os.Geteuid() != 0 {
+		return &fault.Error{Op: "join network", On: places[0].Name, Kind: fault.Unsupported, Err: errors.New("an ordinary user's containers join none"), Hint: "be root, or say --network host or none"}
+	}
+	for _, wish := range places {
+		n, err := p.e.networkFor(wish.Name, p.o.DryRun)
+		if err != nil {
+			return err
+		}
+		if p.Endpoint(n.ID) != nil {
+			return networkError("join", n.Name, fault.Invalid, "network %q is specified multiple times", n.Name)
+		}
+		p.Endpoints = append(p.Endpoints, inspect.Endpoint{Wish: wish, Network: n.ID, Name: n.Name, Driver: n.Driver, User: n.User()})
+	}
+	return nil
+}
+
+// networkFacts are what the container's files say of its networks.
+func (p *Prepared) networkFacts(f *bundle.Facts) error {
+	resolv := "/etc/resolv.conf"
+	switch p.Wishes.Network.Kind {
+	case bundle.HostNS:
+		f.Hosts, _ = readSmall("/etc/hosts")
+	case bundle.Container:
+		other, err := p.running(p.Wishes.Network.Of)
+		if err != nil {
+			return err
+		}
+		f.Hosts, _ = readSmall(other.FilePaths["/etc/hosts"])
+		resolv = other.FilePaths["/etc/resolv.conf"]
+	}
+	f.ResolvConf, _ = readSmall(resolv)
+	if len(p.Endpoints) == 0 {
+		return nil
+	}
+	if bundle.OnlyLoopback(f.ResolvConf) {
+		// Where systemd-resolved keeps the servers that it asks itself.
+		if own, err := readSmall("/run/systemd/resolve/resolv.conf"); err == nil {
+			f.ResolvConf = own
+		}
+	}
+	f.Resolver = p.joining.resolver
+	for i := range p.Endpoints {
+		for _, prefix := range []string{p.Endpoints[i].IP, p.Endpoints[i].IP6} {
+			if a, _, ok := strings.Cut(prefix, "/"); ok {
+				f.Addresses = append(f.Addresses, a)
+			}
+		}
+	}
+	for i, way := range p.way() {
+		if way != nil {
+			f.Gateways = append(f.Gateways, []string{way.Gateway, way.Gateway6}[i])
+		}
+	}
+	return nil
+}
+
+// mayNetwork reports whether this process may make links.
+func mayNetwork() bool {
+	held, err := privilege.Held()
+	return err == nil && slices.Contains(held.Names(), "CAP_NET_ADMIN")
+}
+
+// networkFor finds a network by what a container says. With dry nothing is
+// made: the default network is then what it would be.
+func (e *Engine) networkFor(query string, dry bool) (*Network, error) {
+	n, err := e.network(query)
+	if query != DefaultNetwork || !errors.Is(err, fault.NotFound) {
+		return n, err
+	}
+	if !dry {
+		return e.defaultNetwork()
+	}
+	n = newNetwork(NetworkOptions{Name: DefaultNetwork})
+	return n, e.giveSubnets(n, NetworkOptions{})
+}
+
+// A joining is a container's way into its networks, in the making.
+type joining struct {
+	networks []*Network // of the endpoints
+	plan     plan.Network
+	resolver bool // names are asked of 127.0.0.11
+}
+
+// connect leases the container's addresses and makes what its plan has to do
+// for its networks.
+func (p *Prepared) connect() error {
+	p.joining = joining{}
+	if len(p.Endpoints) == 0 {
+		return p.checkPorts()
+	}
+	j := &p.joining
+	for i := range p.Endpoints {
+		at := &p.Endpoints[i]
+		n, err := p.e.networkOf(at, p.o.DryRun)
+		if err != nil {
+			return err
+		}
+		if err := p.e.place(n, p.Container, at, p.o.DryRun); err != nil {
+			return err
+		}
+		j.networks = append(j.networks, n)
+		j.resolver = j.resolver || n.User()
+	}
+	j.plan.Table = p.e.table()
+	if j.resolver {
+		j.plan.Names = bundle.ResolverAddress
+	}
+	for i := range p.Endpoints {
+		if err := j.add(&p.Endpoints[i], j.networks[i], p.way()); err != nil {
+			return err
+		}
+	}
+	return p.publish()
+}
+
+// networkOf is the network of an endpoint: by its id, or by its name where it
+// was made anew.
+func (e *Engine) networkOf(at *inspect.Endpoint, dry bool) (*Network, error) {
+	n, err := e.readNetwork(at.Network)
+	if errors.Is(err, fault.NotFound) {
+		n, err = e.networkFor(at.Wish.Name, dry)
+	}
+	if err == nil {
+		at.Network, at.Name, at.Driver, at.User = n.ID, n.Name, n.Driver, n.User()
+	}
+	return n, err
+}
+
+// place gives a container what it has on a network as long as it runs.
+func (e *Engine) place(n *Network, c *Container, at *inspect.Endpoint, dry bool) error {
+	at.Clear()
+	if err := n.accepts(&at.Wish); err != nil {
+		return err
+	}
+	if err := e.lease(n, at, c.ID, dry); err != nil {
+		return err
+	}
+	at.ID, at.Link = newID(), e.linkName(n, c, at)
+	if n.Driver == "bridge" {
+		at.Outside = "kv" + at.ID[:12]
+	}
+	if at.MAC = at.Wish.MAC; at.MAC == "" && n.Driver != "ipvlan" {
+		at.MAC = macFor(at)
+	}
+	if n.User() {
+		at.Names = namesOf(c, at)
+	}
+	return nil
+}
+
+// accepts refuses what a network cannot give.
+func (n *Network) accepts(w *bundle.NetworkWish) error {
+	switch {
+	case len(w.Aliases) > 0 && !n.User():
+		return networkError("join", n.Name, fault.Invalid, "network-scoped alias is supported only for containers in user defined networks")
+	case (w.IP != "" || w.IP6 != "") && !n.User():
+		return networkError("join", n.Name, fault.Invalid, "user specified IP address is supported on user defined networks only")
+	case w.MAC != "" && n.Driver == "ipvlan":
+		return networkError("join", n.Name, fault.Invalid, "on ipvlan all have the MAC address of the parent")
+	}
+	return nil
+}
+
+// linkName is the first name that no other link of the container has.
+func (e *Engine) linkName(n *Network, c *Container, at *inspect.Endpoint) string {
+	if name := at.Wish.Options["com.docker.network.endpoint.ifname"]; name != "" {
+		return name
+	}
+	prefix := n.Options["com.docker.network.container_iface_prefix"]
+	if prefix == "" {
+		prefix = "eth"
+	}
+	for i := 0; ; i++ {
+		name := fmt.Sprint(prefix, i)
+		if !slices.ContainsFunc(c.Endpoints, func(o inspect.Endpoint) bool { return o.Link == name }) {
+			return name
+		}
+	}
+}
+
+// macFor is a MAC address that follows from the IP address, so that what others
+// on the network remember of the address stays true of the next who has it.
+func macFor(at *inspect.Endpoint) string {
+	a := mustPrefix(at.IP).Addr()
+	if !a.IsValid() {
+		a = mustPrefix(at.IP6).Addr()
+	}
+	b := a.AsSlice()
+	if len(b) < 4 {
+		return ""
+	}
+	b = b[len(b)-4:]
+	return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+}
+
+// namesOf are those by which others find a container on a network of users.
+func namesOf(c *Container, at *inspect.Endpoint) []string {
+	var names []string
+	for _, name := range slices.Concat([]string{c.Name}, at.Wish.Aliases, []string{short(c.ID), c.Wishes.Hostname}) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// way is the endpoint through which the container reaches all else, for each
+// family: of the highest priority, then the first by name. Nil: there is none.
+func (p *Prepared) way() (ways [2]*inspect.Endpoint) {
+	for _, at := range sortedEndpoints(p.Endpoints) {
+		i := slices.IndexFunc(p.joining.networks, func(n *Network) bool { return n.ID == at.Network })
+		if i >= 0 && p.joining.networks[i].Internal {
+			continue
+		}
+		for family, gateway := range []string{at.Gateway, at.Gateway6} {
+			if gateway != "" && ways[family] == nil {
+				ways[family] = at
+			}
+		}
+	}
+	return ways
+}
+
+// add adds what has to be done for an endpoint.
+func (j *joining) add(at *inspect.Endpoint, n *Network, ways [2]*inspect.Endpoint) error {
+	e, err := n.endpoint(at, ways)
+	if err != nil {
+		return err
+	}
+	j.plan.Endpoints = append(j.plan.Endpoints, e)
+	if n.Driver == "bridge" {
+		j.plan.Bridges = append(j.plan.Bridges, n.bridge())
+		j.plan.Rules.Bridges = append(j.plan.Rules.Bridges, n.rules())
+	}
+	return nil
+}
+
+// endpoint is the container's link on n as package network makes it.
+func (n *Network) endpoint(at *inspect.Endpoint, ways [2]*inspect.Endpoint) (network.Endpoint, error) {
+	mtu, err := n.mtu()
+	if err != nil {
+		return network.Endpoint{}, err
+	}
+	e := network.Endpoint{Kind: "veth", Parent: n.Link(), Outer: at.Outside, Name: at.Link, MAC: at.MAC, MTU: mtu, Isolated: !n.on("com.docker.network.bridge.enable_icc")}
+	if n.Driver != "bridge" {
+		e.Kind, e.Mode = n.Driver, n.Mode()
+		e.Isolated = false
+	}
+	for _, prefix := range slices.Concat([]string{at.IP, at.IP6}, linkLocal(at.Wish.LinkLocal)) {
+		if p := mustPrefix(prefix); p.IsValid() {
+			e.Addresses = append(e.Addresses, p)
+		}
+	}
+	for family, gateway := range []string{at.Gateway, at.Gateway6} {
+		if a, err := network.ParseAddr(gateway); err == nil && ways[family] == at {
+			e.Gateways = append(e.Gateways, a)
+		}
+	}
+	return e, nil
+}
+
+// linkLocal are further addresses with the sizes of the networks that such are in.
+func linkLocal(all []string) []string {
+	out := make([]string, len(all))
+	for i, a := range all {
+		out[i] = a + "/16"
+		if strings.Contains(a, ":") {
+			out[i] = a + "/64"
+		}
+	}
+	return out
+}
+
+// bridge is n's on the host.
+func (n *Network) bridge() network.Bridge {
+	b := network.Bridge{Name: n.Link(), LocalNet: !n.Internal}
+	b.MTU, _ = n.mtu() // checked when the network was made
+	for _, s := range n.Subnets {
+		gateway, err := network.ParseAddr(s.Gateway)
+		if err == nil && n.Options["com.docker.network.bridge.gateway_mode_ipv4"] != "isolated" {
+			b.Addresses = append(b.Addresses, network.PrefixFrom(gateway, mustPrefix(s.Subnet).Bits()))
+		}
+	}
+	return b
+}
+
+// rules are what the packet filter has to know of n's bridge.
+func (n *Network) rules() rules.Bridge {
+	routed := func(key string) bool { return strings.HasPrefix(n.Options["com.docker.network.bridge."+key], "routed") }
+	r := rules.Bridge{Name: n.Link(), Internal: n.Internal, Routed4: routed("gateway_mode_ipv4") || !n.on("com.docker.network.bridge.enable_ip_masquerade"), Routed6: routed("gateway_mode_ipv6")}
+	r.Open = n.Options["com.docker.network.bridge.gateway_mode_ipv4"] == "nat-unprotected"
+	return r
+}
+
+// table is the name of this store's table of rules.
+func (e *Engine) table() string {
+	if e.Store.First() {
+		return rules.DefaultName
+	}
+	const offset, prime = uint64(14695981039346656037), uint64(1099511628211) // FNV-1a
+	h := offset
+	for _, c := range []byte(filepath.Clean(e.Store.Run)) {
+		h = (h ^ uint64(c)) * prime
+	}
+	return fmt.Sprintf("%s-%012x", rules.DefaultName, h>>16)
+}
+
+// announceNames lets the resolver answer for the container whose process is pid.
+func (p *Prepared) announceNames(pid int) error {
+	id, err := process.Identify(pid)
+	if err != nil {
+		return err
+	}
+	return p.e.announce(p.e.named(p.Container, p.joining.networks, id))
+}
+
+// named is what the resolver is told of a container.
+func (e *Engine) named(c *Container, networks []*Network, id process.Identity) *Named {
+	n := &Named{ID: c.ID, Process: id, Servers: c.Wishes.DNS, Closed: true, Qualified: hasDots(c.Wishes.DNSOptions)}
+	for i := range c.Endpoints {
+		at, net := &c.Endpoints[i], networks[i]
+		n.Closed = n.Closed && net.Internal
+		place := Place{Network: net.ID, Name: net.Name, Names: at.Names}
+		for _, s := range net.Subnets {
+			place.Subnets = append(place.Subnets, s.Subnet)
+		}
+		for _, prefix := range []string{at.IP, at.IP6} {
+			if a, _, ok := strings.Cut(prefix, "/"); ok {
+				place.Addresses = append(place.Addresses, a)
+			}
+		}
+		n.Places = append(n.Places, place)
+	}
+	return n
+}
+
+// hasDots reports whether options of resolv.conf(5) ask for more than no dots.
+func hasDots(options []string) bool {
+	return slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "ndots:") && o != "ndots:0" })
+}
+
+// tellNetworks tells that a container has joined its networks, or left them.
+func (e *Engine) tellNetworks(action string, c *Container) {
+	for i := range c.Endpoints {
+		if at := &c.Endpoints[i]; at.ID != "" {
+			e.EmitNetwork(action, &Network{ID: at.Network, Name: at.Name, Driver: at.Driver}, map[string]string{"container": c.ID})
+		}
+	}
+}
+
+// disconnect gives back what a container had on networks while it ran. The
+// links are the kernel's to end.
+func (e *Engine) disconnect(c *Container) {
+	if len(c.Endpoints) == 0 {
+		return
+	}
+	e.unpublish(c)
+	for i := range c.Endpoints {
+		at := &c.Endpoints[i]
+		if at.ID == "" {
+			continue
+		}
+		e.giveBack(at, c.ID)
+		at.Clear()
+	}
+}
+
+// sortedEndpoints are a container's in the order in which the default route is
+// looked for: the highest priority first, then by name, as Docker has it.
+func sortedEndpoints(all []inspect.Endpoint) []*inspect.Endpoint {
+	var sorted []*inspect.Endpoint
+	for i := range all {
+		sorted = append(sorted, &all[i])
+	}
+	slices.SortStableFunc(sorted, func(a, b *inspect.Endpoint) int {
+		if d := b.Wish.Priority - a.Wish.Priority; d != 0 {
+			return d
+		}
+		switch {
+		case a.Name < b.Name:
+			return -1
+		case a.Name > b.Name:
+			return 1
+		}
+		return 0
+	})
+	return sorted
+}
