@@ -86,7 +86,7 @@ func TestRunOptionsRefuse(t *testing.T) {
 		{"-v : x", "empty section between colons"},
 		{"-m lots x", `"lots": invalid size: 'lots'`},
 		{"--pull sometimes x", "invalid pull option: 'sometimes'"},
-
+		{"--network a/b x", `there is no network "a/b" here`},
 		{"--plan=all x", "want steps or calls"},
 		{"--env-file /nonexistent x", "no such file"},
 		{"--bogus x", "no such option"},
