@@ -61,6 +61,7 @@ bench: build
 	test/bench/deps
 	go run ./test/bench $(BENCHFLAGS)
 	go run ./test/bench/oci $(BENCHFLAGS)
+	go run ./test/bench/network
 
 man: build
 	mkdir -p bin/man

@@ -120,7 +120,7 @@ type State struct {
 
 // version is in the comment of the table; it counts the changes of base. A table
 // of another version is replaced.
-const version = "Kiste's, do not edit; rules 1"
+const version = "Kiste's, do not edit; rules 2"
 
 // DefaultName is the table of a host's first store; others need other names.
 const DefaultName = "kiste"
@@ -168,11 +168,14 @@ var sets = []nft.Set{
 	{Name: any6, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
 }
 
-// publish is the chain that two others call.
-const publish = "publish"
+// The chains that others call.
+const (
+	publish = "publish"
+	strange = "strange"
+)
 
 var chains = []nft.Chain{
-	{Name: publish},
+	{Name: publish}, {Name: strange},
 	{Name: "raw", Type: "filter", Hook: nft.Prerouting, Priority: nft.PriorityRaw},
 	{Name: "prerouting", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityDNAT},
 	{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT},
@@ -205,8 +208,9 @@ func table() []nft.Rule {
 	from, onto := nft.Load(nft.Iifname, r0), nft.Load(nft.Oifname, r0)
 	samePath := []nft.Expr{from, nft.Load(nft.Oifname, r4), nft.In(r0, paths)}
 	return []nft.Rule{
-		rule("raw", from, nft.In(r0, bridges), loopback4(nft.Destination4), nft.Drop()),
-		rule("raw", from, nft.In(r0, bridges), loopback4(nft.Source4), nft.Drop()),
+		rule("raw", from, nft.In(r0, bridges), nft.Jump(strange)), // all packets of the host pass here: one look is enough
+		rule(strange, loopback4(nft.Destination4), nft.Drop()),
+		rule(strange, loopback4(nft.Source4), nft.Drop()),
 
 		rule("prerouting", loopback4(nft.Destination4), nft.Return()),
 		rule("output", nft.OfFamily(nft.IPv6, r0), nft.Destination6(r0), nft.Is(r0, loopback6), nft.Return()),

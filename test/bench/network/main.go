@@ -1,0 +1,392 @@
+// Command network measures what PROMISES.md promises about networks, in one
+// interleaved run: Kiste's bridge and published ports against a plain veth pair,
+// loopback, and Debian's Docker on a host of its own.
+//
+//	takes    iperf3; docker, where it is installed; root
+//	gives    a table on standard output, and verdicts
+//	touches  network namespaces of its own, a dockerd in one of them, a temporary directory
+//	state    none: what it starts it ends
+//
+// Each host is a network namespace with an uplink, behind which there is a
+// stranger who asks for published ports. Ratios are taken round by round, and
+// their medians judged, so that a busy moment of the machine hits both sides.
+// The exit code is 1 where a promise is broken.
+//
+//	go run ./test/bench/network
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"time"
+
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
+)
+
+var (
+	rounds  = flag.Int("rounds", 5, "how often each thing is measured")
+	seconds = flag.Int("seconds", 1, "how long each measurement takes")
+)
+
+func main() {
+	flag.Parse()
+	code, err := measure()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "network bench:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// A way is from a client to an address of a server.
+type way struct {
+	name    string
+	client  *network.Namespace
+	server  *network.Namespace
+	address string // that the client asks
+	port    string // that the server has; the client's may be another
+	got     map[string][]float64
+}
+
+// A bench is the ways under comparison, and what has to end with them.
+type bench struct {
+	ways []*way
+	ends []func()
+}
+
+func (b *bench) end() {
+	for i := len(b.ends) - 1; i >= 0; i-- {
+		b.ends[i]()
+	}
+}
+
+// metrics are what is measured of each way.
+var metrics = []struct {
+	name   string
+	digits int
+	take   func(*way) (float64, error)
+}{
+	{"Gbit/s", 2, throughput},
+	{"connections/s", 0, connections},
+	{"round trip µs", 1, latency},
+}
+
+// promises are ratios of medians: of the first way to the second.
+var promises = []struct {
+	metric, of, to string
+	least          float64
+}{
+	{"Gbit/s", "bridge", "veth pair", 0.95},
+	{"Gbit/s", "published", "docker published", 0.95},
+	{"connections/s", "published", "docker published", 1},
+	{"connections/s", "bridge", "docker bridge", 1},
+}
+
+func measure() (int, error) {
+	b := &bench{}
+	defer b.end()
+	if err := b.plain(); err != nil {
+		return 0, err
+	}
+	if err := b.kiste(); err != nil {
+		return 0, err
+	}
+	if err := b.docker(); err != nil {
+		fmt.Printf("left out: docker: %v\n", err)
+	}
+	for range *rounds {
+		for _, m := range metrics {
+			for _, w := range b.ways {
+				v, err := m.take(w)
+				if err != nil {
+					return 0, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
+				}
+				w.got[m.name] = append(w.got[m.name], v)
+			}
+		}
+	}
+	return b.report(), nil
+}
+
+func (b *bench) add(name string, client, server *network.Namespace, address, port string) {
+	b.ways = append(b.ways, &way{name, client, server, address, port, map[string][]float64{}})
+}
+
+// space is a new network namespace that ends with the bench.
+func (b *bench) space() (*network.Namespace, error) {
+	n, err := network.New()
+	if err == nil {
+		b.ends = append(b.ends, func() { n.Close() })
+	}
+	return n, err
+}
+
+func at(s string) network.Prefix {
+	p, err := network.ParsePrefix(s)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// pair is two namespaces with a cable: 192.0.2.1 and 192.0.2.2.
+func (b *bench) pair() (first, second *network.Namespace, err error) {
+	first, err1 := b.space()
+	second, err2 := b.space()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, nil, err
+	}
+	err = errors.Join(first.Create(network.Link{Name: "eth0", Kind: "veth", Up: true, Peer: "eth0", PeerNS: second.FD}),
+		second.SetUp("eth0"), first.AddAddress("eth0", at("192.0.2.1/24")), second.AddAddress("eth0", at("192.0.2.2/24")))
+	return first, second, err
+}
+
+// plain are the things that all others are made of.
+func (b *bench) plain() error {
+	one, two, err := b.pair()
+	if err != nil {
+		return err
+	}
+	b.add("loopback", one, one, "127.0.0.1", "5201")
+	b.add("veth pair", two, one, "192.0.2.1", "5201")
+	return nil
+}
+
+// kiste is a host with a bridge and two nodes, of which the second publishes a
+// port.
+func (b *bench) kiste() error {
+	host, stranger, err := b.pair()
+	if err != nil {
+		return err
+	}
+	gateway := at("10.2.0.1/24")
+	if _, err := host.MakeBridge(network.Bridge{Name: "kb-bench", Addresses: []network.Prefix{gateway}, LocalNet: true}); err != nil {
+		return err
+	}
+	var nodes [2]*network.Namespace
+	for i := range nodes {
+		if nodes[i], err = b.space(); err != nil {
+			return err
+		}
+		err := host.Attach(network.Endpoint{Parent: "kb-bench", Outer: fmt.Sprintf("k%d", i), Name: "eth0",
+			Addresses: []network.Prefix{at(fmt.Sprintf("10.2.0.%d/24", 2+i))}, Gateways: []network.Addr{gateway.Addr()}}, nodes[i])
+		if err != nil {
+			return err
+		}
+	}
+	err = host.Do(func() error {
+		// As on a host where nobody has loaded br_netfilter; Docker's is so too.
+		_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
+		r, err := rules.Open(rules.DefaultName)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return r.Add(rules.State{Bridges: []rules.Bridge{{Name: "kb-bench", Subnets: []network.Prefix{gateway}}},
+			Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8201, To: at("10.2.0.3/24").Addr(), ToPort: 5201}}})
+	})
+	if err := errors.Join(err, host.Forward()); err != nil {
+		return err
+	}
+	b.add("bridge", nodes[0], nodes[1], "10.2.0.3", "5201")
+	b.add("published", stranger, nodes[1], "192.0.2.1", "8201:5201")
+	b.add("published, from the host", host, nodes[1], "127.0.0.1", "8201:5201")
+	return nil
+}
+
+// ports are the client's and the server's.
+func (w *way) ports() (client, server string) {
+	for i, c := range w.port {
+		if c == ':' {
+			return w.port[:i], w.port[i+1:]
+		}
+	}
+	return w.port, w.port
+}
+
+// throughput asks iperf3.
+func throughput(w *way) (float64, error) {
+	clientPort, serverPort := w.ports()
+	ctx, cancel := context.WithTimeout(context.Background(), limit()+10*time.Second)
+	defer cancel()
+	server := exec.CommandContext(ctx, "iperf3", "-s", "-1", "-p", serverPort)
+	if err := w.server.Do(server.Start); err != nil {
+		return 0, err
+	}
+	defer server.Wait()
+	var out []byte
+	var err error
+	for range 50 { // until the server listens
+		time.Sleep(20 * time.Millisecond)
+		client := exec.CommandContext(ctx, "iperf3", "-J", "-c", w.address, "-p", clientPort, "-t", strconv.Itoa(*seconds))
+		if err = w.client.Do(func() (err error) { out, err = client.Output(); return err }); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		server.Process.Kill()
+		return 0, fmt.Errorf("iperf3: %w: %s", err, bytes.TrimSpace(out))
+	}
+	var answer struct {
+		End struct {
+			Received struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	err = json.Unmarshal(out, &answer)
+	return answer.End.Received.Bits / 1e9, err
+}
+
+// serve answers each connection by do until the returned function is called.
+func (w *way) serve(do func(net.Conn)) (stop func(), err error) {
+	_, port := w.ports()
+	var l net.Listener
+	if err := w.server.Do(func() (err error) { l, err = net.Listen("tcp4", ":"+port); return err }); err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			do(c)
+		}
+	}()
+	return func() { l.Close() }, nil
+}
+
+func (w *way) dial() (net.Conn, error) {
+	port, _ := w.ports()
+	c, err := net.DialTimeout("tcp4", w.address+":"+port, 5*time.Second)
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(limit() + 5*time.Second))
+	}
+	return c, err
+}
+
+// reset ends a connection without leaving it in TIME_WAIT.
+func reset(c net.Conn) {
+	_ = c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
+// connections are made one after the other; each is used for one byte.
+func connections(w *way) (float64, error) {
+	stop, err := w.serve(func(c net.Conn) { _, _ = c.Write([]byte{1}); c.Close() })
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	n := 0
+	start := time.Now()
+	err = w.client.Do(func() error {
+		b := make([]byte, 1)
+		for time.Since(start) < limit() {
+			c, err := w.dial()
+			if err != nil {
+				return err
+			}
+			_, err = io.ReadFull(c, b)
+			reset(c)
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return float64(n) / time.Since(start).Seconds(), err
+}
+
+// latency is the median of a byte's way there and back.
+func latency(w *way) (float64, error) {
+	stop, err := w.serve(func(c net.Conn) { _, _ = io.Copy(c, c); c.Close() })
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	var all []float64
+	err = w.client.Do(func() error {
+		c, err := w.dial()
+		if err != nil {
+			return err
+		}
+		defer reset(c)
+		b := make([]byte, 1)
+		for start := time.Now(); time.Since(start) < limit()/4; {
+			one := time.Now()
+			if _, err := c.Write(b); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				return err
+			}
+			all = append(all, float64(time.Since(one).Nanoseconds())/1000)
+		}
+		return nil
+	})
+	return median(all), err
+}
+
+func limit() time.Duration { return time.Duration(*seconds) * time.Second }
+
+func median(all []float64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Clone(all)
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func (b *bench) way(name string) *way {
+	i := slices.IndexFunc(b.ways, func(w *way) bool { return w.name == name })
+	if i < 0 {
+		return nil
+	}
+	return b.ways[i]
+}
+
+func (b *bench) report() (code int) {
+	fmt.Printf("%-26s", "")
+	for _, m := range metrics {
+		fmt.Printf("%16s", m.name)
+	}
+	fmt.Println()
+	for _, w := range b.ways {
+		fmt.Printf("%-26s", w.name)
+		for _, m := range metrics {
+			fmt.Printf("%16.*f", m.digits, median(w.got[m.name]))
+		}
+		fmt.Println()
+	}
+	for _, p := range promises {
+		of, to := b.way(p.of), b.way(p.to)
+		if of == nil || to == nil {
+			continue
+		}
+		var ratios []float64
+		for i, v := range of.got[p.metric] {
+			ratios = append(ratios, v/to.got[p.metric][i])
+		}
+		verdict := "holds"
+		if median(ratios) < p.least {
+			verdict, code = "BROKEN", 1
+		}
+		fmt.Printf("%-7s %s: %s / %s = %.2f, promised %.2f\n", verdict, p.metric, p.of, p.to, median(ratios), p.least)
+	}
+	return code
+}
