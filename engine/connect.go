@@ -316,7 +316,7 @@ func linkLocal(all []string) []string {
 
 // bridge is n's on the host.
 func (n *Network) bridge() network.Bridge {
-	b := network.Bridge{Name: n.Link(), LocalNet: !n.Internal}
+	b := network.Bridge{Name: n.Link(), LocalNet: !n.Internal, Router: !n.Internal}
 	b.MTU, _ = n.mtu() // checked when the network was made
 	for _, s := range n.Subnets {
 		gateway, err := network.ParseAddr(s.Gateway)
@@ -331,6 +331,9 @@ func (n *Network) bridge() network.Bridge {
 func (n *Network) rules() rules.Bridge {
 	routed := func(key string) bool { return strings.HasPrefix(n.Options["com.docker.network.bridge."+key], "routed") }
 	r := rules.Bridge{Name: n.Link(), Internal: n.Internal, Routed4: routed("gateway_mode_ipv4") || !n.on("com.docker.network.bridge.enable_ip_masquerade"), Routed6: routed("gateway_mode_ipv6")}
+	for _, s := range n.Subnets {
+		r.Subnets = append(r.Subnets, mustPrefix(s.Subnet))
+	}
 	r.Open = n.Options["com.docker.network.bridge.gateway_mode_ipv4"] == "nat-unprotected"
 	return r
 }

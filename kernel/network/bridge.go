@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,6 +23,10 @@ type Bridge struct {
 	// where rules lead them on to a port. It needs a rule that drops what comes
 	// in for these addresses: see kernel/network/rules.
 	LocalNet bool
+
+	// Router has the host send packets on between the bridge and its other
+	// links, see Forward and Forward6. It is not taken back with the bridge.
+	Router bool
 }
 
 // MakeBridge makes b, or sees to it that one that is there has b's addresses and
@@ -60,19 +65,22 @@ func (n *Namespace) MakeBridge(b Bridge) (created bool, err error) {
 }
 
 func (n *Namespace) furnishBridge(b Bridge, l Link, created bool) error {
-	if err := n.bridgeKnobs(b, created); err != nil {
-		return err
-	}
 	have, err := n.Addresses(l.Index)
 	if err != nil {
 		return err
 	}
 	var c changes
-	c.up(l)
 	for _, p := range b.Addresses {
 		if !slices.Contains(have, p) {
 			c.address(l.Index, p)
 		}
+	}
+	if l.Up && len(c.requests) == 0 { // as after every start but the first: it was up last of all
+		return nil
+	}
+	c.up(l)
+	if err := errors.Join(n.bridgeKnobs(b, created), n.route(b)); err != nil {
+		return err
 	}
 	err = n.do(&c)
 	if fault.KindOf(err) == fault.Exists { // somebody was faster
@@ -81,10 +89,26 @@ func (n *Namespace) furnishBridge(b Bridge, l Link, created bool) error {
 	return err
 }
 
+// route turns on what b's Router needs.
+func (n *Namespace) route(b Bridge) error {
+	if !b.Router {
+		return nil
+	}
+	err := n.Forward()
+	if b.speaks() {
+		err = errors.Join(err, n.Forward6())
+	}
+	return err
+}
+
+func (b Bridge) speaks() bool {
+	return slices.ContainsFunc(b.Addresses, func(p Prefix) bool { return p.Addr().Is6() })
+}
+
 // bridgeKnobs are set before the link is up. What one that was there already may
 // do, it may go on doing.
 func (n *Namespace) bridgeKnobs(b Bridge, created bool) error {
-	speaks := slices.ContainsFunc(b.Addresses, func(p Prefix) bool { return p.Addr().Is6() })
+	speaks := b.speaks()
 	type knob struct{ family, name, value string }
 	knobs := []knob{{"ipv6", "accept_ra", "0"}}
 	if b.LocalNet {

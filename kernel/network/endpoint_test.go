@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -151,6 +152,23 @@ func TestMakeBridgeTwice(t *testing.T) {
 	if _, err := h.MakeBridge(network.Bridge{Name: "v0"}); !errors.Is(err, fault.Exists) {
 		t.Errorf("a bridge where there is a veth: %v", err)
 	}
+}
+
+// A router goes on learning its own way out from other routers.
+func TestABridgesHostIsARouter(t *testing.T) {
+	need.Power(t, host.Root)
+	h := fresh(t)
+	must(t, h.Create(network.Link{Name: "eth0", Kind: "veth", Peer: "far"}))
+	_, err := h.MakeBridge(network.Bridge{Name: "br0", Addresses: []network.Prefix{at("10.2.0.1/24"), at("fd02::1/64")}, Router: true})
+	must(t, err)
+	must(t, h.Do(func() error {
+		for knob, want := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/eth0/accept_ra": "2", "ipv6/conf/br0/accept_ra": "0"} {
+			if got, _ := os.ReadFile("/proc/sys/net/" + knob); strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %q; want %s", knob, got, want)
+			}
+		}
+		return nil
+	}))
 }
 
 // Whoever has no IPv6 address does not speak it.

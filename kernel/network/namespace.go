@@ -396,9 +396,12 @@ func SetNeighbours(t Neighbours) error {
 
 // Forward makes the namespace a router: packets for others are sent on.
 func (n *Namespace) Forward() error {
-	return n.Do(func() error {
-		err := sys.WriteKnob("/proc/sys/net/ipv4/ip_forward", "1")
-		if err != nil {
+	return n.within(func() error {
+		const all = "/proc/sys/net/ipv4/ip_forward"
+		if v, err := sys.ReadKnob(all, 16); err == nil && strings.TrimSpace(v) == "1" {
+			return nil
+		}
+		if err := sys.WriteKnob(all, "1"); err != nil {
 			return &fault.Error{Op: "turn on forwarding", Err: err}
 		}
 		return nil
@@ -409,7 +412,7 @@ func (n *Namespace) Forward() error {
 // advertisements of routers, which a router would not, go on doing so.
 func (n *Namespace) Forward6() error {
 	const all = "/proc/sys/net/ipv6/conf/all/forwarding"
-	return n.Do(func() error {
+	return n.within(func() error {
 		if v, err := sys.ReadKnob(all, 16); err == nil && strings.TrimSpace(v) == "1" {
 			return nil
 		}
