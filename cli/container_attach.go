@@ -125,30 +125,21 @@ func (v *visit) wants(stream string) bool {
 // with it unless it is to be left behind.
 func runLasting(ctx context.Context, env *Env, e *engine.Engine, o engine.RunOptions, choices runChoices) error {
 	w := &o.Wishes
-	w.StdinOnce, o.StartsNext = w.Interactive && !choices.Detach, true
-	c, err := e.Create(ctx, o)
-	if err != nil {
-		return err
-	}
-	v := visitOf(env, e, &c.Wishes)
-	v.streams = choices.Attach
+	w.StdinOnce = w.Interactive && !choices.Detach
+	start := engine.StartOptions{Attach: !choices.Detach, Rows: o.Rows, Columns: o.Columns}
 	var signals *sys.Relay
-	switch {
-	case choices.Detach:
-		fmt.Fprintln(env.Out, c.ID)
-	case v.proxy:
-		signals = terminal.CatchSignals()
+	if !w.NoSigProxy && !choices.Detach {
+		start.Before = func() { signals = terminal.CatchSignals() }
 	}
-	s, err := e.Start(c.ID, engine.StartOptions{Attach: !choices.Detach, Rows: o.Rows, Columns: o.Columns})
-	if err != nil {
-		if w.Remove {
-			_, _ = e.Remove(c.ID, true, true)
-		}
+	id, s, err := e.Run(ctx, o, start)
+	if choices.Detach && id != "" {
+		fmt.Fprintln(env.Out, id)
+	}
+	if err != nil || choices.Detach {
 		return err
 	}
-	if choices.Detach {
-		return nil
-	}
+	v := visitOf(env, e, &s.Wishes)
+	v.streams = choices.Attach
 	return v.stay(s, signals)
 }
 

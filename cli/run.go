@@ -64,7 +64,6 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	if err := check(env, w, c); err != nil {
 		return err
 	}
-	sys.SlowMonitor()
 	e, err := openEngine(c.Plan != "")
 	if err != nil {
 		return err
@@ -144,6 +143,7 @@ func openEngine(dry bool) (*engine.Engine, error) {
 
 // engineOn is the engine with the programs that belong to this one.
 func engineOn(s store.Store) *engine.Engine {
+	sys.SlowMonitor() // nothing of what follows keeps a processor busy
 	return &engine.Engine{Store: s, Kisted: Kisted}
 }
 

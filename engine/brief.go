@@ -2,6 +2,7 @@ package engine
 
 import (
 	"reflect"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -13,7 +14,11 @@ import (
 // specification that no listing has, which are most of a container's document.
 // What it gives cannot be written down.
 func (e *Engine) Brief() (all []*Container, bad []error, err error) {
-	var parts []store.Part
+	return e.list(unlisted()...)
+}
+
+// unlisted are the parts that no listing has.
+var unlisted = sync.OnceValue(func() (parts []store.Part) {
 	for _, of := range []struct {
 		of    reflect.Type
 		names []string
@@ -29,5 +34,5 @@ func (e *Engine) Brief() (all []*Container, bad []error, err error) {
 			parts = append(parts, store.Part{Of: of.of, Name: name})
 		}
 	}
-	return e.list(parts...)
-}
+	return parts
+})

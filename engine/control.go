@@ -28,12 +28,19 @@ func (e *Engine) signal(c *Container, s syscall.Signal) error {
 
 // killNow kills a container, also a paused one.
 func (e *Engine) killNow(c *Container) {
-	_ = e.signal(c, syscall.SIGKILL) // it may have ended by now
-	_ = e.freeze(c, false)
+	if fd, err := identity(c.State).Open(); err == nil { // else it has ended by now
+		defer sys.Close(fd)
+		_ = sys.PidfdSignal(fd, syscall.SIGKILL)
+		if c.State.Status == inspect.Paused || !over(sys.PollFor(slowDeath, fd)) {
+			_ = e.freeze(c, false)
+		}
+	}
 	if !e.isKept(c.ID) {
 		e.nudge() // somebody has to write the end down
 	}
 }
+
+func over(ended []bool, err error) bool { return err == nil && ended[0] }
 
 // freeze stops or lets go on all processes of the container.
 func (e *Engine) freeze(c *Container, frozen bool) error {

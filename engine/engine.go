@@ -330,12 +330,12 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	running, err := e.markRemoved(id, query, force)
-	if err != nil {
-		return id, err
-	}
-	if running {
-		if err := e.endForGood(id); err != nil {
+	if !force || !e.isKept(id) || !e.removeKept(id, volumes) {
+		running, err := e.markRemoved(id, query, force, volumes)
+		if err == nil && running {
+			err = e.endForGood(id)
+		}
+		if err != nil {
 			return id, err
 		}
 	}
@@ -356,9 +356,25 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 	return id, e.removeFiles(id, c, volumes)
 }
 
+// removeKept lets the monitor, if there is one, kill and remove a container that
+// it keeps. It reports whether that was done.
+func (e *Engine) removeKept(id string, volumes bool) bool {
+	stream, err := sys.DialUnix(e.monitorSocket())
+	if err != nil {
+		return false
+	}
+	defer stream.Close()
+	var r reply
+	err = send(stream, request{Op: "remove", ID: id, Volumes: volumes})
+	if err == nil {
+		err = receive(stream, &r)
+	}
+	return err == nil && r.Error == nil && !r.Declined
+}
+
 // markRemoved refuses what may not be removed, and keeps others from starting
 // what may. It reports whether the container has to be killed first.
-func (e *Engine) markRemoved(id, query string, force bool) (running bool, err error) {
+func (e *Engine) markRemoved(id, query string, force, volumes bool) (running bool, err error) {
 	l, err := e.lockSoon(id, query)
 	if err != nil {
 		return false, err
@@ -379,7 +395,7 @@ func (e *Engine) markRemoved(id, query string, force bool) (running bool, err er
 		err.(*fault.Error).Hint = "stop it first, or use -f"
 		return false, err
 	}
-	c.State.Removing, c.State.Stopped = true, true
+	c.State.Removing, c.State.RemovingVolumes, c.State.Stopped = true, volumes, true
 	if err := e.write(c); !noRoom(err) {
 		return true, err
 	}
@@ -389,7 +405,9 @@ func (e *Engine) markRemoved(id, query string, force bool) (running bool, err er
 // lockSoon waits a while for those who change the container. Who makes one holds
 // its lock for as long.
 func (e *Engine) lockSoon(id, query string) (*store.Lock, error) {
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	pause := 50 * time.Microsecond
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		pause = min(2*pause, 5*time.Millisecond)
 		l, err := store.TryLockDir(e.Store.Container(id), true)
 		switch {
 		case err == nil && l.Holds(e.Store.Container(id)):

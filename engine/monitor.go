@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -13,10 +14,13 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/container/bundle"
 	"kiste/container/monitor"
 	"kiste/container/process"
 	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/image/catalog"
+	"kiste/image/reference"
 	"kiste/internal/stub"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
@@ -42,15 +46,20 @@ func (e *Engine) monitorLock() string { return e.monitorFile("monitor.lock") }
 
 // A request is what the monitor is asked.
 type request struct {
-	Op            string // "start", "look", "exec", "kill"
+	Op            string // "start", "run", "exec", "kill", "remove", "look"
 	ID            string
+	Again         bool // the monitor that was asked first was killed over it
 	Attach        bool // the connection becomes an attachment
 	Rows, Columns uint16
-	Exec          *execRequest // of exec
+	Image         string         // of run
+	Wishes        *bundle.Wishes // of run
+	Exec          *execRequest   // of exec
+	Volumes       bool           // of remove: its anonymous volumes, too
 }
 
 // A reply is its answer.
 type reply struct {
+	Declined bool // whoever asks can do it himself, or learn why not
 	Error    *failure
 	Warnings []string
 	PID      int
@@ -134,9 +143,9 @@ func receive(from io.Reader, v any) error {
 // connection is the caller's to close. A monitor that ends, or is killed,
 // before it has answered is asked again: what is asked can be asked twice.
 func (e *Engine) ask(q request) (*os.File, reply, error) {
-	sys.Parallel()
 	var err error
-	for range 20 {
+	for i := range 20 {
+		q.Again = i > 0
 		var stream *os.File
 		if stream, err = e.dial(); err != nil {
 			return nil, reply{}, err
@@ -260,6 +269,7 @@ type StartOptions struct {
 	Attach        bool // the session has its streams
 	Rows, Columns uint16
 	Warn          func(string) // nil: silence
+	Before        func()       // what is done before it may run; nil: nothing
 }
 
 // A Session is a container that was started, and with Attach its streams.
@@ -276,24 +286,78 @@ func (e *Engine) Start(query string, o StartOptions) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, r, err := e.ask(request{Op: "start", ID: c.ID, Attach: o.Attach, Rows: o.Rows, Columns: o.Columns})
+	return e.begin(c, request{Op: "start", ID: c.ID}, o)
+}
+
+// begin asks the monitor to start c.
+func (e *Engine) begin(c *Container, q request, o StartOptions) (*Session, error) {
+	q.Attach, q.Rows, q.Columns = o.Attach, o.Rows, o.Columns
+	if o.Attach {
+		sys.Parallel()
+	}
+	stream, r, err := e.ask(q)
 	if o.Warn != nil {
 		for _, w := range r.Warnings {
 			o.Warn(w)
 		}
 	}
-	if err != nil {
-		if stream != nil {
-			stream.Close()
-		}
-		return nil, err
+	if err == nil && r.Declined {
+		err = errDeclined
 	}
 	s := &Session{Container: c, Process: process.Identity{PID: r.PID, Start: r.Start}}
-	if !o.Attach {
-		return s, stream.Close()
+	switch {
+	case err == nil && o.Attach:
+		s.Attachment = monitor.Attached(stream)
+		return s, nil
+	case stream != nil:
+		stream.Close()
 	}
-	s.Attachment = monitor.Attached(stream)
-	return s, nil
+	return s, err
+}
+
+// Run makes a container and starts it, as Create and Start do. The id is also
+// that of one which was made and could not be started; empty: none was.
+func (e *Engine) Run(ctx context.Context, o RunOptions, start StartOptions) (id string, s *Session, err error) {
+	if start.Before == nil {
+		start.Before = func() {}
+	}
+	if e.isHere(o) {
+		start.Before()
+		start.Before, start.Warn = func() {}, o.Warn
+		c := &Container{}
+		c.ID, c.Wishes = newID(), o.Wishes
+		// It has done so before, and has what it needs at hand.
+		s, err := e.begin(c, request{Op: "run", ID: c.ID, Image: o.Image, Wishes: &o.Wishes}, start)
+		if !errors.Is(err, errDeclined) {
+			return c.ID, s, err
+		}
+	}
+	o.StartsNext, start.Warn = true, nil
+	c, err := e.Create(ctx, o)
+	if err != nil {
+		return "", nil, err
+	}
+	start.Before()
+	s, err = e.Start(c.ID, start)
+	if err != nil && o.Wishes.Remove {
+		_, _ = e.Remove(c.ID, true, true)
+	}
+	return c.ID, s, err
+}
+
+// isHere reports whether all that a container is made of is in the store, and
+// its wishes mean the same to the monitor, which is in another directory.
+func (e *Engine) isHere(o RunOptions) bool {
+	w := &o.Wishes
+	if w.RootFS || w.CIDFile != "" || w.Pull == "always" || w.Security.Seccomp != "" {
+		return false
+	}
+	src, err := reference.ParseSource(o.Image)
+	if err != nil || src.Transport != reference.Docker || strings.HasPrefix(o.Image, "docker://") {
+		return false
+	}
+	entry, err := catalog.Get(e.Store, o.Image)
+	return err == nil && fits(entry, w.Platform) && !w.System(imageConfig(entry.Config))
 }
 
 // Attach attaches to a container that runs.

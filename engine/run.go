@@ -64,6 +64,8 @@ type RunOptions struct {
 	// fileLimit is the limit of open files, soft and hard, that it gets if
 	// nobody has asked for one; 0, 0: this process's.
 	fileLimit [2]uint64
+
+	id string // of the new container; empty: any
 }
 
 // A Prepared container is all data: its document and its plan.
@@ -91,14 +93,17 @@ type Prepared struct {
 // whose plan is made. With DryRun nothing is written.
 func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	p := &Prepared{e: e, o: o, Container: &Container{Schema: Schema}}
-	if o.Lasting {
+	if o.Lasting && o.fileLimit[1] == 0 {
 		p.o.fileLimit = raisedLimit()
+	}
+	if o.id == "" {
+		p.o.id = newID()
 	}
 	if o.Warn == nil {
 		p.o.Warn = func(string) {}
 	}
 	c := p.Container
-	c.ID, c.Created, c.Wishes, c.ImageName, c.Driver = newID(), time.Now(), o.Wishes, o.Image, "overlay"
+	c.ID, c.Created, c.Wishes, c.ImageName, c.Driver = p.o.id, time.Now(), o.Wishes, o.Image, "overlay"
 	c.State.Status = inspect.Created
 	p.work = e.Store.Running(c.ID)
 	if err := p.keepGCOut(); err != nil {
@@ -793,11 +798,12 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	id, err := process.Identify(proc.PID)
 	if err == nil {
 		p.State = started(p.State, id)
-		p.passing = false
+		p.passing = p.o.Lasting // the monitor makes it last
 		if p.o.Lasting && p.Wishes.Healthcheck(p.Image.Healthcheck) != nil {
 			p.State.Health = &inspect.Health{Status: "starting"}
 		}
 		err = p.e.write(p.Container)
+		p.passing = false
 	}
 	if err != nil {
 		proc.Signal(syscall.SIGKILL)
@@ -864,6 +870,24 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		}
 		*file = abs
 	}
+	p, err := e.prepareLasting(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	e.unmounted(p.Container) // each start takes mounts and ids of its own
+	e.disconnect(p.Container)
+	os.Remove(p.IDs)
+	p.IDs = ""
+	if err := p.writeCreated(); err != nil {
+		return nil, err
+	}
+	p.writeCIDFile()
+	p.unlock()
+	return p.Container, nil
+}
+
+// prepareLasting is Prepare of a container that the monitor keeps.
+func (e *Engine) prepareLasting(ctx context.Context, o RunOptions) (*Prepared, error) {
 	p, err := e.Prepare(ctx, o)
 	if err != nil {
 		return nil, err
@@ -873,20 +897,20 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		p.Discard()
 		return nil, err
 	}
-	e.unmounted(p.Container) // each start takes mounts and ids of its own
-	e.disconnect(p.Container)
-	os.Remove(p.IDs)
-	p.IDs = ""
-	p.passing = o.StartsNext
-	if err := e.write(p.Container); err != nil {
+	return p, nil
+}
+
+// writeCreated writes down that the container is there. Without that it is
+// discarded.
+func (p *Prepared) writeCreated() error {
+	p.passing = p.o.StartsNext
+	if err := p.e.write(p.Container); err != nil {
 		p.Discard()
-		return nil, err
+		return err
 	}
 	p.letGCIn()
-	p.writeCIDFile()
-	p.unlock()
-	e.Emit("create", p.Container, nil)
-	return p.Container, nil
+	p.e.Emit("create", p.Container, nil)
+	return nil
 }
 
 // again makes the plan of a container that is there.

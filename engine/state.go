@@ -190,14 +190,15 @@ func spentOf(u *cgroup.Usage) *inspect.Spent {
 }
 
 // settle takes away what a container has only while it runs and writes its
-// state down, or removes it with --rm.
+// state down, or removes it: with --rm, and where it was killed for that.
 func (e *Engine) settle(c *Container) error {
 	e.cleanUp(c)
-	if c.Wishes.Remove && c.State.Status == inspect.Exited {
-		c.Cgroup = ""
-		return e.removeFiles(c.ID, c, true)
+	if !c.State.Removing && (!c.Wishes.Remove || c.State.Status != inspect.Exited) {
+		return e.write(c)
 	}
-	return e.write(c)
+	c.Cgroup, c.IDs = "", ""
+	e.Emit("destroy", c, nil)
+	return e.removeFiles(c.ID, c, c.Wishes.Remove || c.State.RemovingVolumes)
 }
 
 // settleAfterBoot writes down that a container has ended with the host. What is

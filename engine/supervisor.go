@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,7 +35,12 @@ type supervisor struct {
 	unwritten map[string]monitor.End // of containers whose end could not be written down
 	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
 
-	names *nameKeeper
+	names  *nameKeeper
+	first  chan struct{} // closed when somebody's request has been answered
+	served sync.Once     // of that
+	looked atomic.Bool   // all containers have been looked at
+
+	brief map[string]bool // whose documents a power cut could still take
 }
 
 // A keeping is a container that is kept, or waits to be started anew.
@@ -43,7 +49,12 @@ type keeping struct {
 	lock   *store.Lock
 	wake   chan struct{} // look at the container's state again
 	lost   sync.Once     // of its log
+
+	removal *removal // somebody wants it to be a part of the end; nil: nobody
 }
+
+// A removal says how a container is removed.
+type removal struct{ volumes bool }
 
 // linger is how long a monitor stays that has nothing to do: the next command
 // often comes soon.
@@ -60,7 +71,7 @@ func (e *Engine) Monitor() error {
 	sys.CloseOnExec(guardFD)
 	sys.Umask(0o022)
 	sys.Parallel()
-	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1)}
+	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1), first: make(chan struct{})}
 	e.moveToScope()
 	s.names = &nameKeeper{e: e}
 	e.keepNames = s.names.keep
@@ -68,9 +79,25 @@ func (e *Engine) Monitor() error {
 	if err := s.hearGuard(); err != nil {
 		return err
 	}
-	s.look()
+	s.work(1)
+	go s.firstLook()
 	go s.serve()
 	return s.untilIdle()
+}
+
+// firstAsker is how long who has started the monitor may take to ask it.
+const firstAsker = 50 * time.Millisecond
+
+// firstLook keeps what an earlier monitor has left. What this one was started
+// for comes before: of many containers that takes a while.
+func (s *supervisor) firstLook() {
+	defer s.work(-1)
+	select {
+	case <-s.first:
+	case <-time.After(firstAsker):
+	}
+	s.look()
+	s.looked.Store(true)
 }
 
 // raiseLimit lets the monitor have as many files as it may: a container costs
@@ -85,24 +112,26 @@ func (s *supervisor) raiseLimit() {
 // hearGuard takes what the guard tells: what it told before this monitor began
 // first of all.
 func (s *supervisor) hearGuard() error {
-	f, err := os.OpenFile(s.e.endsFile(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	fd, err := sys.OpenFile(s.e.endsFile(), os.O_RDONLY|syscall.O_NONBLOCK)
 	if err != nil {
 		return err
 	}
-	_ = f.SetReadDeadline(time.Now().Add(time.Millisecond))
-	for s.hear(f) {
+	for s.hear(func(b []byte) (int, error) { return sys.Read(fd, b) }) {
 	}
-	_ = f.SetReadDeadline(time.Time{})
+	f, err := sys.Watched(fd, "guard")
+	if err != nil {
+		return err
+	}
 	go func() {
-		for s.hear(f) {
+		for s.hear(f.Read) {
 		}
 	}()
 	return nil
 }
 
-func (s *supervisor) hear(f *os.File) bool {
+func (s *supervisor) hear(read func([]byte) (int, error)) bool {
 	var b [16]byte // a write of so many is whole
-	if n, err := f.Read(b[:]); err != nil || n != len(b) {
+	if n, err := read(b[:]); err != nil || n != len(b) {
 		return false
 	}
 	s.mu.Lock()
@@ -229,18 +258,24 @@ func (s *supervisor) answer(stream *os.File) {
 		return
 	}
 	_ = stream.SetDeadline(time.Time{})
+	defer s.served.Do(func() { close(s.first) })
 	switch q.Op {
 	case "look":
 		s.look()
 		_ = send(stream, reply{})
 		stream.Close()
 	case "start":
-		s.answerStart(stream, q)
+		s.answerStart(stream, q, s.start)
+	case "run":
+		s.answerStart(stream, q, s.run)
 	case "kill":
 		if k := s.keeper(q.ID); k != nil {
 			_ = k.Kill() // it may have ended by now
 		}
 		_ = send(stream, reply{})
+		stream.Close()
+	case "remove":
+		_ = send(stream, reply{Declined: !s.remove(q)})
 		stream.Close()
 	case "exec":
 		s.answerExec(stream, q)
@@ -250,30 +285,40 @@ func (s *supervisor) answer(stream *os.File) {
 	}
 }
 
-func (s *supervisor) answerStart(stream *os.File, q request) {
+// A starter starts a container. Give hears of its process, and gives those who
+// are attached to it.
+type starter func(q request, o RunOptions, give func(process.Identity) []*os.File) error
+
+func (s *supervisor) answerStart(stream *os.File, q request, start starter) {
 	var r reply
 	o := RunOptions{Rows: q.Rows, Columns: q.Columns, Warn: func(w string) { r.Warnings = append(r.Warnings, w) }}
 	given := false
 	give := func(id process.Identity) []*os.File {
 		r.PID, r.Start = id.PID, id.Start
-		if send(stream, r) != nil || !q.Attach {
+		if !q.Attach || send(stream, r) != nil {
 			return nil
 		}
 		given = true
 		return []*os.File{stream}
 	}
-	if err := s.start(q.ID, o, give); err != nil {
-		r.Error = toFailure(err)
-		_ = send(stream, r)
+	err := start(q, o, give)
+	if given {
+		return
 	}
-	if !given {
-		stream.Close()
+	if errors.Is(err, errDeclined) {
+		r, err = reply{Declined: true}, nil
 	}
+	r.Error = toFailure(err)
+	_ = send(stream, r)
+	stream.Close()
 }
 
-// start starts a container. Give hears of its process, and gives those who are
-// attached to it.
-func (s *supervisor) start(id string, o RunOptions, give func(process.Identity) []*os.File) error {
+// start starts a container that is there.
+func (s *supervisor) start(q request, o RunOptions, give func(process.Identity) []*os.File) error {
+	id := q.ID
+	if !s.looked.Load() {
+		s.adopt(id)
+	}
 	state, err := s.e.lockState(id)
 	if err != nil {
 		return err
@@ -296,6 +341,9 @@ func (s *supervisor) start(id string, o RunOptions, give func(process.Identity) 
 	lock, err := s.e.keeperLock(id)
 	if err != nil {
 		return err
+	}
+	if q.Again && c.Cgroup != "" {
+		removeAnyGroup(c.Cgroup)
 	}
 	c.State.Restarts, c.State.Delay = 0, 0
 	if err := s.begin(c, lock, o, give); err != nil {
@@ -332,6 +380,36 @@ func (s *supervisor) begin(c *Container, lock *store.Lock, o RunOptions, give fu
 		s.failed(c, err)
 	}
 	return err
+}
+
+// syncDelay is how long a power cut may take the last change of a container's
+// state with it. Many do not live as long, and nobody waits for the disk.
+const syncDelay = 200 * time.Millisecond
+
+// lasts lets the document of a container survive a power cut, soon.
+func (s *supervisor) lasts(c *Container) {
+	if c.Wishes.Remove || c.State.Removing {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.brief == nil {
+		s.brief = map[string]bool{}
+		s.busy++
+		time.AfterFunc(syncDelay, s.sync)
+	}
+	s.brief[c.ID] = true
+}
+
+func (s *supervisor) sync() {
+	defer s.work(-1)
+	s.mu.Lock()
+	ids := s.brief
+	s.brief = nil
+	s.mu.Unlock()
+	for id := range ids {
+		_ = store.Sync(s.e.document(id))
+	}
 }
 
 // failed writes down why a container could not be started.
@@ -383,22 +461,34 @@ func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Ide
 			ends.Release()
 		}
 	}()
-	if !ends.Terminal {
+	held := make(chan error, 1)
+	switch {
+	case ends.Terminal:
+	case ends.Input:
 		if err := ends.Hold(nil); err != nil {
 			return err
 		}
+		held <- nil
+	default:
+		go func() { held <- ends.Hold(nil) }()
 	}
 	proc, err := p.start(process.Options{Files: files})
 	if err != nil {
+		if !ends.Terminal {
+			<-held
+		}
 		return err
 	}
 	defer proc.Release()
 	if ends.Terminal {
-		err = ends.Hold(proc.Console)
+		held <- ends.Hold(proc.Console)
 		proc.Console.Close()
 	}
-	if err == nil {
+	if err = <-held; err == nil {
 		err = s.keep(c, ends, lock, give)
+	}
+	if err == nil {
+		s.lasts(c)
 	}
 	if err != nil {
 		_ = proc.Signal(syscall.SIGKILL)
@@ -465,6 +555,17 @@ func (s *supervisor) keeper(id string) *monitor.Keeper {
 	return nil
 }
 
+// removal is how the container is to be removed when it has ended; nil: it is
+// not.
+func (s *supervisor) removal(id string) *removal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.kept[id]; k != nil {
+		return k.removal
+	}
+	return nil
+}
+
 // ended writes the end of a container down. It gives the container that is to
 // be started anew, or nil.
 func (s *supervisor) ended(id string, end monitor.End) *Container {
@@ -481,9 +582,18 @@ func (s *supervisor) ended(id string, end monitor.End) *Container {
 	if !again {
 		s.e.Emit("die", c, map[string]string{"exitCode": strconv.Itoa(end.Code()), "execDuration": strconv.Itoa(int(end.At.Sub(c.State.StartedAt).Seconds()))})
 	}
-	if err := s.finish(c, end); err != nil || c.State.Status != inspect.Restarting {
+	c.passing = true
+	if r := s.removal(id); r != nil {
+		c.State.Removing, c.State.RemovingVolumes = true, r.volumes
+	}
+	if err := s.finish(c, end); err != nil {
 		return nil
 	}
+	s.lasts(c)
+	if c.State.Status != inspect.Restarting {
+		return nil
+	}
+	c.passing = false
 	return c
 }
 
@@ -582,7 +692,7 @@ func (s *supervisor) adopt(id string) {
 	if s.keeps(id) {
 		return
 	}
-	c, err := s.e.read(id)
+	c, err := s.e.read(id, unlisted()...)
 	if err != nil || !c.Lasting || !IsActive(c.State.Status) {
 		return
 	}

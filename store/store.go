@@ -270,9 +270,19 @@ func createTemp(dir string) (*os.File, error) {
 // temps counts the temporary files of this process.
 var temps atomic.Uint64
 
+// Sync makes what WriteBriefly has written last.
+func Sync(path string) error {
+	f, err := sys.OpenPlain(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(f.Sync(), SyncDir(filepath.Dir(path)))
+}
+
 // SyncDir makes the names in dir last.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := sys.OpenPlain(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

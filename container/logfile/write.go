@@ -66,7 +66,7 @@ func (w *Writer) open() error {
 		return err
 	}
 	end, last, err := endOf(f, w.format)
-	if err == nil {
+	if info, failed := f.Stat(); err == nil && (failed != nil || info.Size() != end) {
 		err = f.Truncate(end)
 	}
 	if err != nil {

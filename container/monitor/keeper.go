@@ -170,11 +170,12 @@ func (k *Keeper) wait() {
 	k.socket.Close()
 	_ = os.Remove(filepath.Join(k.o.Dir, socketName))
 	k.endInput()
-	k.o.Release()
+	gone := k.o.letGo()
 	code := k.end.Code()
 	if k.o.Exit != nil {
 		code = k.o.Exit(k.end)
 	}
+	gone()
 	k.out.hangUp(code)
 	k.closeAll()
 	close(k.done)

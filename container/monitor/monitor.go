@@ -29,10 +29,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -177,33 +178,36 @@ func (e Ends) Hold(master *os.File) error {
 	if err != nil {
 		return err
 	}
-	program, err := stub.Holder(runtime.GOARCH)
+	program, err := holder()
 	if err != nil {
 		return err
 	}
-	memory, err := sys.Memory("kiste-holder", program)
+	// The program too, or its number may be given to another file on the way.
+	files := append(append(make([]*os.File, firstHeld), held...), program)
+	p, err := os.StartProcess(sys.FDPath(len(files)-1), []string{holderProgram, e.Dir}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
-		return err
-	}
-	defer memory.Close()
-	cmd := exec.Command(sys.FDPath(int(memory.Fd())))
-	cmd.Args = []string{holderProgram, e.Dir}
-	cmd.Dir, cmd.Env = "/", []string{}
-	cmd.ExtraFiles = held
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
 		return &fault.Error{Op: "hold the terminal or input of", On: e.Dir, Err: err}
 	}
-	id, err := process.Identify(cmd.Process.Pid)
+	id, err := process.Identify(p.Pid)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(e.Dir, holderName), fmt.Appendln(nil, id.PID, id.Start), 0o600)
+		err = sys.WriteFile(filepath.Join(e.Dir, holderName), fmt.Appendln(nil, id.PID, id.Start), 0o600)
 	}
 	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
+		_ = p.Kill()
+		_, _ = p.Wait()
 	}
+	_ = p.Release()
 	return err
 }
+
+// holder is the program of all holders, a file in memory that stays open.
+var holder = sync.OnceValues(func() (*os.File, error) {
+	program, err := stub.Holder(runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	return sys.Memory(holderProgram, program)
+})
 
 func (e Ends) toHold(master *os.File) (held []*os.File, err error) {
 	if e.Terminal {
@@ -229,16 +233,23 @@ func (e Ends) toHold(master *os.File) (held []*os.File, err error) {
 
 // known is the holder that was written down.
 func (e Ends) known() (id process.Identity, ok bool) {
-	b, err := os.ReadFile(filepath.Join(e.Dir, holderName))
+	b, err := sys.ReadFile(filepath.Join(e.Dir, holderName), maxHolder)
 	if err != nil {
 		return id, false
 	}
-	_, err = fmt.Sscan(string(b), &id.PID, &id.Start)
+	pid, start, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	id.PID, err = strconv.Atoi(pid)
+	if err == nil {
+		id.Start, err = strconv.ParseUint(start, 10, 64)
+	}
 	return id, err == nil
 }
 
-// holder opens the container's holder; nil where there is none.
-func (e Ends) holder() *os.File {
+// maxHolder is more than a holder's file has.
+const maxHolder = 64
+
+// openHolder opens the container's holder; nil where there is none.
+func (e Ends) openHolder() *os.File {
 	id, ok := e.known()
 	if !ok {
 		return nil
@@ -257,7 +268,7 @@ func (e Ends) holder() *os.File {
 
 // held takes a copy of what the holder holds.
 func (e Ends) held() (*os.File, error) {
-	h := e.holder()
+	h := e.openHolder()
 	if h == nil {
 		return nil, &fault.Error{Op: "find the holder of", On: e.Dir, Kind: fault.NotFound}
 	}
@@ -271,13 +282,26 @@ func (e Ends) held() (*os.File, error) {
 
 // Release ends the holder: with it the container's terminal hangs up, or its
 // standard input ends, unless others have it too.
-func (e Ends) Release() {
-	h := e.holder()
-	if h == nil {
-		return
+func (e Ends) Release() { e.letGo()() }
+
+// letGo kills the holder, and gives what waits for its end and, where this
+// process has made it, takes it away.
+func (e Ends) letGo() (wait func()) {
+	id, ok := e.known()
+	if !ok {
+		return func() {}
 	}
-	defer h.Close()
-	_ = sys.PidfdSignal(int(h.Fd()), unix.SIGKILL)
-	_ = sys.WaitPidfd(h)
+	fd, err := id.Open()
+	if err == nil {
+		_ = sys.PidfdSignal(fd, unix.SIGKILL)
+	}
 	_ = os.Remove(filepath.Join(e.Dir, holderName))
+	return func() {
+		if err != nil {
+			return
+		}
+		defer sys.Close(fd)
+		_, _ = sys.Poll(true, fd)
+		_, _ = sys.TryReap(id.PID)
+	}
 }

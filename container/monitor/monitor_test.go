@@ -121,6 +121,22 @@ func TestOutputAndEnd(t *testing.T) {
 	}
 }
 
+func TestNothingIsLeftOfAHolder(t *testing.T) {
+	e := ends(t)
+	id := start(t, e, "exit 3")
+	holder, ok := e.known()
+	if !ok {
+		t.Fatal("there is none")
+	}
+	wantEnd(t, keep(t, e, id, nil), 3)
+	if _, err := process.Identify(holder.PID); err == nil {
+		t.Error("it is still there, or nobody has waited for it")
+	}
+	if _, known := e.known(); known {
+		t.Error("it is still written down")
+	}
+}
+
 func TestNobodyKeepsAndNothingIsLost(t *testing.T) {
 	e := ends(t)
 	id := start(t, e, "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; done; exec >/dev/null; sleep 0.1; exit 3")

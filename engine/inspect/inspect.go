@@ -85,11 +85,12 @@ type State struct {
 	Victim string   `json:",omitempty"` // the process that was killed last for want of memory
 	Lost   string   `json:",omitempty"` // why its log lacks entries
 
-	Stopped  bool          // somebody has stopped or killed it: policies but "always" leave it so
-	AtBoot   bool          // it ran when the host went down, and was not started since
-	Removing bool          // somebody removes it: it is not started any more
-	Restarts int           // by its policy, since somebody started it
-	Delay    time.Duration // before the next of them
+	Stopped         bool          // somebody has stopped or killed it: policies but "always" leave it so
+	AtBoot          bool          // it ran when the host went down, and was not started since
+	Removing        bool          // somebody removes it: it is not started any more
+	RemovingVolumes bool          // with its anonymous volumes
+	Restarts        int           // by its policy, since somebody started it
+	Delay           time.Duration // before the next of them
 }
 
 // Spent is what a container had used of its limits when it ended.
