@@ -45,9 +45,28 @@ func (b *bench) addLive(engines []engine) error {
 		b.add(e.name+" exec", false, append(slices.Clone(e.command), "exec", "runner", "true"), e.env)
 	}
 	for _, e := range engines {
-		b.add(e.name+" run -d, rm -f", false, e.shell("id=$($E run -d --network none "+e.image+" sleep 600) && $E rm -f $id"), e.env)
+		b.add(e.name+" run -d, rm -f", false, e.shell(lifeScript(e)), e.env)
 		b.add(e.name+" ps of 100", false, append(slices.Clone(e.command), "ps", "-a"), e.env)
 	}
+	return b.addAlone(engines)
+}
+
+func lifeScript(e engine) string {
+	return "id=$($E run -d --network none " + e.image + " sleep 600) && $E rm -f $id"
+}
+
+// addAlone adds a life where no container runs, in a store of its own: the
+// monitor is started for it, which is gone again when the next round comes.
+func (b *bench) addAlone(engines []engine) error {
+	if len(engines) == 0 || engines[0].name != "kiste" {
+		return nil
+	}
+	e := engines[0]
+	e.env = []string{"KISTE_LIB=" + b.file("alone/lib"), "KISTE_RUN=" + b.file("alone/run")}
+	if err := b.once(e, "$E import "+b.file("root.tar")+" "+e.image+" >/dev/null"); err != nil {
+		return err
+	}
+	b.add("kiste run -d, rm -f alone", false, e.shell(lifeScript(e)), e.env)
 	return nil
 }
 

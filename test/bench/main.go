@@ -368,19 +368,20 @@ func promises() []promise {
 		{"kiste run", "crun run (bare)", true, 1},
 		{"kiste exec", "docker exec", false, 1.0 / 8},
 		{"kiste run -d, rm -f", "docker run -d, rm -f", false, 1.0 / 12},
+		{"kiste run -d, rm -f alone", "docker run -d, rm -f", false, 1.0 / 12},
 	}
 }
 
 const rssLimit = 8 << 20
 
 func (b *bench) report() (code int) {
-	fmt.Printf("\n%-22s %10s %10s %10s\n", "", "wall", "CPU", "peak RSS")
+	fmt.Printf("\n%-26s %10s %10s %10s\n", "", "wall", "CPU", "peak RSS")
 	for _, e := range b.entries {
 		cpu, rss := milliseconds(median(e.used)), strconv.FormatFloat(float64(e.rss)/(1<<20), 'f', 1, 64)+" MB"
 		if !e.cpu {
 			cpu = "(daemon)"
 		}
-		fmt.Printf("%-22s %10s %10s %10s\n", e.name, milliseconds(median(e.wall)), cpu, rss)
+		fmt.Printf("%-26s %10s %10s %10s\n", e.name, milliseconds(median(e.wall)), cpu, rss)
 	}
 	fmt.Println()
 	for _, p := range promises() {
