@@ -34,7 +34,7 @@ var floors = [][]string{
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/cgroup/systemd", "kernel/cgroup/resctrl", "kernel/network/netlink", "kernel/network/nft", "kernel/network", "kernel/network/rules", "kernel/privilege"},
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
-	{"container/logfile", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver"},
+	{"container/logfile", "container/relay", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver"},
 	{"engine/inspect", "engine/event", "engine", "engine/fetch", "engine/files", "engine/naming"},
 	{"cli/option", "cli/terminal", "cli/ps", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},

@@ -195,3 +195,8 @@ func compressCommand() *Command {
 func decompressCommand() *Command {
 	return &Command{Name: engine.DecompressCommand, Short: "decompress standard input", Hidden: true, Heavy: "decompress"}
 }
+
+// connectCommand connects with a syslog server: for the monitor.
+func connectCommand() *Command {
+	return &Command{Name: engine.ConnectCommand, Args: "NETWORK ADDRESS", Min: 2, Max: 2, Short: "connect with a server", Hidden: true, Heavy: engine.ConnectCommand}
+}

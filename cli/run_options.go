@@ -100,7 +100,7 @@ func objectOptions(w *bundle.Wishes) []option.Row {
 		{"--health-start-interval", "TIME", "between two checks in that period (5s)", into(&w.Health.StartInterval, bundle.ParseHealthTime)},
 		{"--health-on-failure", "ACTION", "when it is unhealthy: none, kill, restart, stop", into(&w.HealthAction, bundle.ParseHealthAction)},
 		{"--no-healthcheck", "", "no check, also not the image's", noHealthcheck(w)},
-		{"--log-driver", "DRIVER", "where its output goes: local (the default), json-file, none", option.String(&w.Log.Driver)},
+		{"--log-driver", "DRIVER", "where its output goes: local (the default), json-file, journald, syslog, none", option.String(&w.Log.Driver)},
 		{"--log-opt", "KEY=VALUE", "an option of the driver: max-size=10m, max-file=3", pairVar(&w.Log.Options)},
 	}
 }

@@ -120,6 +120,7 @@ func table() []row {
 		{engine.HoldCommand, holdCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},
+		{engine.ConnectCommand, connectCommand},
 	}
 }
 

@@ -19,11 +19,10 @@ import (
 
 // A suspect is the container of whom the kernel's log may tell.
 type suspect struct {
-	id         string
-	pid        int
-	users      [][2]uint64 // of the host: from, up to but without
-	since      time.Time
-	logDenials bool
+	id    string
+	pid   int
+	users [][2]uint64 // of the host: from, up to but without
+	since time.Time
 }
 
 func (c *Container) suspect() suspect {

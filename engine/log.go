@@ -14,6 +14,7 @@ import (
 	"kiste/container/bundle"
 	"kiste/container/logfile"
 	"kiste/container/monitor"
+	"kiste/container/relay"
 	"kiste/fault"
 	"kiste/internal/sys"
 )
@@ -26,6 +27,13 @@ type driver struct {
 	maxSize  int64
 	maxFiles int
 	compress bool
+
+	// relay sends it elsewhere; nil: it goes into files, or nowhere.
+	relay func(*Engine, *Container) (relay.Options, error)
+	// socket is what must be there before a start, by the options; "": nothing.
+	socket func(options map[string]string) string
+	// read reads it back from there; nil: nobody can.
+	read func(*Engine, *Container, logfile.Selection, func(*logfile.Entry) error) error
 }
 
 func drivers() []driver {
@@ -33,6 +41,8 @@ func drivers() []driver {
 	return []driver{
 		{name: "local", options: sizes, maxSize: 20 << 20, maxFiles: 5, compress: true},
 		{name: "json-file", options: sizes, maxFiles: 1},
+		{name: "journald", options: relayed(), relay: (*Engine).toJournal, socket: func(map[string]string) string { return journalSocket }, read: (*Engine).readJournal},
+		{name: "syslog", options: relayed("syslog-address", "syslog-facility", "syslog-format"), relay: (*Engine).toSyslog, socket: syslogSocket},
 		{name: "none"},
 	}
 }
@@ -59,21 +69,32 @@ func driverOf(w bundle.Log) (driver, error) {
 	return driver{}, &fault.Error{Op: "use log driver", On: name, Kind: fault.Invalid, Err: fmt.Errorf("logger: no log driver named '%s' is registered", name), Hint: "there are: " + strings.Join(driverNames(), ", ")}
 }
 
-// logOptions are those of a container's log; ok is false where it has none.
+func badLogOption(key, value string, err error) error {
+	return &fault.Error{Op: "use --log-opt", On: key + "=" + value, Kind: fault.Invalid, Err: err}
+}
+
+// check refuses options that the driver does not know.
+func (d driver) check(options map[string]string) error {
+	for key, value := range options {
+		if !slices.Contains(d.options, key) {
+			return badLogOption(key, value, fmt.Errorf("unknown log opt '%s' for %s log driver", key, d.name))
+		}
+	}
+	return nil
+}
+
+// logOptions are those of a container's log file; ok is false where it has none.
 func (e *Engine) logOptions(c *Container) (o logfile.Options, ok bool, err error) {
 	d, err := driverOf(c.Wishes.Log)
-	if err != nil || d.name == "none" {
+	if err == nil && d.name != "none" {
+		err = d.check(c.Wishes.Log.Options)
+	}
+	if err != nil || d.name == "none" || d.relay != nil {
 		return o, false, err
 	}
 	o = logfile.Options{Dir: e.Store.Container(c.ID), Format: d.name, MaxSize: d.maxSize, MaxFiles: d.maxFiles, Attrs: logAttrs(c)}
-	bad := func(key, value string, err error) error {
-		return &fault.Error{Op: "use --log-opt", On: key + "=" + value, Kind: fault.Invalid, Err: err}
-	}
 	compress := d.compress
 	for key, value := range c.Wishes.Log.Options {
-		if !slices.Contains(d.options, key) {
-			return o, true, bad(key, value, fmt.Errorf("unknown log opt '%s' for %s log driver", key, d.name))
-		}
 		switch key {
 		case "max-size":
 			if o.MaxSize, err = bundle.ParseSize(value); err == nil && o.MaxSize <= 0 && value != "-1" {
@@ -87,7 +108,7 @@ func (e *Engine) logOptions(c *Container) (o logfile.Options, ok bool, err error
 			compress, err = strconv.ParseBool(value)
 		}
 		if err != nil {
-			return o, true, bad(key, value, err)
+			return o, true, badLogOption(key, value, err)
 		}
 	}
 	o.Decompress = e.decompress
@@ -154,7 +175,7 @@ func (e *Engine) squeeze(command string, from io.Reader, to io.Writer) (*squeeze
 func logAttrs(c *Container) map[string]string {
 	o, attrs := c.Wishes.Log.Options, map[string]string{}
 	if tag := o["tag"]; tag != "" {
-		attrs["tag"] = tag
+		attrs["tag"], _ = c.tag(tag) // setLog has refused what is none
 	}
 	for _, key := range strings.Split(o["labels"], ",") {
 		if v, ok := c.Result.Labels[key]; ok {
@@ -177,16 +198,29 @@ func logAttrs(c *Container) map[string]string {
 // setLog checks what the container's wishes say about its log.
 func (e *Engine) setLog(c *Container) error {
 	o, ok, err := e.logOptions(c)
+	if err != nil {
+		return err
+	}
+	if tag := c.Wishes.Log.Options["tag"]; tag != "" {
+		if _, err := c.tag(tag); err != nil {
+			return badLogOption("tag", tag, err)
+		}
+	}
+	c.LogPath = ""
 	if ok {
 		c.LogPath = o.Path()
+		return nil
 	}
-	return err
+	return e.checkRelay(c)
 }
 
 // openLog opens the log for its writer; nil where there is none. Later: when
 // something is written, so that a container that runs is kept whatever the log
 // has.
 func (e *Engine) openLog(c *Container, later bool) (monitor.Log, io.Closer, error) {
+	if r, err := e.relayOf(c); err != nil || r != nil {
+		return r, r, err
+	}
 	o, ok, err := e.logOptions(c)
 	if err != nil || !ok {
 		return nil, io.NopCloser(nil), err
@@ -208,6 +242,9 @@ func (e *Engine) Logs(c *Container, s logfile.Selection, each func(*logfile.Entr
 	o, ok, err := e.logOptions(c)
 	if err != nil {
 		return err
+	}
+	if d, _ := driverOf(c.Wishes.Log); d.read != nil {
+		return d.read(e, c, s, each)
 	}
 	if !ok {
 		return &fault.Error{Op: "read log", On: c.Name, Kind: fault.Unsupported, Err: errors.New("configured logging driver does not support reading"), Hint: "run it with --log-driver local"}

@@ -513,7 +513,9 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 		}
 	}
 	o.Exit = func(end monitor.End) int {
-		closer.Close()
+		if err := closer.Close(); err != nil {
+			k.lost.Do(func() { s.logLost(id, err) })
+		}
 		next = s.ended(id, end)
 		if next == nil {
 			s.forget(id, k)

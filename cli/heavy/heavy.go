@@ -32,6 +32,8 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"compress":   compress,
 		"decompress": decompress,
 
+		engine.ConnectCommand: connect,
+
 		"commit": commit,
 		"cp":     cp,
 		"diff":   diff,

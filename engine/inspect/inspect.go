@@ -83,7 +83,6 @@ type State struct {
 	Spent  *Spent   `json:",omitempty"`
 	Denied []Denial `json:",omitempty"` // calls that its filter refused
 	Victim string   `json:",omitempty"` // the process that was killed last for want of memory
-	Lost   string   `json:",omitempty"` // why its log lacks entries
 
 	Stopped         bool          // somebody has stopped or killed it: policies but "always" leave it so
 	AtBoot          bool          // it ran when the host went down, and was not started since
@@ -154,6 +153,7 @@ type StateJSON struct {
 	StartedAt  string
 	FinishedAt string
 	Health     *Health `json:",omitempty"`
+	LogLost    string  `json:",omitempty"` // of ours
 }
 
 // GraphDriverJSON is Docker's GraphDriver.
@@ -220,7 +220,7 @@ func (c *Container) JSON() ContainerJSON {
 func (s *State) json() StateJSON {
 	return StateJSON{
 		Status: s.Status, Running: s.Status == Running || s.Status == Paused || s.Status == Restarting, Paused: s.Status == Paused, Restarting: s.Status == Restarting,
-		OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
+		OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt), LogLost: s.LogLost,
 	}
 }
 

@@ -36,8 +36,13 @@ func ConnectUnixWithin(path string, limit time.Duration) (*os.File, error) {
 
 // DialUnix is ConnectUnix of a stream that the runtime's poller watches, and
 // that takes deadlines.
-func DialUnix(path string) (*os.File, error) {
-	f, err := ConnectUnix(path, false)
+func DialUnix(path string) (*os.File, error) { return dialUnix(path, false) }
+
+// DialUnixPacket is DialUnix of datagrams.
+func DialUnixPacket(path string) (*os.File, error) { return dialUnix(path, true) }
+
+func dialUnix(path string, datagram bool) (*os.File, error) {
+	f, err := ConnectUnix(path, datagram)
 	if err != nil {
 		return nil, err
 	}
