@@ -321,7 +321,7 @@ func (e *Engine) Run(ctx context.Context, o RunOptions, start StartOptions) (id 
 	if start.Before == nil {
 		start.Before = func() {}
 	}
-	if e.isHere(o) {
+	if e.isHere(o, start.Attach) {
 		start.Before()
 		start.Before, start.Warn = func() {}, o.Warn
 		c := &Container{}
@@ -346,8 +346,9 @@ func (e *Engine) Run(ctx context.Context, o RunOptions, start StartOptions) (id 
 }
 
 // isHere reports whether all that a container is made of is in the store, and
-// its wishes mean the same to the monitor, which is in another directory.
-func (e *Engine) isHere(o RunOptions) bool {
+// its wishes mean the same to the monitor, which is in another directory. To fill
+// a volume may take long: who waits for that wants to be able to interrupt it.
+func (e *Engine) isHere(o RunOptions, attach bool) bool {
 	w := &o.Wishes
 	if w.RootFS || w.CIDFile != "" || w.Pull == "always" || w.Security.Seccomp != "" {
 		return false
@@ -357,6 +358,9 @@ func (e *Engine) isHere(o RunOptions) bool {
 		return false
 	}
 	entry, err := catalog.Get(e.Store, o.Image)
+	if attach && (len(entry.Config.Volumes) > 0 || slices.ContainsFunc(w.Mounts, func(m bundle.Mount) bool { return m.Type == "volume" })) {
+		return false
+	}
 	return err == nil && fits(entry, w.Platform) && !w.System(imageConfig(entry.Config))
 }
 
