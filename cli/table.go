@@ -118,6 +118,7 @@ func table() []row {
 		{engine.MonitorCommand, monitorCommand},
 		{engine.ResolverCommand, resolverCommand},
 		{engine.HoldCommand, holdCommand},
+		{engine.UserStackCommand, userStackCommand},
 		{engine.CompressCommand, compressCommand},
 		{engine.DecompressCommand, decompressCommand},
 		{engine.ConnectCommand, connectCommand},

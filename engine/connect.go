@@ -22,11 +22,11 @@ import (
 // nothing is said and this host lets us.
 func (p *Prepared) choose() error {
 	w := &p.Wishes
+	if os.Geteuid() != 0 {
+		return nil // see userNet
+	}
 	if w.Network.Kind == bundle.Default {
-		switch {
-		case os.Geteuid() != 0:
-			return nil
-		case !mayNetwork():
+		if !mayNetwork() {
 			w.Network.Kind = bundle.None
 			if len(w.Ports) > 0 || w.PublishAll {
 				return &fault.Error{Op: "publish ports", Kind: fault.Denied, Err: errors.New("kiste has no CAP_NET_ADMIN here")}
@@ -40,9 +40,6 @@ func (p *Prepared) choose() error {
 	places, err := w.Places()
 	if err != nil {
 		return &fault.Error{Op: "use network", Kind: fault.Invalid, Err: err}
-	}
-	if len(places) > 0 && os.Geteuid() != 0 {
-		return &fault.Error{Op: "join network", On: places[0].Name, Kind: fault.Unsupported, Err: errors.New("an ordinary user's containers join none"), Hint: "be root, or say --network host or none"}
 	}
 	for _, wish := range places {
 		n, err := p.e.networkFor(wish.Name, p.o.DryRun)
@@ -73,6 +70,9 @@ func (p *Prepared) networkFacts(f *bundle.Facts) error {
 	}
 	f.ResolvConf, _ = readSmall(resolv)
 	if len(p.Endpoints) == 0 {
+		if os.Geteuid() != 0 && slices.ContainsFunc(p.Wishes.Hosts, func(h bundle.Host) bool { return h.IP == "host-gateway" }) {
+			f.Gateways = userGateways()
+		}
 		return nil
 	}
 	if bundle.OnlyLoopback(f.ResolvConf) {

@@ -82,6 +82,8 @@ type Prepared struct {
 
 	layout cgroup.Layout
 
+	network *userNetwork // nil: none that a program serves
+
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
 
 	joining joining
@@ -322,7 +324,7 @@ func (p *Prepared) compile(lower []string) error {
 	for _, w := range r.Warnings {
 		p.o.Warn(w)
 	}
-	for _, part := range []func(lower []string) error{p.user, p.joins, p.volumes, p.files} {
+	for _, part := range []func(lower []string) error{p.user, p.joins, p.volumes, p.userNet, p.files} {
 		if err := part(lower); err != nil {
 			return err
 		}
@@ -354,8 +356,8 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 		return err
 	}
 	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
-		MachineID: machine,
-		Origin:    p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
+		MachineID: machine, Served: p.network.text(),
+		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 		Network: p.joining.plan,
 	}, f)
@@ -791,6 +793,7 @@ func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
 	o.Names = p.announceNames
+	o.Serve = p.serveNetwork
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)

@@ -133,6 +133,7 @@ func (e *Engine) cleanUp(c *Container) {
 	e.unmounted(c)
 	e.tellNetworks("disconnect", c)
 	e.disconnect(c)
+	e.endNetwork(c)
 	if c.Cgroup != "" {
 		removeAnyGroup(c.Cgroup)
 	}

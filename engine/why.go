@@ -25,6 +25,7 @@ type Evidence struct {
 	Usage   *cgroup.Usage    // of one that runs; nil: not known
 	Log     []string         // its last lines
 	Denied  []inspect.Denial // by the filter of one that runs
+	Network NetworkEnds      // of who serves its network
 	Now     time.Time
 }
 
@@ -44,6 +45,7 @@ func (e *Engine) Evidence(c *Container) Evidence {
 	if c.runs() && c.Wishes.Security.LogDenials {
 		v.Denied = c.suspect().ask().denied
 	}
+	v.Network = e.networkEnds(c.ID)
 	_ = e.Logs(c, logfile.Selection{Tail: lastLines}, func(l *logfile.Entry) error {
 		v.Log = append(v.Log, string(l.Line))
 		return nil
@@ -136,6 +138,7 @@ func whileItRuns(c *Container, v Evidence) []Finding {
 	if c.State.Status == inspect.Paused {
 		all = []Finding{{"It is paused: none of its processes goes on.", "kiste unpause " + c.Name}}
 	}
+	all = append(all, v.Network.findings()...)
 	if v.Usage != nil {
 		all = append(all, shortages(v.Usage)...)
 	}

@@ -54,7 +54,8 @@ var (
 
 	NFT    = power("nft", "ports and address translation", nft, "modprobe nf_tables")
 	Bridge = power("bridge", "networks of containers", func() bool { return exists("/sys/module/bridge") || module("bridge") }, "modprobe bridge")
-	Pasta  = power("pasta", "an ordinary user's containers reach the network", program("pasta"), "install passt")
+	Pasta  = power("pasta", "an ordinary user's containers reach the network by a program that is made for it", program("pasta"), "none needed: kiste has a stack of its own; or install passt, of 2024 or later")
+	Tun    = power("tun", "the same at all: an ordinary user makes tap devices", func() bool { return sys.Access("/dev/net/tun", unix.R_OK|unix.W_OK) == nil }, "modprobe tun; chmod 0666 /dev/net/tun")
 )
 
 // A Group is some powers that belong together.
@@ -71,7 +72,7 @@ func Groups() []Group {
 		{"Files", []Power{Openat2, MountSetattr, Overlay, OverlayUserns, Idmap, IdmapOverlay, OverlayFD, ErofsFile}},
 		{"Walls", []Power{Seccomp, SeccompNotify, Landlock, AppArmor, SELinux}},
 		{"Processes", []Power{Pidfd, Clone3, KVM, CRIU}},
-		{"Network", []Power{NFT, Bridge, Pasta}},
+		{"Network", []Power{NFT, Bridge, Pasta, Tun}},
 	}
 }
 

@@ -40,6 +40,8 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"export": export,
 		"top":    top,
 
+		"userstack": userStack,
+
 		files.PauseCommand: pauseGroup,
 
 		engine.ResolverCommand: resolveNames,

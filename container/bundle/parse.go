@@ -398,6 +398,8 @@ func ParseNamespace(kind, value string) (Namespace, error) {
 		return Namespace{Kind: HostNS}, nil
 	case value == Private:
 		return Namespace{Kind: Private}, nil
+	case kind == "network" && (word == Pasta || word == Slirp):
+		return Namespace{word, rest}, nil
 	case kind == "network" && value == None:
 		return Namespace{Kind: None}, nil
 	case kind == "ipc" && (value == Shareable || value == None):

@@ -154,6 +154,8 @@ const (
 	KeepID    = "keep-id"
 	Shareable = "shareable"
 	Bridge    = "bridge"
+	Pasta     = "pasta"       // of an ordinary user: a program is the network; Of has options
+	Slirp     = "slirp4netns" // the same: the program is Kiste's own
 )
 
 // A Namespace is which one of a kind a container lives in.
@@ -173,6 +175,9 @@ func (n Namespace) String() string {
 		return "container:" + n.Of
 	case Path:
 		return "ns:" + n.Of
+	}
+	if n.Of != "" {
+		return n.Kind + ":" + n.Of
 	}
 	return n.Kind
 }

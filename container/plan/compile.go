@@ -136,6 +136,10 @@ type Options struct {
 	// its own.
 	Network Network
 
+	// Served says what serves the container's network from outside: see
+	// Options.Serve of package process. Empty: nothing.
+	Served string
+
 	// Target is an empty directory on which a root is mounted by its path
 	// where Facts.Host is false.
 	Target string
@@ -151,7 +155,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	if c.linux == nil {
 		c.linux = &specs.Linux{}
 	}
-	for _, part := range []func() error{c.check, c.cgroups, c.namespaces, c.scope, c.limits} {
+	for _, part := range []func() error{c.check, c.cgroups, c.namespaces, c.checkServed, c.scope, c.limits} {
 		if err := part(); err != nil {
 			return nil, err
 		}
@@ -160,6 +164,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.collect()
 	if c.bornInNetwork() {
 		c.links()
+		c.served()
 	}
 	c.release()
 	c.settle()

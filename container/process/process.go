@@ -72,6 +72,10 @@ type Options struct {
 	// plan wants one, and gives what undoes that.
 	Scope func(pid int) (undo func(), err error)
 
+	// Serve starts what serves the network of the process pid, which waits in
+	// it. An error undoes the start. Nil: a plan that is served fails.
+	Serve func(pid int) error
+
 	// Listener gets a descriptor of the listener of the filter of system calls
 	// of the process pid, which is not the callee's to close: to send it to
 	// the place that the document names (SendListener). An error undoes the
@@ -257,6 +261,11 @@ func (r *run) act(a *plan.Act) error {
 		return r.o.Names(r.child.PID)
 	case plan.ActBridge, plan.ActRules, plan.ActEndpoint:
 		return r.network(a)
+	case plan.ActServe:
+		if r.o.Serve == nil {
+			return &fault.Error{Op: "serve the network", Kind: fault.Unsupported}
+		}
+		return r.o.Serve(r.child.PID)
 	case plan.ActListener:
 		return r.handOut()
 	case plan.ActHooks:

@@ -51,6 +51,8 @@ type Container struct {
 
 	// Endpoints are its places on networks, in the order of their links.
 	Endpoints []Endpoint `json:",omitempty"`
+	// Served is its network, where a program serves that, as an ordinary user's.
+	Served *Endpoint `json:",omitempty"`
 	// Bindings are its published ports, while it runs.
 	Bindings []Binding `json:",omitempty"`
 }

@@ -91,8 +91,7 @@ func (c *Container) network() NetworkSettingsJSON {
 	case bundle.HostNS:
 		n.Networks["host"] = NetworkJSON{}
 	}
-	for i := range c.Endpoints {
-		e := &c.Endpoints[i]
+	for _, e := range c.places() {
 		j := e.json()
 		n.Networks[e.Name] = j
 		if !e.User {
@@ -101,6 +100,18 @@ func (c *Container) network() NetworkSettingsJSON {
 		}
 	}
 	return n
+}
+
+// places are the container's on networks.
+func (c *Container) places() []*Endpoint {
+	var all []*Endpoint
+	for i := range c.Endpoints {
+		all = append(all, &c.Endpoints[i])
+	}
+	if c.Served != nil {
+		all = append(all, c.Served)
+	}
+	return all
 }
 
 // ports are those that are exposed, and where the host publishes them. Docker

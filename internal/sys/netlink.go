@@ -13,18 +13,24 @@ func Netlink(protocol int, seconds int64) (int, error) {
 	if err != nil {
 		return -1, named("socket", err)
 	}
+	return fd, NetlinkReady(fd, seconds)
+}
+
+// NetlinkReady makes a new netlink socket ready, which somebody else has opened;
+// after an error it is closed.
+func NetlinkReady(fd int, seconds int64) error {
 	timeout := unix.Timeval{Sec: seconds}
-	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+	err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, named("netlink", err)
+		return named("netlink", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1) // words are welcome, not needed
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return fd, nil
+	return nil
 }
 
 // NetlinkJoin makes the socket hear what the kernel tells a group.

@@ -61,6 +61,15 @@ func Open(protocol int) (*Socket, error) {
 	return &Socket{fd: fd}, nil
 }
 
+// From is a Socket of a netlink socket that somebody has opened elsewhere, new and
+// not used yet; after an error it is closed.
+func From(fd int) (*Socket, error) {
+	if err := sys.NetlinkReady(fd, answerSeconds); err != nil {
+		return nil, err
+	}
+	return &Socket{fd: fd}, nil
+}
+
 // Close gives the descriptor back.
 func (s *Socket) Close() error { return sys.Close(s.fd) }
 

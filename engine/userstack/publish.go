@@ -1,0 +1,187 @@
+package userstack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
+	"kiste/fault"
+)
+
+// publish listens on the host for all ports.
+func (s *Stack) publish() error {
+	for _, p := range s.c.Ports {
+		if err := s.listen(p); err != nil {
+			return explain(p, err)
+		}
+	}
+	return nil
+}
+
+// explain adds what we know of a port that cannot be had.
+func explain(p Port, err error) error {
+	e := &fault.Error{Op: "publish port", On: p.String(), Err: err}
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		e.Kind, e.Hint = fault.Denied, "ports below net.ipv4.ip_unprivileged_port_start are root's: choose another one, or let root set that to "+p.hostPort()
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.Kind = fault.Conflict
+	}
+	return e
+}
+
+func (s *Stack) listen(p Port) error {
+	if p.Protocol == "udp" {
+		l, err := net.ListenPacket("udp"+p.version(), p.at())
+		if err != nil {
+			return err
+		}
+		s.closers = append(s.closers, l.Close)
+		go s.serveUDP(l.(*net.UDPConn), p)
+		return nil
+	}
+	l, err := net.Listen("tcp"+p.version(), p.at())
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, l.Close)
+	go s.serveTCP(l, p)
+	return nil
+}
+
+func (p Port) hostPort() string {
+	_, port, _ := net.SplitHostPort(p.at())
+	return port
+}
+
+// at is where the host listens, as package net has it.
+func (p Port) at() string {
+	if !p.Host.IsValid() {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), p.HostPort).String()
+	}
+	return netip.AddrPortFrom(p.Host, p.HostPort).String()
+}
+
+// version is that of IP in package net's words; empty: both.
+func (p Port) version() string {
+	switch {
+	case !p.Host.IsValid():
+		return ""
+	case p.Host.Is4():
+		return "4"
+	}
+	return "6"
+}
+
+// slowInside is how long the container may take to accept.
+const slowInside = 30 * time.Second
+
+func (s *Stack) serveTCP(l net.Listener, p Port) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // too many files are open; others may be closed soon
+			time.Sleep(10 * time.Millisecond)
+			continue
+		case !s.tcp.take():
+			c.Close()
+			continue
+		}
+		go func() {
+			defer s.tcp.give()
+			s.admit(c.(*net.TCPConn), p)
+		}()
+	}
+}
+
+// admit connects a client of a port with the container. Who is refused inside is
+// reset.
+func (s *Stack) admit(c *net.TCPConn, p Port) {
+	ctx, cancel := context.WithTimeout(context.Background(), slowInside)
+	inside, err := s.dialInside(ctx, c.RemoteAddr().(*net.TCPAddr).AddrPort(), p.Port)
+	cancel()
+	if err != nil {
+		c.SetLinger(0)
+		c.Close()
+		return
+	}
+	join(c, inside)
+}
+
+// A client is one who sends datagrams to a port: his side of a flow.
+type client struct {
+	*net.UDPConn
+	to netip.AddrPort
+}
+
+// Write answers him.
+func (c client) Write(b []byte) (int, error) { return c.WriteToUDPAddrPort(b, c.to) }
+
+// serveUDP has a flow for each client of a port.
+func (s *Stack) serveUDP(l *net.UDPConn, p Port) {
+	var mu sync.Mutex
+	flows := map[netip.AddrPort]*gonet.UDPConn{}
+	buffer := make([]byte, maxDatagram)
+	for {
+		n, from, err := l.ReadFromUDPAddrPort(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		} else if err != nil {
+			continue
+		}
+		mu.Lock()
+		inside := flows[from]
+		if inside == nil {
+			if inside = s.newClient(from, p); inside != nil {
+				flows[from] = inside
+				go func() {
+					defer s.udp.give()
+					answer(client{l, from}, inside)
+					mu.Lock()
+					delete(flows, from)
+					mu.Unlock()
+					inside.Close()
+				}()
+			}
+		}
+		mu.Unlock()
+		if inside != nil {
+			_ = inside.SetReadDeadline(time.Now().Add(idleAnswered))
+			_, _ = inside.Write(buffer[:n])
+		}
+	}
+}
+
+func (s *Stack) newClient(from netip.AddrPort, p Port) *gonet.UDPConn {
+	if !s.udp.take() {
+		return nil
+	}
+	seen, f := s.seen(from)
+	local, remote := full(seen), full(netip.AddrPortFrom(f.Address.Addr(), p.Port))
+	inside, err := gonet.DialUDP(s.s, &local, &remote, number(seen.Addr()))
+	if err != nil {
+		s.udp.give()
+		return nil
+	}
+	return inside
+}
+
+// answer sends what the container answers, until the flow is idle.
+func answer(c client, inside *gonet.UDPConn) {
+	buffer := make([]byte, maxDatagram)
+	for {
+		n, err := inside.Read(buffer)
+		if err != nil {
+			return
+		}
+		_, _ = c.Write(buffer[:n])
+	}
+}
