@@ -41,7 +41,7 @@ var floors = [][]string{
 }
 
 // outside are the packages that stand on no floor: they hold tests alone.
-var outside = []string{"", "test/vm", "test/script", "test/bench", "test/bench/pull", "test/bench/oci", "test/bench/network",
+var outside = []string{"", "test/vm", "test/script", "test/bench", "test/bench/pull", "test/bench/oci", "test/bench/network", "test/bench/resolver",
 	"test/peer", "test/cri", "test/conformance/validation", "test/conformance/engine", "test/cve", "test/cve/attacker", "test/storm"}
 
 // A guest is a foreign module: who may import it, and why we have it. Tests
@@ -63,7 +63,7 @@ var guests = []guest{
 		"xz, in which root file systems are handed out; the host's xz(1) is twice as fast, but not on every host, and would be a program in C that reads what anybody made, as root"},
 	{"github.com/checkpoint-restore/go-criu", []string{"container/criu", "container/lifecycle"},
 		"the words of CRIU's protocol, in 0.3 MB; the talk itself is ours, since a terminal comes with it as a descriptor"},
-	{"golang.org/x/net", []string{"container/resolver"},
+	{"golang.org/x/net", []string{"container/resolver", "test/bench/resolver"},
 		"dns/dnsmessage, the messages of the DNS, parsed without copies by those who make Go's own resolver; github.com/miekg/dns is a server and a zone file parser besides, and its first version is kept no further"},
 	{"gvisor.dev/gvisor", []string{"engine/userstack"},
 		"TCP and IP as a program, for users without pasta: used and kept by Google, Tailscale and Podman's machines, with congestion control and SACK of its own; vendored 4.5 MB of source, 3.3 MB in kisted, none in kiste. gvisor-tap-vsock is the same with a switch, DHCP and a DNS server around it, and pins a version of 2024; wireguard's tun adds nothing"},
