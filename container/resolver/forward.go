@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/internal/sys"
 	"kiste/kernel/network"
 )
 
@@ -44,6 +45,9 @@ type inquiry struct {
 func (i *inquiry) ask(ctx context.Context, servers []server) []byte {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if len(servers) == 1 {
+		return i.by(ctx, servers[0], i.q).raw
+	}
 	i.answers = make(chan answer, len(servers))
 	for n, s := range servers {
 		i.waiting++
@@ -102,11 +106,7 @@ func (s *service) overUDP(ctx context.Context, to server, q *query) answer {
 
 // onceOverUDP asks from a port and with an id of its own.
 func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer, error) {
-	var conn *net.UDPConn
-	err := s.dial(to, func() (err error) {
-		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addr, s.r.o.Port)))
-		return err
-	})
+	conn, err := s.dialUDP(to)
 	if err != nil {
 		return answer{}, err
 	}
@@ -119,7 +119,7 @@ func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer,
 	b := make([]byte, maxUDP+1)
 	for {
 		n, err := conn.Read(b)
-		if err != nil {
+		if err != nil && err != io.EOF { // which is a datagram of nothing
 			return answer{}, err
 		}
 		if v := judge(q, id, b[:n]); v != foreign {
@@ -129,7 +129,7 @@ func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer,
 }
 
 // hurry lets all on the connection end after a while, and with the context.
-func hurry(ctx context.Context, conn net.Conn, limit time.Duration) (done func()) {
+func hurry(ctx context.Context, conn socket, limit time.Duration) (done func()) {
 	_ = conn.SetDeadline(time.Now().Add(limit))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }
@@ -183,17 +183,77 @@ func readMessage(from io.Reader, most int) ([]byte, error) {
 	return b, err
 }
 
-// dial opens a socket to a server: inside of the container, so that the rules of
+// A socket leads to one server.
+type socket interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+// dialUDP opens a socket to a server: inside of the container, so that the rules of
 // its networks count, or where only the host reaches the server, there.
-func (s *service) dial(to server, open func() error) error {
+func (s *service) dialUDP(to server) (socket, error) {
 	if to.onHost {
-		return open()
+		return s.dialHere(to)
 	}
-	err := s.inside(func(ns *network.Namespace) error { return s.r.traveller.in(ns.FD, open) })
+	f, err := s.fresh(to.addr.Is6())
+	if err == nil {
+		if err = sys.ConnectDatagram(f, to.addr.AsSlice(), s.r.o.Port); err == nil {
+			return f, nil
+		}
+		f.Close()
+	}
 	if to.hosts && to.addr.Is6() && noWay(err) { // a container may have IPv4 alone
-		return open()
+		return s.dialHere(to)
 	}
-	return err
+	return nil, err
+}
+
+func (s *service) dialHere(to server) (socket, error) {
+	return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addr, s.r.o.Port)))
+}
+
+// batch is how many sockets are made on one trip into a namespace: a trip takes
+// longer than the rest of a question.
+const batch = 4
+
+// fresh is a socket that nobody has used, and that belongs to the container's
+// namespace.
+func (s *service) fresh(v6 bool) (*os.File, error) {
+	pool := s.pools[0]
+	if v6 {
+		pool = s.pools[1]
+	}
+	select {
+	case f := <-pool:
+		return f, nil
+	default:
+	}
+	var first *os.File
+	err := s.inside(func(ns *network.Namespace) error {
+		return s.r.traveller.in(ns.FD, func() (err error) {
+			if first, err = sys.Datagram(v6); err == nil {
+				fill(pool, v6)
+			}
+			return err
+		})
+	})
+	return first, err
+}
+
+// fill fills a pool, as far as it goes.
+func fill(pool chan *os.File, v6 bool) {
+	for range batch - 1 {
+		f, err := sys.Datagram(v6)
+		if err != nil {
+			return
+		}
+		select {
+		case pool <- f:
+		default:
+			f.Close()
+			return
+		}
+	}
 }
 
 func noWay(err error) bool {

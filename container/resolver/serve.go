@@ -25,7 +25,7 @@ var Address = netip.AddrFrom4([4]byte{127, 0, 0, 11})
 
 // Bounds of one container, and of all.
 const (
-	perSecond   = 10_000 // questions
+	perSecond   = 20_000 // questions
 	window      = 50 * time.Millisecond
 	underWay    = 256 // that are asked outside
 	underWayAll = 1024
@@ -42,8 +42,9 @@ type service struct {
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
 	pidfd     *os.File
-	slots     chan struct{} // of questions under way
-	streams   chan struct{} // of connections
+	slots     chan struct{}    // of questions under way
+	streams   chan struct{}    // of connections
+	pools     [2]chan *os.File // sockets that nobody has used, of IPv4 and IPv6
 	ctx       context.Context
 	cancel    context.CancelFunc
 	once      sync.Once
@@ -62,6 +63,9 @@ func (r *Resolver) serve(c Container) (*service, error) {
 		return nil, err
 	}
 	s := &service{r: r, pidfd: pidfd, slots: make(chan struct{}, underWay), streams: make(chan struct{}, connections)}
+	for i := range s.pools {
+		s.pools[i] = make(chan *os.File, batch)
+	}
 	s.container.Store(&c)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.ns, err = network.OpenProcess(c.Process.PID)
@@ -141,7 +145,21 @@ func (s *service) close() {
 		if s.ns != nil {
 			s.ns.Close()
 		}
+		for _, pool := range s.pools {
+			drain(pool)
+		}
 	})
+}
+
+func drain(pool chan *os.File) {
+	for {
+		select {
+		case f := <-pool:
+			f.Close()
+		default:
+			return
+		}
+	}
 }
 
 // inside lets do use the container's namespace, as long as it is there.

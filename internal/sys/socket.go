@@ -146,6 +146,36 @@ func ListenUnix(path string, mode os.FileMode) (*os.File, error) {
 	return l, err
 }
 
+// Datagram is a UDP socket in the network namespace of the calling thread, for
+// ever, whoever uses it where: udp(7).
+func Datagram(v6 bool) (*os.File, error) {
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, named("socket", err)
+	}
+	return os.NewFile(uintptr(fd), "udp"), nil
+}
+
+// ConnectDatagram lets a socket of Datagram send to and hear of the address, of 4
+// or 16 bytes, and port alone. It gets a port of its own that the kernel chooses
+// by chance.
+func ConnectDatagram(f *os.File, address []byte, port uint16) error {
+	var to unix.Sockaddr
+	switch len(address) {
+	case 4:
+		to = &unix.SockaddrInet4{Port: int(port), Addr: [4]byte(address)}
+	case 16:
+		to = &unix.SockaddrInet6{Port: int(port), Addr: [16]byte(address)}
+	default:
+		return named("connect", unix.EINVAL)
+	}
+	return onFile(f, func(fd int) error { return named("connect", unix.Connect(fd, to)) })
+}
+
 // Accept waits for the next stream of a listener of ListenUnix. Its peer runs
 // as user uid, says the kernel. Closing the listener ends the waiting:
 // os.ErrClosed.
