@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -212,45 +213,70 @@ func (s *service) dialHere(to server) (socket, error) {
 	return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addr, s.r.o.Port)))
 }
 
-// batch is how many sockets are made on one trip into a namespace: a trip takes
-// longer than the rest of a question.
-const batch = 4
+// A pool has sockets that nobody has used, and that belong to a container's
+// namespace: a trip there takes longer than the rest of a question.
+type pool struct {
+	v6      bool
+	sockets chan *os.File
+	filling atomic.Bool
+}
 
-// fresh is a socket that nobody has used, and that belongs to the container's
-// namespace.
+// batch is how many sockets are made on one trip.
+const batch = 8
+
+// fresh takes a socket, and has others made before they are missed.
 func (s *service) fresh(v6 bool) (*os.File, error) {
-	pool := s.pools[0]
+	p := &s.pools[0]
 	if v6 {
-		pool = s.pools[1]
+		p = &s.pools[1]
 	}
 	select {
-	case f := <-pool:
+	case f := <-p.sockets:
+		if len(p.sockets) < batch/2 && p.filling.CompareAndSwap(false, true) {
+			go func() {
+				_ = s.trip(func() error { return p.fill() })
+				p.filling.Store(false)
+			}()
+		}
 		return f, nil
 	default:
 	}
 	var first *os.File
-	err := s.inside(func(ns *network.Namespace) error {
-		return s.r.traveller.in(ns.FD, func() (err error) {
-			if first, err = sys.Datagram(v6); err == nil {
-				fill(pool, v6)
-			}
-			return err
-		})
+	err := s.trip(func() (err error) {
+		if first, err = sys.Datagram(v6); err == nil {
+			_ = p.fill()
+		}
+		return err
 	})
 	return first, err
 }
 
-// fill fills a pool, as far as it goes.
-func fill(pool chan *os.File, v6 bool) {
-	for range batch - 1 {
-		f, err := sys.Datagram(v6)
+// trip lets do work in the container's namespace for a moment.
+func (s *service) trip(do func() error) error {
+	return s.inside(func(ns *network.Namespace) error { return s.r.traveller.in(ns.FD, do) })
+}
+
+// fill fills the pool.
+func (p *pool) fill() error {
+	for {
+		f, err := sys.Datagram(p.v6)
 		if err != nil {
-			return
+			return err
 		}
 		select {
-		case pool <- f:
+		case p.sockets <- f:
 		default:
+			return f.Close()
+		}
+	}
+}
+
+func (p *pool) drain() {
+	for {
+		select {
+		case f := <-p.sockets:
 			f.Close()
+		default:
 			return
 		}
 	}

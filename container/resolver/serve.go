@@ -42,9 +42,9 @@ type service struct {
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
 	pidfd     *os.File
-	slots     chan struct{}    // of questions under way
-	streams   chan struct{}    // of connections
-	pools     [2]chan *os.File // sockets that nobody has used, of IPv4 and IPv6
+	slots     chan struct{} // of questions under way
+	streams   chan struct{} // of connections
+	pools     [2]pool       // for questions outside, by IPv4 and IPv6
 	ctx       context.Context
 	cancel    context.CancelFunc
 	once      sync.Once
@@ -64,7 +64,7 @@ func (r *Resolver) serve(c Container) (*service, error) {
 	}
 	s := &service{r: r, pidfd: pidfd, slots: make(chan struct{}, underWay), streams: make(chan struct{}, connections)}
 	for i := range s.pools {
-		s.pools[i] = make(chan *os.File, batch)
+		s.pools[i].v6, s.pools[i].sockets = i == 1, make(chan *os.File, batch)
 	}
 	s.container.Store(&c)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -145,21 +145,10 @@ func (s *service) close() {
 		if s.ns != nil {
 			s.ns.Close()
 		}
-		for _, pool := range s.pools {
-			drain(pool)
+		for i := range s.pools {
+			s.pools[i].drain()
 		}
 	})
-}
-
-func drain(pool chan *os.File) {
-	for {
-		select {
-		case f := <-pool:
-			f.Close()
-		default:
-			return
-		}
-	}
 }
 
 // inside lets do use the container's namespace, as long as it is there.
