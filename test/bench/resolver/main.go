@@ -111,6 +111,11 @@ func measure(rounds int) (code int, err error) {
 			return 0, err
 		}
 	}
+	for _, e := range engines {
+		if err := e.check(); err != nil {
+			return 0, err
+		}
+	}
 	for range rounds {
 		for _, e := range engines {
 			if err := e.round(); err != nil {
@@ -280,6 +285,19 @@ func (e *engine) dial() (c net.Conn, err error) {
 		return err
 	})
 	return c, err
+}
+
+// check asks once: without an answer there is nothing to measure.
+func (e *engine) check() error {
+	c, err := e.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if e.ask(c, "two.", 1); e.lost > 0 {
+		return fmt.Errorf("%s does not answer", e.name)
+	}
+	return nil
 }
 
 // round asks one after another, and then many at once.
