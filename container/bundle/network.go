@@ -122,14 +122,15 @@ func (n *NetworkWish) set(key, value string) (err error) {
 			err = fmt.Errorf("invalid gw-priority: %q", value)
 		}
 	case "driver-opt":
-		err = n.option(value)
+		err = n.Option(value)
 	default:
 		err = fmt.Errorf("invalid field key %s", key)
 	}
 	return err
 }
 
-func (n *NetworkWish) option(pair string) error {
+// Option takes an option of the driver, KEY=VALUE.
+func (n *NetworkWish) Option(pair string) error {
 	key, value, ok := strings.Cut(pair, "=")
 	if !ok || !slices.Contains(EndpointOptions, key) {
 		return fmt.Errorf("invalid driver option %q: there are %s", pair, strings.Join(EndpointOptions, ", "))

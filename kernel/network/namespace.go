@@ -434,3 +434,23 @@ func (n *Namespace) Forward6() error {
 		return nil
 	})
 }
+
+// DeleteDefault takes the default routes of a family off the main table; none
+// is no error.
+func (n *Namespace) DeleteDefault(four bool) error {
+	b := make(netlink.Body, unix.SizeofRtMsg)
+	b[0] = unix.AF_INET6
+	if four {
+		b[0] = unix.AF_INET
+	}
+	b[4], b[6] = unix.RT_TABLE_MAIN, unix.RT_SCOPE_NOWHERE
+	for {
+		_, err := n.socket.Ask(unix.RTM_DELROUTE, 0, b)
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		if err != nil {
+			return named("delete default route", "", err)
+		}
+	}
+}
