@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,22 +14,44 @@ func portCommand() *Command {
 	return &Command{
 		Name: "port", Args: "CONTAINER [PRIVATE_PORT[/PROTO]]", Min: 1, Max: 2,
 		Short:    "list the published ports of a container",
-		Long:     `Containers publish no ports: with a port it says so, and alone it prints nothing.`,
+		Long:     `Lists the ports of a container that runs, and where on the host they are published; of one port only where.`,
 		Examples: []string{"kiste port web", "kiste port web 80/tcp"},
 		Complete: "container",
-		Run: func(_ context.Context, _ *Env, args []string) error {
+		Run: func(_ context.Context, env *Env, args []string) error {
 			e, err := lookIntoStore()
 			if err != nil {
 				return err
 			}
-			if _, err := e.Find(args[0]); err != nil || len(args) == 1 {
-				return err
-			}
-			port, err := privatePort(args[1])
+			c, err := e.Find(args[0])
 			if err != nil {
 				return err
 			}
-			return &fault.Error{Op: "find port", On: args[1], Kind: fault.NotFound, Err: fmt.Errorf("No public port '%s' published for %s", port, args[0])}
+			want := ""
+			if len(args) == 2 {
+				if want, err = privatePort(args[1]); err != nil {
+					return err
+				}
+			}
+			var lines []string
+			for _, p := range shownPorts(c.JSON().NetworkSettings.Ports) {
+				key := fmt.Sprintf("%d/%s", p.inside, p.proto)
+				at := fmt.Sprintf("%s:%d", address(p.ip), p.host)
+				switch {
+				case p.host == 0:
+				case want == "":
+					lines = append(lines, key+" -> "+at)
+				case want == key:
+					lines = append(lines, at)
+				}
+			}
+			if want != "" && len(lines) == 0 {
+				return &fault.Error{Op: "find port", On: args[1], Kind: fault.NotFound, Err: fmt.Errorf("No public port '%s' published for %s", want, args[0])}
+			}
+			slices.Sort(lines)
+			for _, line := range lines {
+				fmt.Fprintln(env.Out, line)
+			}
+			return nil
 		},
 	}
 }

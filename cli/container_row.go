@@ -40,6 +40,7 @@ func containerFields(c *engine.Container, full bool, now time.Time) containerRow
 	}
 	r.Command, r.Mounts, r.LocalVolumes = strconv.Quote(command), strings.Join(mounts, ","), strconv.Itoa(len(c.VolumeNames))
 	r.Labels = labelText(c.Result.Labels)
+	r.Ports = portsText(j.NetworkSettings.Ports)
 	return r
 }
 

@@ -80,6 +80,8 @@ func table() []row {
 		{"network inspect", networkInspectCommand},
 		{"network rm", networkRemoveCommand},
 		{"network prune", networkPruneCommand},
+		{"network connect", networkConnectCommand},
+		{"network disconnect", networkDisconnectCommand},
 
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},

@@ -138,7 +138,7 @@ func (p *Prepared) connect() error {
 		if err != nil {
 			return err
 		}
-		if err := p.e.place(n, p.Container, at, p.o.DryRun); err != nil {
+		if err := p.e.place(n, p.Container, at, p.dry()); err != nil {
 			return err
 		}
 		j.networks = append(j.networks, n)
@@ -154,6 +154,18 @@ func (p *Prepared) connect() error {
 		}
 	}
 	return p.publish()
+}
+
+// dry reports whether nothing is to be taken that a container has only while it
+// runs.
+func (p *Prepared) dry() bool { return p.o.DryRun || p.o.creating }
+
+// forgetPlaces forgets what would have been taken.
+func (p *Prepared) forgetPlaces() {
+	p.Bindings = nil
+	for i := range p.Endpoints {
+		p.Endpoints[i].Clear()
+	}
 }
 
 // networkOf is the network of an endpoint: by its id, or by its name where it
@@ -397,9 +409,6 @@ func (e *Engine) tellNetworks(action string, c *Container) {
 // disconnect gives back what a container had on networks while it ran. The
 // links are the kernel's to end.
 func (e *Engine) disconnect(c *Container) {
-	if len(c.Endpoints) == 0 {
-		return
-	}
 	e.unpublish(c)
 	for i := range c.Endpoints {
 		at := &c.Endpoints[i]

@@ -288,7 +288,7 @@ func (e *Engine) sweepNetworks() error {
 	for _, n := range unused {
 		err = errors.Join(err, e.takeDown(n))
 	}
-	if used || err != nil || len(all) == len(builtin) {
+	if used || err != nil {
 		return err
 	}
 	return e.deleteRules()

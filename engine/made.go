@@ -28,6 +28,8 @@ func (s *supervisor) run(q request, o RunOptions, give func(process.Identity) []
 		return s.start(q, o, give)
 	}
 	o.id, o.Image, o.Wishes, o.Lasting, o.StartsNext, o.fileLimit = q.ID, q.Image, *q.Wishes, true, true, s.limit
+	publishing.RLock()
+	defer publishing.RUnlock()
 	p, err := s.e.prepareLasting(context.Background(), o)
 	if err != nil {
 		return errDeclined
@@ -37,6 +39,7 @@ func (s *supervisor) run(q request, o RunOptions, give func(process.Identity) []
 		return err
 	}
 	if err := s.launch(p, p.keeper, give); err != nil {
+		p.freePorts()
 		s.failed(p.Container, err)
 		if p.Wishes.Remove {
 			s.e.Emit("destroy", p.Container, nil)

@@ -1,27 +1,228 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
+	"sync"
+	"syscall"
 
 	"kiste/container/bundle"
+	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/host"
+	"kiste/internal/sys"
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 )
 
-// checkPorts refuses ports of a container without a network of its own.
+// checkPorts refuses ports of a container without networks.
 func (p *Prepared) checkPorts() error {
-	ports := p.Wishes.Published(p.Image)
-	if len(ports) == 0 {
+	if len(p.Wishes.Published(p.Image)) == 0 {
 		return nil
 	}
 	switch kind := p.Wishes.Network.Kind; {
 	case kind == bundle.HostNS:
 		p.o.Warn("Published ports are discarded when using host network mode")
 	case slices.Contains([]string{bundle.Container, bundle.Path}, kind):
-		return &fault.Error{Op: "publish ports", Kind: fault.Invalid, Err: fmt.Errorf("conflicting options: port publishing and the container type network mode")}
+		return &fault.Error{Op: "publish ports", Kind: fault.Invalid, Err: errors.New("conflicting options: port publishing and the container type network mode")}
 	}
 	return nil
 }
 
-func (p *Prepared) publish() error     { return nil }
-func (e *Engine) unpublish(*Container) {}
+// publishing keeps the rules from being made anew, by this process, from
+// documents that do not have yet what is being published.
+var publishing sync.RWMutex
+
+// publish takes the ports of the host that the container's are reached by. They
+// are reserved by sockets that nobody reads, as long as this process keeps the
+// container: who wants to listen there is told that they are taken.
+func (p *Prepared) publish() error {
+	p.Bindings = nil
+	ports := p.Wishes.Published(p.Image)
+	if len(ports) == 0 {
+		return nil
+	}
+	ways := p.way()
+	if ways[0] == nil && ways[1] == nil {
+		p.o.Warn("its ports are not published: nothing leads out of its networks")
+		return nil
+	}
+	for _, port := range ports {
+		if err := p.publishOne(port, ways); err != nil {
+			p.freePorts()
+			return err
+		}
+	}
+	p.joining.plan.Rules.Ports = rulesOf(p.Container)
+	for i := range p.joining.plan.Endpoints {
+		e := &p.joining.plan.Endpoints[i]
+		e.Hairpin = e.Kind == "veth" // so that it reaches itself by the host
+	}
+	return nil
+}
+
+// publishOne publishes a port for the families that it is meant for.
+func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error {
+	done := false
+	host := port.Host
+	for family, way := range ways {
+		any := []string{"0.0.0.0", "::"}[family]
+		address := port.HostIP
+		if address == "" && way != nil {
+			address = p.bindingAddress(way, any)
+		}
+		a, err := network.ParseAddr(address)
+		if way == nil || err != nil || a.Is4() != (family == 0) {
+			continue
+		}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: firstOf([]string{way.IP, way.IP6}[family])}
+		if !p.dry() {
+			if b.Host, err = p.reserve(port, a, host); err != nil {
+				return err
+			}
+			host = b.Host // of both families the same
+		}
+		p.Bindings, done = append(p.Bindings, b), true
+	}
+	if !done {
+		return &fault.Error{Op: "publish port", On: port.Key(), Kind: fault.Invalid, Err: fmt.Errorf("the container has no address of the family of %s", port.HostIP), Hint: "kiste network create --ipv6 makes a network with both"}
+	}
+	return nil
+}
+
+// bindingAddress is where ports are published of which no address is said.
+func (p *Prepared) bindingAddress(way *inspect.Endpoint, any string) string {
+	for _, n := range p.joining.networks {
+		if a := n.Options["com.docker.network.bridge.host_binding_ipv4"]; n.ID == way.Network && a != "" && any == "0.0.0.0" {
+			return a
+		}
+	}
+	return any
+}
+
+// firstOf is an address without its network's size.
+func firstOf(prefix string) string {
+	a, _, _ := strings.Cut(prefix, "/")
+	return a
+}
+
+// reserve takes a port of the host: the one that is wanted, the first that is
+// free of a range, or any.
+func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint16, error) {
+	proto, err := rules.ParseProto(port.Proto)
+	if err != nil {
+		return 0, err
+	}
+	last := max(want, port.HostLast)
+	if want != port.Host { // the other family has chosen
+		last = want
+	}
+	for try := want; ; try++ {
+		f, got, err := sys.Reserve(int(proto), a.AsSlice(), try)
+		switch {
+		case err == nil:
+			p.reserved = append(p.reserved, f)
+			return got, nil
+		case errors.Is(err, syscall.EPROTONOSUPPORT) && try > 0: // SCTP, which the kernel has as a module
+			return try, nil
+		case !errors.Is(err, syscall.EADDRINUSE) || try >= last:
+			return 0, p.e.whoHas(port.Proto, a, want, err)
+		}
+	}
+}
+
+// whoHas says why a port cannot be published.
+func (e *Engine) whoHas(proto string, a network.Addr, port uint16, cause error) error {
+	at := fmt.Sprintf("%s:%d", a, port)
+	if a.Is6() {
+		at = fmt.Sprintf("[%s]:%d", a, port)
+	}
+	f := &fault.Error{Op: "publish port", On: at + "/" + proto, Kind: fault.Conflict, Err: cause}
+	switch {
+	case errors.Is(cause, syscall.EADDRNOTAVAIL):
+		f.Kind, f.Hint = fault.Invalid, "the host has no address "+a.String()
+		return f
+	case !errors.Is(cause, syscall.EADDRINUSE):
+		return f
+	}
+	f.Err = fmt.Errorf("Bind for %s failed: port is already allocated", at)
+	if c := e.publisher(proto, port); c != nil {
+		f.Hint = fmt.Sprintf("port %d is used by container %s", port, c.Name)
+	} else if pid, name := host.PortOwner(proto, port); pid != 0 {
+		f.Hint = fmt.Sprintf("port %d is used by process %d (%s)", port, pid, name)
+	}
+	return f
+}
+
+// publisher is a container that runs and has the port; nil: none was found.
+func (e *Engine) publisher(proto string, port uint16) *Container {
+	ids, err := e.ids()
+	if err != nil {
+		return nil
+	}
+	for _, id := range ids {
+		c, err := e.read(id)
+		if err == nil && slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.Host == port && strings.HasSuffix(b.Port, "/"+proto) }) {
+			return c
+		}
+	}
+	return nil
+}
+
+// rulesOf are a container's published ports as the packet filter has them.
+func rulesOf(c *Container) []rules.Port {
+	var all []rules.Port
+	for _, b := range c.Bindings {
+		ports, err := bundle.ParsePort(b.Port)
+		to, err2 := network.ParseAddr(b.To)
+		at, err3 := network.ParseAddr(b.IP)
+		if errors.Join(err, err2, err3) != nil {
+			continue // a damaged document
+		}
+		proto, err := rules.ParseProto(ports[0].Proto)
+		if err != nil {
+			continue
+		}
+		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID}
+		if b.IP == "0.0.0.0" || b.IP == "::" {
+			p.Host = network.Addr{}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// unpublish takes a container's ports out of the rules.
+func (e *Engine) unpublish(c *Container) {
+	if ports := rulesOf(c); len(ports) > 0 {
+		_ = e.withRules(func(r *rules.Rules) error { return r.Remove(rules.State{Ports: ports}) })
+	}
+	c.Bindings = nil
+}
+
+// freePorts lets others have the ports that were reserved.
+func (p *Prepared) freePorts() { closeAll(p.reserved); p.reserved = nil }
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// reserveAgain reserves the ports of a container that another monitor has kept.
+// Who took one meanwhile keeps it: its connections come to the container.
+func reserveAgain(c *Container) (reserved []*os.File) {
+	for _, p := range rulesOf(c) {
+		at := p.Host.AsSlice()
+		if !p.Host.IsValid() {
+			at = make([]byte, len(p.To.AsSlice()))
+		}
+		if f, _, err := sys.Reserve(int(p.Proto), at, p.HostPort); err == nil {
+			reserved = append(reserved, f)
+		}
+	}
+	return reserved
+}

@@ -61,6 +61,10 @@ type RunOptions struct {
 	// starts it.
 	Lasting bool
 
+	// creating: it is not started now, so nothing is taken that it has only while
+	// it runs.
+	creating bool
+
 	// fileLimit is the limit of open files, soft and hard, that it gets if
 	// nobody has asked for one; 0, 0: this process's.
 	fileLimit [2]uint64
@@ -86,7 +90,8 @@ type Prepared struct {
 
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
 
-	joining joining
+	joining  joining
+	reserved []*os.File // the host's ports that lead to its own
 
 	adding *store.Lock // on the store, shared
 }
@@ -749,6 +754,7 @@ func (p *Prepared) Discard() {
 		return
 	}
 	defer p.letGCIn()
+	p.freePorts()
 	p.unlock()
 	var c *Container
 	if p.Result != nil {
@@ -865,7 +871,7 @@ func ignoreGone(err error) error {
 
 // Create makes a container that Start can start.
 func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
-	o.Lasting = true
+	o.Lasting, o.creating = true, true
 	if file := &o.Wishes.Security.Seccomp; *file != "" && *file != "unconfined" {
 		abs, err := filepath.Abs(*file) // the monitor is in another directory
 		if err != nil {
@@ -878,7 +884,7 @@ func (e *Engine) Create(ctx context.Context, o RunOptions) (*Container, error) {
 		return nil, err
 	}
 	e.unmounted(p.Container) // each start takes mounts and ids of its own
-	e.disconnect(p.Container)
+	p.forgetPlaces()
 	os.Remove(p.IDs)
 	p.IDs = ""
 	if err := p.writeCreated(); err != nil {
@@ -929,6 +935,7 @@ func (e *Engine) again(c *Container, o RunOptions) (*Prepared, error) {
 	}
 	err := p.compile(c.Lower)
 	if err != nil {
+		p.freePorts()
 		os.Remove(p.IDs)
 	}
 	return p, err

@@ -36,6 +36,7 @@ type supervisor struct {
 	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
 
 	names  *nameKeeper
+	rules  sync.Once     // they are watched
 	first  chan struct{} // closed when somebody's request has been answered
 	served sync.Once     // of that
 	looked atomic.Bool   // all containers have been looked at
@@ -368,6 +369,8 @@ func (s *supervisor) attachTo(c *Container, give func(process.Identity) []*os.Fi
 func (s *supervisor) begin(c *Container, lock *store.Lock, o RunOptions, give func(process.Identity) []*os.File) error {
 	o.Lasting, o.fileLimit = true, s.limit
 	c.Lasting = true // also one that had its own kiste before
+	publishing.RLock()
+	defer publishing.RUnlock()
 	err := s.e.setLog(c)
 	var p *Prepared
 	if err == nil {
@@ -377,6 +380,9 @@ func (s *supervisor) begin(c *Container, lock *store.Lock, o RunOptions, give fu
 		err = s.launch(p, lock, give)
 	}
 	if err != nil {
+		if p != nil {
+			p.freePorts()
+		}
 		s.failed(c, err)
 	}
 	return err
@@ -485,7 +491,7 @@ func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Ide
 		proc.Console.Close()
 	}
 	if err = <-held; err == nil {
-		err = s.keep(c, ends, lock, give)
+		err = s.keep(c, ends, lock, give, p.reserved)
 	}
 	if err == nil {
 		s.lasts(c)
@@ -498,13 +504,16 @@ func (s *supervisor) launch(p *Prepared, lock *store.Lock, give func(process.Ide
 }
 
 // keep keeps a container that runs. The caller holds its keeper's lock.
-func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, give func(process.Identity) []*os.File) error {
+func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, give func(process.Identity) []*os.File, reserved []*os.File) error {
 	log, closer, err := s.e.openLog(c, give == nil)
 	if err != nil {
 		return err
 	}
 	id, pid := c.ID, c.State.PID
 	k := s.take(id, lock)
+	if len(c.Endpoints) > 0 {
+		s.watchRules()
+	}
 	o := monitor.Options{Ends: ends, Process: identity(c.State), Log: log, Ended: func() (syscall.WaitStatus, bool) { return s.seen(pid) }}
 	var next *Container
 	o.LogFailed = func(err error) {
@@ -517,6 +526,7 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 			k.lost.Do(func() { s.logLost(id, err) })
 		}
 		next = s.ended(id, end)
+		closeAll(reserved) // when no rule leads them on any more
 		if next == nil {
 			s.forget(id, k)
 		}
@@ -733,7 +743,7 @@ func (s *supervisor) takeOver(c *Container, lock *store.Lock) bool {
 	case c.State.Status == inspect.Restarting:
 		go s.startAfterPause(c, s.take(c.ID, lock))
 		return true
-	case s.keep(c, ends, lock, nil) == nil:
+	case s.keep(c, ends, lock, nil, reserveAgain(c)) == nil:
 		return true
 	}
 	if s.e.lives(c) {

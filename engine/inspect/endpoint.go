@@ -32,6 +32,7 @@ type Binding struct {
 	Port string // of the container: "80/tcp"
 	IP   string // of the host: "0.0.0.0"
 	Host uint16
+	To   string // the container's address
 }
 
 // Endpoint is the container's place on the network with an id; nil: none.

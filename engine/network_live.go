@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"kiste/container/bundle"
+	"kiste/engine/inspect"
+	"kiste/fault"
+	"kiste/internal/sys"
+	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
+)
+
+// Connect brings a container onto a network: at once, if it runs, and at each
+// start.
+func (e *Engine) Connect(query, container string, wish bundle.NetworkWish) error {
+	n, err := e.Network(query)
+	if err != nil {
+		return err
+	}
+	if n.Driver == "host" || n.Driver == "null" {
+		return networkError("connect to", n.Name, fault.Denied, "container cannot be connected to %s network", n.Name)
+	}
+	return e.onLive(container, func(c *Container) error {
+		switch kind := c.Wishes.Network.Kind; {
+		case kind == bundle.Container || kind == bundle.Path:
+			return networkError("connect to", n.Name, fault.Conflict, "container sharing network namespace with another container or host cannot be connected to any other network")
+		case kind == bundle.HostNS:
+			return networkError("connect to", n.Name, fault.Conflict, "container cannot be connected to multiple networks with one of the networks in host mode")
+		case c.Endpoint(n.ID) != nil:
+			return networkError("connect to", n.Name, fault.Exists, "endpoint with name %s already exists in network %s", c.Name, n.Name)
+		}
+		if wish.Name = n.Name; c.runs() && !c.Lasting {
+			return networkError("connect to", n.Name, fault.Unsupported, "whoever started the container keeps it")
+		}
+		c.Endpoints = append(c.Endpoints, inspect.Endpoint{Wish: wish, Network: n.ID, Name: n.Name, Driver: n.Driver, User: n.User()})
+		c.Wishes.Network = bundle.Namespace{Kind: bundle.Bridge}
+		c.Wishes.Networks = append(c.Wishes.Networks, wish)
+		if !c.runs() {
+			return nil
+		}
+		if err := e.joinLive(c, n, &c.Endpoints[len(c.Endpoints)-1]); err != nil {
+			return err
+		}
+		e.EmitNetwork("connect", n, map[string]string{"container": c.ID})
+		return nil
+	})
+}
+
+// onLive changes a container's document, and its names and files where it runs.
+func (e *Engine) onLive(container string, do func(*Container) error) error {
+	found, err := e.Find(container)
+	if err != nil {
+		return err
+	}
+	l, err := e.lockState(found.ID)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	c, err := e.load(found.ID)
+	if err != nil {
+		return err
+	}
+	if err := do(c); err != nil {
+		return err
+	}
+	if err := e.write(c); err != nil || !c.runs() {
+		return err
+	}
+	return errors.Join(e.renameLive(c), e.hostsLive(c))
+}
+
+// live opens the host's network and that of a container that runs.
+func live(c *Container, do func(host, inside *network.Namespace) error) error {
+	host, err := network.Here()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	inside, err := network.Open(fmt.Sprintf("/proc/%d/ns/net", c.State.PID))
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	return do(host, inside)
+}
+
+// joinLive makes the link of an endpoint of a container that runs.
+func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err error) {
+	if err := e.place(n, c, at, false); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			e.giveBack(at, c.ID)
+		}
+	}()
+	ways, err := e.waysOf(c)
+	if err != nil {
+		return err
+	}
+	link, err := n.endpoint(at, ways)
+	if err != nil {
+		return err
+	}
+	return live(c, func(host, inside *network.Namespace) error {
+		if n.Driver == "bridge" {
+			if _, err := host.MakeBridge(n.bridge()); err != nil {
+				return err
+			}
+			if err := e.withRules(func(r *rules.Rules) error { return r.Add(rules.State{Bridges: []rules.Bridge{n.rules()}}) }); err != nil {
+				return err
+			}
+		}
+		if len(link.Gateways) > 0 {
+			dropDefaults(inside, link.Gateways)
+		}
+		return host.Attach(link, inside)
+	})
+}
+
+// dropDefaults takes the default routes away of the families that get others.
+func dropDefaults(n *network.Namespace, gateways []network.Addr) {
+	for _, g := range gateways {
+		_ = n.DeleteDefault(g.Is4())
+	}
+}
+
+// waysOf is through which of its endpoints a container reaches all else.
+func (e *Engine) waysOf(c *Container) (ways [2]*inspect.Endpoint, err error) {
+	p := &Prepared{e: e, Container: c}
+	for i := range c.Endpoints {
+		n, err := e.readNetwork(c.Endpoints[i].Network)
+		if err != nil {
+			return ways, err
+		}
+		p.joining.networks = append(p.joining.networks, n)
+	}
+	return p.way(), nil
+}
+
+// Disconnect takes a container off a network. With force also one of which the
+// network's links are gone, or whose document cannot be trusted to be.
+func (e *Engine) Disconnect(query, container string, force bool) error {
+	n, err := e.Network(query)
+	if err != nil {
+		return err
+	}
+	return e.onLive(container, func(c *Container) error {
+		i := slices.IndexFunc(c.Endpoints, func(p inspect.Endpoint) bool { return p.Network == n.ID })
+		if i < 0 {
+			if c.Wishes.Network.Kind == bundle.HostNS && n.Driver == "host" {
+				return networkError("disconnect from", n.Name, fault.Denied, "cannot disconnect container from host network - container was created in host network mode")
+			}
+			return networkError("disconnect from", n.Name, fault.Conflict, "container %s is not connected to network %s", c.ID, n.Name)
+		}
+		at := c.Endpoints[i]
+		if c.runs() {
+			if err := e.leaveLive(c, i); err != nil && !force {
+				return err
+			}
+			e.giveBack(&at, c.ID)
+			e.EmitNetwork("disconnect", n, map[string]string{"container": c.ID})
+		}
+		c.Endpoints = slices.Delete(c.Endpoints, i, i+1)
+		c.Wishes.Networks = slices.DeleteFunc(c.Wishes.Networks, func(w bundle.NetworkWish) bool { return w.Name == at.Wish.Name })
+		if len(c.Endpoints) == 0 {
+			c.Wishes.Network = bundle.Namespace{Kind: bundle.None}
+		}
+		return nil
+	})
+}
+
+// leaveLive takes the link of the i-th endpoint away, and finds another way out
+// where it was that. Ports that led to it are published no more.
+func (e *Engine) leaveLive(c *Container, i int) error {
+	at := c.Endpoints[i]
+	rest := *c
+	rest.Endpoints = slices.Delete(slices.Clone(c.Endpoints), i, i+1)
+	ways, err := e.waysOf(&rest)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.To == firstOf(at.IP) || b.To == firstOf(at.IP6) }) {
+		e.unpublish(c)
+	}
+	return live(c, func(_, inside *network.Namespace) error {
+		if err := inside.Delete(at.Link); err != nil && fault.KindOf(err) != fault.NotFound {
+			return err
+		}
+		for family, way := range ways {
+			if way == nil {
+				continue
+			}
+			gateway, err := network.ParseAddr([]string{way.Gateway, way.Gateway6}[family])
+			if err != nil {
+				continue
+			}
+			if err := inside.AddRoute(network.Route{Gateway: gateway}); err != nil && fault.KindOf(err) != fault.Exists {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// renameLive tells the resolver of a container's new places.
+func (e *Engine) renameLive(c *Container) error {
+	if _, err := e.Named(c.ID); err != nil {
+		return nil // it asks the host's servers
+	}
+	var networks []*Network
+	for i := range c.Endpoints {
+		n, err := e.readNetwork(c.Endpoints[i].Network)
+		if err != nil {
+			return err
+		}
+		networks = append(networks, n)
+	}
+	return e.tell(e.named(c, networks, identity(c.State)))
+}
+
+// hostsLive writes a container's own addresses into its /etc/hosts, where the
+// container has left it as it was made: the file is bound, so that it is
+// written in place.
+func (e *Engine) hostsLive(c *Container) error {
+	path := c.FilePaths["/etc/hosts"]
+	text, err := readSmall(path)
+	if path == "" || err != nil {
+		return nil
+	}
+	name := c.Result.Spec.Hostname
+	if d := c.Wishes.Domainname; d != "" {
+		name += "." + d + " " + c.Result.Spec.Hostname
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if _, names, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); !ok || names != name {
+			lines = append(lines, strings.TrimRight(line, "\n"))
+		}
+	}
+	for i := range c.Endpoints {
+		for _, prefix := range []string{c.Endpoints[i].IP, c.Endpoints[i].IP6} {
+			if a := firstOf(prefix); a != "" {
+				lines = append(lines, a+"\t"+name)
+			}
+		}
+	}
+	f, err := sys.OpenPlain(path, os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b := []byte(strings.Join(lines, "\n") + "\n")
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(b)))
+}
