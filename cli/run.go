@@ -119,7 +119,7 @@ func makeOptions(env *Env, image string, w bundle.Wishes) engine.RunOptions {
 	o := engine.RunOptions{
 		Image: image, Wishes: w,
 		Pull: func(ctx context.Context, image string, quiet bool) error {
-			return pullFirst(ctx, env, image, w.Platform, quiet)
+			return pullFirst(ctx, env, image, w.Platform, quiet || w.PullQuietly)
 		},
 		Warn: env.note,
 	}

@@ -39,6 +39,22 @@ func createOptions(w *bundle.Wishes) []option.Row {
 	return slices.Concat(objectOptions(w), processOptions(w), viewOptions(w), wallOptions(w), privilegeOptions(w), runLimitOptions(w))
 }
 
+// onlyLocal takes the name of the only driver of volumes that there is.
+func onlyLocal(s string) error {
+	if s != "local" {
+		return fmt.Errorf("error looking up volume plugin %s: plugin %q not found", s, s)
+	}
+	return nil
+}
+
+// checkRuntime takes the names by which scripts ask for what is always there.
+func checkRuntime(s string) error {
+	if !slices.Contains([]string{"kiste", "runc", "crun", "io.containerd.runc.v2"}, s) {
+		return fmt.Errorf("unknown or invalid runtime name: %s", s)
+	}
+	return nil
+}
+
 func noHealthcheck(w *bundle.Wishes) option.Var {
 	return func(s string) error {
 		var no bool
@@ -89,6 +105,7 @@ func objectOptions(w *bundle.Wishes) []option.Row {
 		{"--label-file", "FILE", "read labels from a file", labelVar(w, true)},
 		{"--annotation", "KEY=VALUE", "an annotation of the OCI spec", pairVar(&w.Annotations)},
 		{"--pull", "WHEN", "pull the image: always, missing or never", into(&w.Pull, bundle.ParsePull)},
+		{"-q, --quiet", "", "say nothing while it is pulled", option.Bool(&w.PullQuietly)},
 		{"--platform", "OS/ARCH[/VARIANT]", "of an image for several", func(s string) error { w.Platform = s; return bundle.ParsePlatform(s) }},
 		{"--rootfs", "", "the image is a directory, used in place", option.Bool(&w.RootFS)},
 		{"--restart", "POLICY", "start it anew when it has ended: no, always, unless-stopped, on-failure[:TIMES]", into(&w.Restart, bundle.ParseRestart)},
@@ -114,6 +131,7 @@ func processOptions(w *bundle.Wishes) []option.Row {
 		{"-w, --workdir", "DIR", "start in DIR", option.String(&w.Workdir)},
 		{"-u, --user", "USER[:GROUP]", "by name or number", option.String(&w.User)},
 		{"--group-add", "GROUP", "a supplementary group", option.Strings(&w.Groups)},
+		{"--runtime", "NAME", "kiste, runc and crun all mean kiste, which needs none", checkRuntime},
 		{"--init", "", "an init that reaps zombies and passes signals on", option.Bool(&w.Init)},
 		{"--systemd", "", "it is a whole system: true (where its command is an init), false, always", into(&w.Systemd, bundle.ParseSystemd)},
 		{"--stop-signal", "SIGNAL", "ends it politely", into(&w.StopSignal, bundle.ParseSignal)},
@@ -132,6 +150,8 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 		{"--read-only", "", "its root file system is read-only", option.Bool(&w.ReadOnly)},
 		{"-v, --volume", "[SOURCE:]TARGET[:OPTIONS]", "a directory of the host or a volume", mountVar(w, bundle.ParseVolume)},
 		{"--mount", "KEY=VALUE,...", "a mount: type=bind|volume|tmpfs|image,source=PATH,target=PATH", mountVar(w, bundle.ParseMount)},
+		{"--volumes-from", "CONTAINER[:ro]", "the volumes and directories of another container", option.Strings(&w.VolumesFrom)},
+		{"--volume-driver", "DRIVER", "of volumes that are made: local", onlyLocal},
 		{"--tmpfs", "TARGET[:OPTIONS]", "a file system in memory", list(&w.Mounts, bundle.ParseTmpfs)},
 		{"--shm-size", "SIZE", "of /dev/shm (64m)", sizeVar(&w.ShmSize)},
 		{"--device", "HOST[:CONTAINER[:rwm]]", "a device of the host", list(&w.Devices, bundle.ParseDevice)},

@@ -125,7 +125,7 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	if o.Lasting && c.Wishes.System(c.Image) {
 		c.Wishes.TTY = true // its console
 	}
-	for _, part := range []func() error{p.choose, p.claim, func() error { return p.compile(lower) }} {
+	for _, part := range []func() error{p.volumesFrom, p.choose, p.claim, func() error { return p.compile(lower) }} {
 		if err := part(); err != nil {
 			p.Discard()
 			if noRoom(err) {

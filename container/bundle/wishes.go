@@ -17,6 +17,7 @@ type Wishes struct {
 	Labels      map[string]string // --label, --label-file
 	Annotations map[string]string
 	Pull        string // "missing" (or empty), "always", "never"
+	PullQuietly bool
 	Platform    string // "os/arch[/variant]"; empty: the host's
 	RootFS      bool   // --rootfs: the image argument is a directory
 	Restart     Restart
@@ -50,17 +51,18 @@ type Wishes struct {
 	OOMScoreAdj *int
 
 	// What it sees.
-	Hostname   string
-	Domainname string
-	ReadOnly   bool
-	Mounts     []Mount // -v, --mount, --tmpfs, in their order
-	ShmSize    int64   // bytes; 0: 64 MiB
-	Devices    []Device
-	DeviceRule []specs.LinuxDeviceCgroup // --device-cgroup-rule
-	Hosts      []Host                    // --add-host
-	DNS        []string
-	DNSSearch  []string
-	DNSOptions []string
+	Hostname    string
+	Domainname  string
+	ReadOnly    bool
+	Mounts      []Mount  // -v, --mount, --tmpfs, in their order
+	VolumesFrom []string // CONTAINER[:ro]; what they have is added to Mounts
+	ShmSize     int64    // bytes; 0: 64 MiB
+	Devices     []Device
+	DeviceRule  []specs.LinuxDeviceCgroup // --device-cgroup-rule
+	Hosts       []Host                    // --add-host
+	DNS         []string
+	DNSSearch   []string
+	DNSOptions  []string
 
 	// Its walls.
 	Network  Namespace // bridge (its own, on Networks), none, host, container, path; the default is its maker's to choose

@@ -146,7 +146,7 @@ func (c *Container) hostConfig() HostConfigJSON {
 		PortBindings: portBindings(w.Ports), PublishAllPorts: w.PublishAll, RestartPolicy: RestartPolicyJSON{orElse(w.Restart.Name, "no"), w.Restart.Max}, AutoRemove: w.Remove,
 		CapAdd: each(w.CapAdd, capability), CapDrop: each(w.CapDrop, capability), CgroupnsMode: orElse(w.CgroupNS.String(), "private"),
 		DNS: list(w.DNS), DNSOptions: list(w.DNSOptions), DNSSearch: list(w.DNSSearch), ExtraHosts: each(w.Hosts, func(h bundle.Host) string { return h.Name + ":" + h.IP }),
-		GroupAdd: w.Groups, IpcMode: orElse(w.IPC.String(), "private"), PidMode: w.PID.String(), Privileged: w.Privileged, ReadonlyRootfs: w.ReadOnly,
+		VolumesFrom: w.VolumesFrom, GroupAdd: w.Groups, IpcMode: orElse(w.IPC.String(), "private"), PidMode: w.PID.String(), Privileged: w.Privileged, ReadonlyRootfs: w.ReadOnly,
 		SecurityOpt: securityOpt(&w.Security), UTSMode: w.UTS.String(), UsernsMode: w.UserNS.String(), ShmSize: w.ShmSize, Sysctls: w.Sysctl, Runtime: "kiste",
 		CPUShares: l.CPUShares, Memory: l.Memory, NanoCPUs: l.NanoCPUs, CgroupParent: w.CgroupParent, BlkioWeight: l.BlkioWeight,
 		BlkioWeightDevice:  list(each(l.WeightDevice, func(t bundle.Throttle) WeightJSON { return WeightJSON{t.Path, t.Rate} })),
