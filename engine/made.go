@@ -81,18 +81,25 @@ func (s *supervisor) remove(q request) bool {
 		s.mu.Unlock()
 		return false
 	}
-	k.removal = &removal{q.Volumes}
+	if k.removal == nil {
+		k.removal = &removal{q.Volumes, make(chan struct{})}
+	}
+	r := k.removal
 	s.mu.Unlock()
 	_ = k.keeper.Kill() // it may have ended by now
 	late := time.NewTimer(slowDeath)
 	defer late.Stop()
 	select {
-	case <-k.keeper.Done():
+	case <-r.over:
+	case <-k.keeper.Done(): // it had ended before
 	case <-late.C:
 		if c, err := s.e.read(q.ID); err == nil {
 			_ = s.e.freeze(c, false)
 		}
-		<-k.keeper.Done()
+		select {
+		case <-r.over:
+		case <-k.keeper.Done():
+		}
 	}
 	return s.e.gone(q.ID)
 }

@@ -152,9 +152,12 @@ func (e *Engine) sweepMonitorGroup(l cgroup.Layout) {
 // own instance of systemd, where it has not one yet, and there below: who hands
 // controllers on has no processes. Where there is no such instance it stays.
 func (e *Engine) moveToScope() {
+	if os.Geteuid() == 0 {
+		return
+	}
 	l, err := cgroup.Detect()
 	own := membership(l)
-	if err != nil || os.Geteuid() == 0 || len(l.V1) > 0 || len(own) == 0 || strings.Contains(own[0].group, "/"+ownGroup) {
+	if err != nil || len(l.V1) > 0 || len(own) == 0 || strings.Contains(own[0].group, "/"+ownGroup) {
 		return
 	}
 	m, err := systemd.Connect(true)

@@ -128,7 +128,7 @@ func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	for _, part := range []func() error{p.volumesFrom, p.choose, p.claim, func() error { return p.compile(lower) }} {
 		if err := part(); err != nil {
 			p.Discard()
-			if noRoom(err) {
+			if own := new(fault.Error); noRoom(err) && !(errors.As(err, &own) && own.Op == fillVolume) {
 				err = e.cannotWrite(c, err)
 			}
 			return nil, err

@@ -55,7 +55,10 @@ type keeping struct {
 }
 
 // A removal says how a container is removed.
-type removal struct{ volumes bool }
+type removal struct {
+	volumes bool
+	over    chan struct{} // closed when it has been tried
+}
 
 // linger is how long a monitor stays that has nothing to do: the next command
 // often comes soon.
@@ -527,8 +530,12 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 		}
 		next = s.ended(id, end)
 		closeAll(reserved) // when no rule leads them on any more
+		r := s.removal(id)
 		if next == nil {
 			s.forget(id, k)
+		}
+		if r != nil {
+			close(r.over) // what is left to be done here nobody waits for
 		}
 		return end.Code()
 	}

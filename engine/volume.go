@@ -102,11 +102,14 @@ func wishedVolume(m bundle.Mount) (*volumeDocument, error) {
 	return &volumeDocument{Schema: Schema, Labels: m.Labels, Options: m.DriverOptions, Created: time.Now()}, nil
 }
 
+// fillVolume is the Op of errors of volumes that could not be filled.
+const fillVolume = "fill volume"
+
 func fillError(name string, err error) error {
 	if had, ok := err.(*fault.Error); ok {
 		return had
 	}
-	f := &fault.Error{Op: "fill volume", On: name, Err: err}
+	f := &fault.Error{Op: fillVolume, On: name, Err: err}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		f.Kind, f.Hint = fault.Unavailable, "free some space, with kiste gc for instance, or leave the volume empty: -v NAME:PATH:nocopy"
 	}
@@ -241,7 +244,7 @@ func (f filling) mapped() error {
 // volume's lock. It runs as root, perhaps of a user namespace.
 func Fill(args []string) error {
 	if len(args) < 3 {
-		return &fault.Error{Op: "fill volume", Kind: fault.Invalid, Err: errors.New("arguments are missing")}
+		return &fault.Error{Op: fillVolume, Kind: fault.Invalid, Err: errors.New("arguments are missing")}
 	}
 	f := filling{home: args[0], from: args[1], lasting: args[2] == "true", lower: args[3:]}
 	if err := f.do(); err != nil {
