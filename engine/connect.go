@@ -81,7 +81,11 @@ func (p *Prepared) networkFacts(f *bundle.Facts) error {
 			f.ResolvConf = own
 		}
 	}
-	f.Resolver = p.joining.resolver
+	if len(p.Wishes.DNS) == 0 && bundle.OnlyLoopback(f.ResolvConf) {
+		// Only the host reaches them, and the resolver is there.
+		p.joining.plan.Names = bundle.ResolverAddress
+	}
+	f.Resolver = p.joining.plan.Names != ""
 	for i := range p.Endpoints {
 		for _, prefix := range []string{p.Endpoints[i].IP, p.Endpoints[i].IP6} {
 			if a, _, ok := strings.Cut(prefix, "/"); ok {
@@ -121,7 +125,6 @@ func (e *Engine) networkFor(query string, dry bool) (*Network, error) {
 type joining struct {
 	networks []*Network // of the endpoints
 	plan     plan.Network
-	resolver bool // names are asked of 127.0.0.11
 }
 
 // connect leases the container's addresses and makes what its plan has to do
@@ -142,12 +145,11 @@ func (p *Prepared) connect() error {
 			return err
 		}
 		j.networks = append(j.networks, n)
-		j.resolver = j.resolver || n.User()
+		if n.User() {
+			j.plan.Names = bundle.ResolverAddress
+		}
 	}
 	j.plan.Table = p.e.table()
-	if j.resolver {
-		j.plan.Names = bundle.ResolverAddress
-	}
 	for i := range p.Endpoints {
 		if err := j.add(&p.Endpoints[i], j.networks[i], p.way()); err != nil {
 			return err
@@ -375,8 +377,12 @@ func (p *Prepared) announceNames(pid int) error {
 // named is what the resolver is told of a container.
 func (e *Engine) named(c *Container, networks []*Network, id process.Identity) *Named {
 	n := &Named{ID: c.ID, Process: id, Servers: c.Wishes.DNS, Closed: true, Qualified: hasDots(c.Wishes.DNSOptions)}
-	for i := range c.Endpoints {
-		at, net := &c.Endpoints[i], networks[i]
+	for _, at := range sortedEndpoints(c.Endpoints) {
+		i := slices.IndexFunc(networks, func(n *Network) bool { return n.ID == at.Network })
+		if i < 0 {
+			continue
+		}
+		net := networks[i]
 		n.Closed = n.Closed && net.Internal
 		place := Place{Network: net.ID, Name: net.Name, Names: at.Names}
 		for _, s := range net.Subnets {

@@ -756,6 +756,7 @@ func (p *Prepared) Discard() {
 	defer p.letGCIn()
 	p.freePorts()
 	p.unlock()
+	p.e.unname(p.ID)
 	var c *Container
 	if p.Result != nil {
 		c = p.Container
