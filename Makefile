@@ -62,6 +62,7 @@ bench: build
 	go run ./test/bench $(BENCHFLAGS)
 	go run ./test/bench/oci $(BENCHFLAGS)
 	go run ./test/bench/network
+	go run ./test/bench/rootless
 	go run ./test/bench/resolver
 
 man: build

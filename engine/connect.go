@@ -43,6 +43,12 @@ func (p *Prepared) choose() error {
 	}
 	for _, wish := range places {
 		n, err := p.e.networkFor(wish.Name, p.o.DryRun)
+		if errors.Is(err, fault.NotFound) {
+			if at := plugged(wish); at != nil {
+				p.Plugged = append(p.Plugged, *at)
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -444,7 +444,10 @@ func (e *Engine) endForGood(id string) error {
 
 // removeFiles removes what is left of a container, the document last, so that
 // a removal that was cut short can be repeated.
-func (e *Engine) removeFiles(id string, c *Container, volumes bool) error {
+func (e *Engine) removeFiles(id string, c *Container, volumes bool) (failed error) {
+	if err := e.unplug(id); err != nil { // it is told, and nobody can do more
+		defer func() { failed = errors.Join(failed, err) }()
+	}
 	if c == nil {
 		e.removeLinks(id)
 	} else {

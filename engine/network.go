@@ -126,7 +126,9 @@ func (e *Engine) Networks() (all []*Network, bad []error, err error) {
 	if e.Store.Check() == nil && isDir(e.Store.Lib) {
 		_, _ = e.defaultNetwork() // else it would come with the first container
 	}
-	return e.networks()
+	all, bad, err = e.networks()
+	plugged, wrong := cniNetworks()
+	return append(all, plugged...), append(bad, wrong...), err
 }
 
 func (e *Engine) networks() (all []*Network, bad []error, err error) {

@@ -222,9 +222,12 @@ func (p *Prepared) tellAddresses(n *userNetwork) {
 	}
 }
 
-// servedBy is a resolv.conf(5) with one server in place of its own.
-func servedBy(conf []byte, server string) []byte {
-	out := []byte("nameserver " + server + "\n")
+// servedBy is a resolv.conf(5) with servers in place of its own.
+func servedBy(conf []byte, servers ...string) []byte {
+	var out []byte
+	for _, s := range servers {
+		out = append(out, "nameserver "+s+"\n"...)
+	}
 	for line := range strings.Lines(string(conf)) {
 		if f := strings.Fields(line); len(f) > 0 && f[0] != "nameserver" {
 			out = append(out, line...)
@@ -329,7 +332,10 @@ func explainPort(p *bundle.Port, err error) error {
 
 // shown is what the container's document says of its network.
 func (n *userNetwork) shown() (place *inspect.Endpoint, bindings []inspect.Binding) {
-	place = &inspect.Endpoint{Network: n.driver.name, Name: n.driver.name, Link: userLink}
+	place = &inspect.Endpoint{Link: userLink}
+	if n.driver != nil {
+		place.Network, place.Name = n.driver.name, n.driver.name
+	}
 	if !n.copied {
 		place.IP, place.Gateway = fmt.Sprintf("%s/%d", userIP, userBits), userGateway
 		if n.six {
@@ -599,12 +605,21 @@ func lastWords(work string) string {
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
-// text is the driver in words; empty: there is none.
-func (n *userNetwork) text() string {
-	if n == nil {
-		return ""
+// served is what serves the container's network from outside, in words; empty:
+// nothing does.
+func (p *Prepared) served() string {
+	if p.network != nil {
+		return p.network.driver.what
 	}
-	return n.driver.what
+	return p.cniText()
+}
+
+// serve starts that for the process pid, which waits.
+func (p *Prepared) serve(pid int) error {
+	if p.network != nil {
+		return p.serveNetwork(pid)
+	}
+	return p.plug(pid)
 }
 
 // endNetwork waits until what has served a container's network has ended, so that

@@ -361,7 +361,7 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 		return err
 	}
 	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
-		MachineID: machine, Served: p.network.text(),
+		MachineID: machine, Served: p.served(),
 		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 		Network: p.joining.plan,
@@ -800,7 +800,7 @@ func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
 	o.Names = p.announceNames
-	o.Serve = p.serveNetwork
+	o.Serve = p.serve
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)

@@ -40,7 +40,7 @@ var errMixed = errors.New("conflicting options: cannot attach both user-defined 
 func ParseNetwork(w *Wishes, s string) error {
 	first, _, _ := strings.Cut(s, ",")
 	wish := NetworkWish{Name: s}
-	if strings.Contains(first, "=") {
+	if driver, _, _ := strings.Cut(first, ":"); driver != Pasta && driver != Slirp && strings.Contains(first, "=") {
 		var err error
 		if wish, err = parseNetworkWish(s); err != nil {
 			return err

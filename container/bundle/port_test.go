@@ -69,6 +69,7 @@ func TestParseNetwork(t *testing.T) {
 		{in: []string{"name=web,ip=10.0.0.2,ip6=FD00::2,alias=a,alias=b,mac-address=02-00-00-00-00-01,gw-priority=-3,link-local-ip=169.254.1.1"}, kind: Bridge,
 			last: NetworkWish{Name: "web", IP: "10.0.0.2", IP6: "fd00::2", Aliases: []string{"a", "b"}, MAC: "02:00:00:00:00:01", Priority: -3, LinkLocal: []string{"169.254.1.1"}}},
 		{in: []string{"name=web,driver-opt=com.docker.network.endpoint.ifname=web0"}, kind: Bridge, last: NetworkWish{Name: "web", Options: map[string]string{"com.docker.network.endpoint.ifname": "web0"}}},
+		{in: []string{"slirp4netns:mtu=1400,enable_ipv6=true"}, kind: Slirp}, {in: []string{"pasta:-T,5000"}, kind: Pasta}, {in: []string{"pasta"}, kind: Pasta},
 		{in: []string{"none"}, kind: None}, {in: []string{"host"}, kind: HostNS}, {in: []string{"container:x"}, kind: Container}, {in: []string{"ns:/a"}, kind: Path},
 		{in: []string{"web", "host"}, bad: "cannot attach both"}, {in: []string{"none", "web"}, bad: "cannot attach both"}, {in: []string{"web", "web"}, bad: "specified multiple times"},
 		{in: []string{"ip=10.0.0.2"}, bad: "network name missing"}, {in: []string{"name=web,colour=red"}, bad: "invalid field key colour"}, {in: []string{"name=web,ip=fd00::2"}, bad: "invalid IPv4 address"},

@@ -53,6 +53,8 @@ type Container struct {
 	Endpoints []Endpoint `json:",omitempty"`
 	// Served is its network, where a program serves that, as an ordinary user's.
 	Served *Endpoint `json:",omitempty"`
+	// Plugged are its places on networks of CNI plugins.
+	Plugged []Endpoint `json:",omitempty"`
 	// Bindings are its published ports, while it runs.
 	Bindings []Binding `json:",omitempty"`
 }

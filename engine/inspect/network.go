@@ -108,6 +108,9 @@ func (c *Container) places() []*Endpoint {
 	for i := range c.Endpoints {
 		all = append(all, &c.Endpoints[i])
 	}
+	for i := range c.Plugged {
+		all = append(all, &c.Plugged[i])
+	}
 	if c.Served != nil {
 		all = append(all, c.Served)
 	}
