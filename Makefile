@@ -74,6 +74,12 @@ install: build man
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/kiste bin/kisted bin/kiste-runtime
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 bin/man/*.1
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 bin/man/*.8
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/systemd/user $(DESTDIR)$(PREFIX)/lib/systemd/system-generators $(DESTDIR)$(PREFIX)/lib/systemd/user-generators
+	for dir in system user; do \
+		sed 's|@PREFIX@|$(PREFIX)|' systemd/kiste-boot.service.in > $(DESTDIR)$(PREFIX)/lib/systemd/$$dir/kiste-boot.service && \
+		sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@USER@ |$$(test $$dir = user && echo '--user ')|" systemd/kiste-generator.in > $(DESTDIR)$(PREFIX)/lib/systemd/$$dir-generators/kiste-generator && \
+		chmod 755 $(DESTDIR)$(PREFIX)/lib/systemd/$$dir-generators/kiste-generator || exit 1; \
+	done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	for program in kiste kiste-runtime; do \
 		bin/$$program completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \

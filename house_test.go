@@ -35,7 +35,7 @@ var floors = [][]string{
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
 	{"container/logfile", "container/relay", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver"},
-	{"engine/inspect", "engine/event", "engine/cni", "engine", "engine/fetch", "engine/files", "engine/naming", "engine/userstack"},
+	{"engine/inspect", "engine/event", "engine/cni", "engine", "engine/fetch", "engine/files", "engine/naming", "engine/userstack", "engine/quadlet"},
 	{"cli/option", "cli/terminal", "cli/ps", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},
 }

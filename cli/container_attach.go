@@ -125,41 +125,69 @@ func (v *visit) wants(stream string) bool {
 // with it unless it is to be left behind.
 func runLasting(ctx context.Context, env *Env, e *engine.Engine, o engine.RunOptions, choices runChoices) error {
 	w := &o.Wishes
-	w.StdinOnce = w.Interactive && !choices.Detach
-	start := engine.StartOptions{Attach: !choices.Detach, Rows: o.Rows, Columns: o.Columns}
+	w.StdinOnce, o.Asked = w.Interactive && !choices.Detach, choices.asked
+	if err := choices.service.wish(w); err != nil {
+		return err
+	}
+	unit, err := choices.service.unit()
+	if err != nil {
+		return err
+	}
+	start := engine.StartOptions{Attach: !choices.Detach, Rows: o.Rows, Columns: o.Columns, Unit: unit}
 	var signals *sys.Relay
 	if !w.NoSigProxy && !choices.Detach {
 		start.Before = func() { signals = terminal.CatchSignals() }
+	}
+	if err := makeRoom(e, w, choices.Replace); err != nil {
+		return err
 	}
 	id, s, err := e.Run(ctx, o, start)
 	if choices.Detach && id != "" {
 		fmt.Fprintln(env.Out, id)
 	}
-	if err != nil || choices.Detach {
+	switch {
+	case err != nil:
 		return err
+	case choices.Detach:
+		return choices.service.started(e, s, true)
 	}
+	choices.service.tell(env, e, s)
 	v := visitOf(env, e, &s.Wishes)
 	v.streams = choices.Attach
 	return v.stay(s, signals)
 }
 
+// makeRoom removes the container that has the name, where that is wanted.
+func makeRoom(e *engine.Engine, w *bundle.Wishes, replace bool) error {
+	if !replace || w.Name == "" {
+		return nil
+	}
+	_, err := e.Remove(w.Name, true, true)
+	if errors.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
 func createCommand() *Command {
 	var w bundle.Wishes
+	var asked []string
+	var replace bool
 	return &Command{
 		Name: "create", Args: "IMAGE [COMMAND [ARG...]]", Min: 1, Max: -1, Rest: true, Misused: 125,
 		Short:    "make a container, to be started later",
 		Long:     `Prints the ID of the new container, which "kiste start" starts. What is said here of a command, of limits and of all else is what it starts with, each time.`,
-		Options:  createOptions(&w),
+		Options:  recorded(append(createOptions(&w), replaceOption(&replace)...), &asked),
 		Examples: []string{"kiste start -ai $(kiste create -it debian)"},
 		Complete: "image",
 		Run: func(ctx context.Context, env *Env, args []string) error {
 			w.Args, w.StdinOnce = args[1:], w.Interactive
-			return exitAs125(create(ctx, env, args[0], w))
+			return exitAs125(create(ctx, env, args[0], w, asked, replace))
 		},
 	}
 }
 
-func create(ctx context.Context, env *Env, image string, w bundle.Wishes) error {
+func create(ctx context.Context, env *Env, image string, w bundle.Wishes, asked []string, replace bool) error {
 	if err := check(env, w, runChoices{Detach: true}); err != nil {
 		return err
 	}
@@ -167,7 +195,12 @@ func create(ctx context.Context, env *Env, image string, w bundle.Wishes) error 
 	if err != nil {
 		return err
 	}
-	c, err := e.Create(ctx, makeOptions(env, image, w))
+	o := makeOptions(env, image, w)
+	o.Asked = asked
+	if err := makeRoom(e, &o.Wishes, replace); err != nil {
+		return err
+	}
+	c, err := e.Create(ctx, o)
 	if err == nil {
 		fmt.Fprintln(env.Out, c.ID)
 	}
@@ -179,6 +212,7 @@ type startChoices struct {
 	boot                bool
 	keys                []byte
 	noProxy             bool
+	service             serviceChoices
 }
 
 func startCommand() *Command {
@@ -187,27 +221,28 @@ func startCommand() *Command {
 		Name: "start", Args: "CONTAINER...", Min: 0, Max: -1,
 		Short: "start containers that do not run",
 		Long:  `With --attach it stays, shows the output, and ends with the container's exit code. A container that runs already stays as it is.`,
-		Options: []option.Row{
+		Options: append([]option.Row{
 			{"-a, --attach", "", "show its output and pass signals on", option.Bool(&o.attach)},
 			{"-i, --interactive", "", "pass on what is typed", option.Bool(&o.interactive)},
 			{"--boot", "", "start those that their restart policies want after a boot of the host", option.Bool(&o.boot)},
 			{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&o.keys, terminal.ParseDetachKeys)},
 			{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&o.noProxy)},
-		},
+		}, serviceOptions(&o.service)...),
 		Examples: []string{"kiste start web", "kiste start -ai shell"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			switch {
-			case o.boot && len(args) > 0:
-				return &fault.Error{Op: "start", Kind: fault.Invalid, Err: errors.New("--boot names the containers itself")}
-			case o.boot:
-				return startAtBoot(env)
-			case len(args) == 0:
-				return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: errors.New("it wants CONTAINER... and got none"), Hint: `"kiste help start" shows its usage`}
+			if err := bootOrNames("start", o.boot, args); err != nil {
+				return err
+			}
+			if o.boot {
+				return atBoot(env, (*engine.Engine).StartAtBoot)
 			}
 			if !o.attach && !o.interactive {
 				return eachPrinted(env, args, func(e *engine.Engine, name string) error {
-					_, err := e.Start(name, engine.StartOptions{Warn: env.note})
+					s, err := startInUnit(e, name, engine.StartOptions{Warn: env.note}, &o.service)
+					if err == nil {
+						err = o.service.started(e, s, true)
+					}
 					return startFailed(err)
 				})
 			}
@@ -219,12 +254,24 @@ func startCommand() *Command {
 	}
 }
 
-func startAtBoot(env *Env) error {
+// bootOrNames refuses a verb that is told both, or neither.
+func bootOrNames(verb string, boot bool, names []string) error {
+	switch {
+	case boot && len(names) > 0:
+		return &fault.Error{Op: verb, Kind: fault.Invalid, Err: errors.New("--boot names the containers itself")}
+	case !boot && len(names) == 0:
+		return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: errors.New("it wants CONTAINER... and got none"), Hint: `"kiste help ` + verb + `" shows its usage`}
+	}
+	return nil
+}
+
+// atBoot does something for containers that it finds itself, and tells their names.
+func atBoot(env *Env, do func(*engine.Engine) ([]string, error)) error {
 	e, err := lookIntoStore()
 	if err != nil {
 		return err
 	}
-	names, err := e.StartAtBoot()
+	names, err := do(e)
 	for _, name := range names {
 		fmt.Fprintln(env.Out, name)
 	}
@@ -262,10 +309,11 @@ func startAttached(env *Env, name string, o startChoices) error {
 	if v.tty {
 		start.Rows, start.Columns = env.user().Size()
 	}
-	s, err := e.Start(c.ID, start)
+	s, err := startInUnit(e, c.ID, start, &o.service)
 	if err != nil {
 		return err
 	}
+	o.service.tell(env, e, s)
 	return v.stay(s, signals)
 }
 

@@ -65,14 +65,21 @@ func patienceVar(p **time.Duration) option.Var {
 
 func stopCommand() *Command {
 	var o engine.StopOptions
+	var boot bool
 	return &Command{
-		Name: "stop", Args: "CONTAINER...", Min: 1, Max: -1,
+		Name: "stop", Args: "CONTAINER...", Min: 0, Max: -1,
 		Short:    "end containers politely",
 		Long:     `Sends each its stop signal (SIGTERM, if neither the image nor --stop-signal says another), and SIGKILL if that does not end it in time. Its restart policy leaves it stopped.`,
-		Options:  stopOptions(&o),
+		Options:  append(stopOptions(&o), option.Row{"--boot", "", `stop all for the host to go down: "kiste start --boot" brings back what policies want`, option.Bool(&boot)}),
 		Examples: []string{"kiste stop web", "kiste stop -t 1 web db"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
+			if err := bootOrNames("stop", boot, args); err != nil {
+				return err
+			}
+			if boot {
+				return atBoot(env, func(e *engine.Engine) ([]string, error) { return e.StopForBoot(o) })
+			}
 			return eachPrinted(env, args, func(e *engine.Engine, name string) error { return e.Stop(name, o) })
 		},
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 )
 
 func networkCreateCommand() *Command {
+	var ignore bool
 	var o engine.NetworkOptions
 	var labels, options, aux, ignored []string
 	ip4 := func(s string) error {
@@ -40,6 +42,7 @@ Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker
 			{"--aux-address", "NAME=ADDRESS", "an address that no container gets", option.Strings(&aux)},
 			{"--ipv4", "", "with IPv4 addresses (--ipv4=false: without)", ip4},
 			{"--ipv6", "", "with IPv6 addresses", option.Bool(&o.IPv6)},
+			{"--ignore", "", "one of that name that is there stays as it is", option.Bool(&ignore)},
 			{"--internal", "", "nothing leads out of it", option.Bool(&o.Internal)},
 			{"--attachable", "", "taken and ignored: containers always may join", option.Bool(&o.Attachable)},
 			{"--scope", "SCOPE", "taken and ignored: networks are of this host", option.Strings(&ignored)},
@@ -51,7 +54,11 @@ Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker
 		Min:      1, Max: 1,
 		Run: func(_ context.Context, env *Env, args []string) error {
 			o.Name, o.Labels, o.Options, o.Aux = args[0], pairsOf(labels), pairsOf(options), pairsOf(aux)
-			n, err := engineOn(store.Locate()).CreateNetwork(o)
+			e := engineOn(store.Locate())
+			n, err := e.CreateNetwork(o)
+			if ignore && errors.Is(err, fault.Exists) {
+				n, err = e.Network(o.Name)
+			}
 			if err == nil {
 				fmt.Fprintln(env.Out, n.ID)
 			}

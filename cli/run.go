@@ -111,7 +111,7 @@ func (c runChoices) lasts(w bundle.Wishes) bool {
 	if c.Trace {
 		return false
 	}
-	return c.Detach || w.TTY || w.System(bundle.ImageConfig{}) || !w.Remove || len(c.Attach) > 0 || w.Kept()
+	return c.Detach || w.TTY || c.service.given() || w.System(bundle.ImageConfig{}) || !w.Remove || len(c.Attach) > 0 || w.Kept()
 }
 
 // makeOptions are those of a container that is made for the user.

@@ -19,19 +19,23 @@ type runChoices struct {
 	Attach []string // of stdin, stdout, stderr; none: all
 	Plan   string   // "" run; "steps" or "calls": print those
 	Trace  bool
+
+	Replace bool
+	service serviceChoices
+	asked   []string // the options as they were typed
 }
 
 // runOptions are the options that make a container, with Docker's names. What
 // they say goes into w and c.
 func runOptions(w *bundle.Wishes, c *runChoices) []option.Row {
-	return slices.Concat(createOptions(w), []option.Row{
+	return recorded(slices.Concat(createOptions(w), replaceOption(&c.Replace), serviceOptions(&c.service), []option.Row{
 		{"-d, --detach", "", "leave it behind, and print its id", option.Bool(&c.Detach)},
 		{"-a, --attach", "STREAM", "attach only these: stdin, stdout, stderr", attachVar(&c.Attach)},
 		{"--detach-keys", "KEYS", "typed in a row, they detach (ctrl-p,ctrl-q)", into(&w.DetachKeys, terminal.ParseDetachKeys)},
 		{"--sig-proxy", "", "pass signals on to it (--sig-proxy=false: do not)", not(&w.NoSigProxy)},
 		{"--plan", "", "print the steps to the kernel in place of making them; --plan=calls prints the system calls", planVar(&c.Plan)},
 		{"--trace", "", "print how long each step took", option.Bool(&c.Trace)},
-	})
+	}), &c.asked)
 }
 
 // createOptions are those of "kiste create".
@@ -53,6 +57,10 @@ func checkRuntime(s string) error {
 		return fmt.Errorf("unknown or invalid runtime name: %s", s)
 	}
 	return nil
+}
+
+func replaceOption(p *bool) []option.Row {
+	return []option.Row{{"--replace", "", "remove the container that has the name", option.Bool(p)}}
 }
 
 func noHealthcheck(w *bundle.Wishes) option.Var {

@@ -83,6 +83,10 @@ func table() []row {
 		{"network connect", networkConnectCommand},
 		{"network disconnect", networkDisconnectCommand},
 
+		{"Services of systemd", nil},
+		{"generate systemd", generateSystemdCommand},
+		{"generate quadlet", generateQuadletCommand},
+
 		{"The pieces, one by one", nil},
 		{"chroot run", chrootRunCommand},
 		{"cgroup run", cgroupRunCommand},

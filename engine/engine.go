@@ -60,6 +60,9 @@ type Container struct {
 	Lower  []string `json:"lower,omitempty"`  // the image's directories, the topmost first
 	IDs    string   `json:"ids,omitempty"`    // the claim on its range of ids, a file
 	Cgroup string   `json:"cgroup,omitempty"` // its group
+	Unit   string   `json:"unit,omitempty"`   // the group of the unit of systemd that it belongs to; see Unit
+
+	Asked []string `json:"asked,omitempty"` // see RunOptions
 
 	// Lasting: the monitor keeps it, and it goes on when whoever made it ends.
 	Lasting bool `json:"lasting,omitempty"`

@@ -77,10 +77,30 @@ func (e *Engine) execAs(query, id string, o ExecOptions, files [2]uint64) (*Exec
 		return nil, err
 	}
 	p.o.fileLimit = files
-	if x.Process, err = p.join(pidfd, o.Files); err != nil {
+	x.Process, err = p.join(pidfd, o.Files)
+	if p.keptOut(err) {
+		x.Process, err = p.join(pidfd, o.Files)
+	}
+	if err != nil {
 		return nil, p.explainJoin(err)
 	}
 	return x, nil
+}
+
+// keptOut reports whether err is that an ordinary user may not move a process
+// from where he is, a session of the host's, into the container's group. Then
+// this process is where he may by now, or does without.
+func (j *joiner) keptOut(err error) bool {
+	if j.target.Cgroup == "" || os.Geteuid() == 0 || fault.KindOf(err) != fault.Denied {
+		return false
+	}
+	if intoScope("kiste-exec-"+strconv.Itoa(os.Getpid())+".scope", "kiste exec "+j.Name, os.Getpid()) != nil {
+		j.target.Cgroup, j.target.Tasks = "", nil
+		if j.o.Warn != nil {
+			j.o.Warn("the limits of the container do not hold for what is executed: this user may not enter its cgroup from here")
+		}
+	}
+	return true
 }
 
 func (x *Exec) emit(action string, args []string, more map[string]string) {

@@ -12,6 +12,7 @@ import (
 	"kiste/container/monitor"
 	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // Of a health check, as Docker has them.
@@ -140,5 +141,34 @@ func (s *supervisor) actOnHealth(id, action string) {
 		_ = s.e.Stop(id, StopOptions{})
 	case "restart":
 		_ = s.e.Restart(id, StopOptions{})
+	}
+}
+
+// AwaitHealthy waits until the container's health check is content. Without one
+// that is fault.Invalid; one that has ended meanwhile is fault.Conflict.
+func (e *Engine) AwaitHealthy(id string) error {
+	w, err := sys.NewWatch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Add(e.Store.Container(id), syscall.IN_MOVED_TO|syscall.IN_DELETE_SELF); err != nil {
+		return err
+	}
+	for {
+		c, err := e.load(id)
+		switch {
+		case err != nil:
+			return err
+		case c.State.Health == nil:
+			return &fault.Error{Op: "wait for health of", On: c.Name, Kind: fault.Invalid, Err: errors.New("sdnotify policy healthy requires a healthcheck to be set")}
+		case c.State.Health.Status == "healthy":
+			return nil
+		case !c.runs():
+			return conflict("wait for health of", c, "it has ended")
+		}
+		if err := w.Wait(time.Time{}); err != nil {
+			return err
+		}
 	}
 }

@@ -27,7 +27,7 @@ func (s *supervisor) run(q request, o RunOptions, give func(process.Identity) []
 	case made:
 		return s.start(q, o, give)
 	}
-	o.id, o.Image, o.Wishes, o.Lasting, o.StartsNext, o.fileLimit = q.ID, q.Image, *q.Wishes, true, true, s.limit
+	o.id, o.Asked, o.Image, o.Wishes, o.Lasting, o.StartsNext, o.fileLimit = q.ID, q.Asked, q.Image, *q.Wishes, true, true, s.limit
 	publishing.RLock()
 	defer publishing.RUnlock()
 	p, err := s.e.prepareLasting(context.Background(), o)

@@ -55,6 +55,8 @@ type request struct {
 	Wishes        *bundle.Wishes // of run
 	Exec          *execRequest   // of exec
 	Volumes       bool           // of remove: its anonymous volumes, too
+	Unit          string         // see StartOptions
+	Asked         []string       // of run; see RunOptions
 }
 
 // A reply is its answer.
@@ -270,6 +272,7 @@ type StartOptions struct {
 	Rows, Columns uint16
 	Warn          func(string) // nil: silence
 	Before        func()       // what is done before it may run; nil: nothing
+	Unit          string       // the cgroup below which it is to have its own: what Unit gave; empty: none
 }
 
 // A Session is a container that was started, and with Attach its streams.
@@ -291,7 +294,7 @@ func (e *Engine) Start(query string, o StartOptions) (*Session, error) {
 
 // begin asks the monitor to start c.
 func (e *Engine) begin(c *Container, q request, o StartOptions) (*Session, error) {
-	q.Attach, q.Rows, q.Columns = o.Attach, o.Rows, o.Columns
+	q.Attach, q.Rows, q.Columns, q.Unit = o.Attach, o.Rows, o.Columns, o.Unit
 	if o.Attach {
 		sys.Parallel()
 	}
@@ -321,13 +324,13 @@ func (e *Engine) Run(ctx context.Context, o RunOptions, start StartOptions) (id 
 	if start.Before == nil {
 		start.Before = func() {}
 	}
-	if e.isHere(o, start.Attach) {
+	if start.Unit == "" && e.isHere(o, start.Attach) {
 		start.Before()
 		start.Before, start.Warn = func() {}, o.Warn
 		c := &Container{}
 		c.ID, c.Wishes = newID(), o.Wishes
 		// It has done so before, and has what it needs at hand.
-		s, err := e.begin(c, request{Op: "run", ID: c.ID, Image: o.Image, Wishes: &o.Wishes}, start)
+		s, err := e.begin(c, request{Op: "run", ID: c.ID, Image: o.Image, Wishes: &o.Wishes, Asked: o.Asked}, start)
 		if !errors.Is(err, errDeclined) {
 			return c.ID, s, err
 		}

@@ -160,18 +160,8 @@ func (e *Engine) moveToScope() {
 	if err != nil || len(l.V1) > 0 || len(own) == 0 || strings.Contains(own[0].group, "/"+ownGroup) {
 		return
 	}
-	m, err := systemd.Connect(true)
-	if err != nil {
-		return
-	}
-	defer m.Close()
-	properties := []systemd.Property{
-		{Name: "Description", Value: bus.String("Kiste: containers of " + e.Store.Run)},
-		{Name: "Delegate", Value: bus.Bool(true)},
-		{Name: "CollectMode", Value: bus.String("inactive-or-failed")},
-	}
 	self := []int{os.Getppid(), os.Getpid()}
-	if m.Start(e.groupName()+".scope", properties, self...) != nil {
+	if intoScope(e.groupName()+".scope", "Kiste: containers of "+e.Store.Run, self...) != nil {
 		return
 	}
 	group, err := cgroup.Of(l, 0)
@@ -186,4 +176,19 @@ func (e *Engine) moveToScope() {
 	for _, pid := range self {
 		_ = sys.WriteKnob(path.Join(below, "cgroup.procs"), fmt.Sprint(pid))
 	}
+}
+
+// intoScope moves processes of an ordinary user into a new scope of his own
+// instance of systemd.
+func intoScope(name, description string, pids ...int) error {
+	m, err := systemd.Connect(true)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Start(name, []systemd.Property{
+		{Name: "Description", Value: bus.String(description)},
+		{Name: "Delegate", Value: bus.Bool(true)},
+		{Name: "CollectMode", Value: bus.String("inactive-or-failed")},
+	}, pids...)
 }

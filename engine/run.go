@@ -54,6 +54,9 @@ type RunOptions struct {
 	// DryRun prepares the plan and leaves nothing behind; no powers needed.
 	DryRun bool
 
+	// Asked are the options by which it is made, as they were typed: "--name=web".
+	Asked []string
+
 	// StartsNext: Create is followed by Start, which makes the document last.
 	StartsNext bool
 
@@ -433,6 +436,9 @@ func (p *Prepared) groups(layout cgroup.Layout) ([]cgroup.Step, error) {
 	parent, err := cgroup.Place(layout)
 	if p.Wishes.CgroupParent != "" {
 		parent = p.Wishes.CgroupParent
+	}
+	if p.Unit != "" {
+		parent, err = p.Unit, nil
 	}
 	if err != nil {
 		if names := limitNames(limits); len(names) > 0 {
@@ -902,7 +908,7 @@ func (e *Engine) prepareLasting(ctx context.Context, o RunOptions) (*Prepared, e
 	if err != nil {
 		return nil, err
 	}
-	p.Lasting = true
+	p.Lasting, p.Asked = true, o.Asked
 	if err := e.setLog(p.Container); err != nil {
 		p.Discard()
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"kiste/container/process"
 	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/store"
 )
@@ -230,6 +231,48 @@ func (e *Engine) StartAtBoot() (names []string, err error) {
 		names = append(names, c.Name)
 	}
 	return names, errors.Join(bad...)
+}
+
+// StopForBoot stops all containers that the monitor keeps, at the same time, since the
+// host is going down. What policies want is started again by StartAtBoot. Those of
+// systemd's units are left to systemd. It gives their names.
+func (e *Engine) StopForBoot(o StopOptions) (names []string, err error) {
+	all, bad, err := e.List()
+	if err != nil {
+		return nil, err
+	}
+	sys.Parallel()
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	for _, c := range all {
+		if !IsActive(c.State.Status) || c.Unit != "" || !c.Lasting {
+			continue
+		}
+		running.Go(func() {
+			err := e.stopForBoot(c.ID, o)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				names = append(names, c.Name)
+			case !errors.Is(err, fault.NotFound): // --rm
+				bad = append(bad, err)
+			}
+		})
+	}
+	running.Wait()
+	slices.Sort(names)
+	return names, errors.Join(bad...)
+}
+
+func (e *Engine) stopForBoot(id string, o StopOptions) error {
+	if err := e.Stop(id, o); err != nil {
+		return err
+	}
+	return e.change(id, func(c *Container) error {
+		c.State.Stopped, c.State.AtBoot = false, true
+		return nil
+	})
 }
 
 // Of the pause before a container is started anew.

@@ -350,6 +350,7 @@ func (s *supervisor) start(q request, o RunOptions, give func(process.Identity) 
 		removeAnyGroup(c.Cgroup)
 	}
 	c.State.Restarts, c.State.Delay = 0, 0
+	c.Unit = q.Unit
 	if err := s.begin(c, lock, o, give); err != nil {
 		lock.Unlock()
 		return err

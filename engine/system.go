@@ -14,8 +14,11 @@ import (
 // else the hierarchy of systemd's name, in which it only keeps track of its
 // processes.
 func (p *Prepared) delegation(layout cgroup.Layout) (cgroup.Options, error) {
-	if !p.Result.System {
+	if !p.Result.System && p.Unit == "" {
 		return cgroup.Options{}, nil
+	}
+	if !p.Result.System { // in which systemd counts the unit's processes
+		return cgroup.Options{Join: []string{tracking}}, nil
 	}
 	o := cgroup.Options{Account: layout.Kind() == "v2"}
 	if uid, ok := p.uids.ToOutside(0); ok && p.hasUserNS() {

@@ -29,6 +29,9 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 		"system prune": systemPrune,
 		"inspect":      inspect,
 
+		"generate systemd": generateSystemd,
+		"generate quadlet": generateQuadlet,
+
 		"compress":   compress,
 		"decompress": decompress,
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -101,17 +100,10 @@ func (n *notifier) passOn(pidfd, main int) error {
 	if err != nil || ready == nil {
 		return err
 	}
-	systemd, err := sys.ConnectUnix(n.host, true)
-	if err != nil {
+	if err := sys.Notify(n.host, string(ready)+"\n", "MAINPID="+strconv.Itoa(main)+"\n"); err != nil {
 		return &fault.Error{Op: "notify", On: n.host, Err: err}
 	}
-	defer systemd.Close()
-	for _, message := range []string{string(ready) + "\n", "MAINPID=" + strconv.Itoa(main) + "\n"} {
-		if _, err := systemd.WriteString(message); err != nil {
-			return &fault.Error{Op: "notify", On: n.host, Err: err}
-		}
-	}
-	return barrier(systemd)
+	return nil
 }
 
 // longestNotice is more than what sd_notify(3) is used for.
@@ -138,25 +130,4 @@ func (n *notifier) wait(pidfd int) ([]byte, error) {
 			}
 		}
 	}
-}
-
-// barrierLimit is how long systemd is waited for, as in sd_notify_barrier(3).
-const barrierLimit = 30 * time.Second
-
-// barrier waits until systemd has read all that was sent: it then closes the
-// pipe that it gets. One that does not know barriers is not waited for longer.
-func barrier(systemd *os.File) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return &fault.Error{Op: "notify", Err: err}
-	}
-	defer r.Close()
-	err = sys.SendFDs(systemd, []byte("BARRIER=1"), int(w.Fd()))
-	w.Close()
-	if err != nil {
-		return &fault.Error{Op: "notify", On: systemd.Name(), Err: err}
-	}
-	_ = r.SetReadDeadline(time.Now().Add(barrierLimit))
-	_, _ = r.Read(make([]byte, 1))
-	return nil
 }
