@@ -47,8 +47,8 @@ func main() {
 
 // A system is a Debian that runs.
 type system struct {
-	init int // its first process
-	stop func() error
+	init int          // its first process
+	stop func() error // politely; one that is killed before ends at once
 }
 
 // A contestant starts systems.
@@ -220,6 +220,7 @@ func (r roots) startLXC(name string) (system, error) {
 		if err := run("lxc-stop", "-P", lxc, "-n", name, "-t", "30"); err != nil {
 			return err
 		}
+		removeGroups("lxc.pivot")
 		return unmount()
 	}}, err
 }
@@ -229,12 +230,13 @@ func (r roots) startNspawn(name string) (system, error) {
 	if err != nil {
 		return system{}, err
 	}
-	// Without a group of its own two of them would share theirs.
-	group := filepath.Join("/sys/fs/cgroup/systemd", "kiste-bench-"+name)
-	if err := os.MkdirAll(group, 0o755); err != nil {
-		return system{}, err
-	}
-	cmd := exec.Command("sh", "-c", `echo $$ >"$0/cgroup.procs"; exec script -qec "systemd-nspawn -q -b --register=no --keep-unit --private-network --link-journal=no -M $1 -D $2" /dev/null >/dev/null </dev/null`, group, name, at) // its console is a terminal
+	// Without a group of its own two of them would share theirs. Its console is a
+	// terminal: a getty fails without.
+	const script = `for tree in systemd unified .; do dir=/sys/fs/cgroup/$tree/kiste-bench-$0
+		[ -e "/sys/fs/cgroup/$tree/cgroup.procs" ] && mkdir -p "$dir" && echo $$ >"$dir/cgroup.procs"
+	done
+	exec script -qec "systemd-nspawn -q -b --register=no --keep-unit --private-network --link-journal=no -M $0 -D $1" /dev/null >/dev/null </dev/null`
+	cmd := exec.Command("sh", "-c", script, name, at)
 	if err := cmd.Start(); err != nil {
 		return system{}, err
 	}
@@ -250,12 +252,15 @@ func (r roots) startNspawn(name string) (system, error) {
 		if err := cmd.Wait(); err != nil {
 			return err
 		}
-		for _, below := range []string{"payload", "supervisor", ""} {
-			_ = exec.Command("find", filepath.Join(group, below), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
-		}
+		removeGroups("kiste-bench-" + name)
 		return unmount()
 	}
 	return s, nil
+}
+
+// removeGroups removes empty cgroups of a name from all hierarchies.
+func removeGroups(name string) {
+	_ = exec.Command("sh", "-c", `find /sys/fs/cgroup -type d -name "$0" -prune | while read -r top; do find "$top" -depth -type d -exec rmdir {} ";"; done`, name).Run()
 }
 
 // firstBelow is the first process of a pid namespace below the process pid.
@@ -296,6 +301,14 @@ func (s system) await() error {
 	return fmt.Errorf("after %v it is %q", patience, state)
 }
 
+// kill ends one that is not as it should be, with what holds it.
+func (s system) kill() {
+	if s.init > 0 {
+		_ = syscall.Kill(s.init, syscall.SIGKILL)
+	}
+	_ = s.stop()
+}
+
 // round starts and stops one.
 func (c *contestant) round() error {
 	began := time.Now()
@@ -304,6 +317,7 @@ func (c *contestant) round() error {
 		return err
 	}
 	if err := s.await(); err != nil {
+		s.kill()
 		return err
 	}
 	c.up = append(c.up, time.Since(began))
@@ -328,6 +342,9 @@ func (c *contestant) gather() error {
 	spaces := map[string]bool{}
 	for _, s := range all {
 		if err := s.await(); err != nil {
+			for _, s := range all {
+				s.kill()
+			}
 			return err
 		}
 		space, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.init))
