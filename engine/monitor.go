@@ -184,6 +184,11 @@ func (e *Engine) dial() (*os.File, error) {
 // socket is there before it is, and stays when it is killed: who asks waits.
 func (e *Engine) startMonitor() (*os.File, error) {
 	l, err := store.LockFile(e.monitorLock(), true)
+	if errors.Is(err, os.ErrNotExist) { // after a boot of the host
+		if err = e.Store.Open(); err == nil {
+			l, err = store.LockFile(e.monitorLock(), true)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

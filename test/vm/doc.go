@@ -17,11 +17,15 @@
 // on the path. Debian's criu works on this kernel, which tracks memory too, so
 // nothing of checkpoint and restore may be skipped.
 //
+// A third has containers that live (living.sh): that they survive the service that
+// starts them, whole systems, units that kiste generate makes, quadlets, a boot; and
+// volumes that need of the kernel what it has: a quota of a project, NFS (quota.sh).
+//
 // Left out with systemd's cgroups are the scripts without any (errors, help,
 // log, spec), the comparison with runc's JSON (compat), which knows no driver,
 // and that of an ordinary user without an instance of systemd (rootless):
 // systemd.sh has one with. Left out altogether are scripts of other people's
 // engines, which are not on the disk, and those of kiste itself, for which
-// root.sh and user.sh stand; and the rooms above a container (monitor, logfile,
+// root.sh, user.sh and living.sh stand; and the rooms above a container (monitor, logfile,
 // engine), whose tests count on a faster machine.
 package vm

@@ -19,7 +19,7 @@ go_test() { # TITLE DIRECTORY OPTION...
 run() { # TITLE PROGRAM ARGUMENT...
 	echo "=== $1"
 	shift
-	timeout 120 "$@" || fails "$*"
+	timeout "${limit:-120}" "$@" || fails "$*"
 }
 
 packages() {
@@ -43,6 +43,19 @@ scripts() {
 		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/user.sh
 	run "root: systemd.sh" sh /payload/systemd.sh
 	run "user: systemd.sh" runuser -u ann -- env $session sh /payload/systemd.sh
+}
+
+living() {
+	limit=420
+	session="XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH=$PATH"
+	for kind in system user; do
+		mkdir -p "/run/systemd/$kind-generators"
+		sed -e 's|@PREFIX@|/payload|' -e "s|@USER@ |$([ $kind = user ] && echo '--user ')|" /payload/systemd/kiste-generator.in > "/run/systemd/$kind-generators/kiste-generator"
+		chmod 755 "/run/systemd/$kind-generators/kiste-generator"
+	done
+	run "root: living.sh" sh /payload/living.sh
+	run "user: living.sh" runuser -u ann -- env $session sh /payload/living.sh
+	run "root: quota.sh" sh /payload/quota.sh
 }
 
 lane=$(sed -n 's/.*kiste\.lane=\([a-z]*\).*/\1/p' /proc/cmdline)

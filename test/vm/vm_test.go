@@ -46,7 +46,7 @@ func TestVM(t *testing.T) {
 
 // lanes are functions of guest.sh, each for a machine of its own. They run side
 // by side, as most tests keep one processor busy at most.
-var lanes = []string{"packages", "scripts"}
+var lanes = []string{"packages", "scripts", "living"}
 
 // disk makes the kernel and the root file system, or finds them where the
 // files they are made by have not changed.
@@ -85,9 +85,10 @@ func payloadDisk(t *testing.T) string {
 	if err := need.Build(filepath.Join(tree, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "systemd.sh"} {
-		run(t, "", "cp", name, tree)
+	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "systemd.sh", "living.sh", "quota.sh", "../../systemd"} {
+		run(t, "", "cp", "-r", name, tree)
 	}
+	run(t, top, "go", "test", "-c", "-o", filepath.Join(tree, "engine.test"), "./engine")
 	run(t, top, "cp", "--parents", "test/criu", filepath.Join(tree, "tests"))
 	run(t, "", "cp", busybox(t), filepath.Join(tree, "bin", "busybox"))
 	list := run(t, top, "go", append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}"}, tested...)...)
