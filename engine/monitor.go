@@ -266,7 +266,7 @@ func (e *Engine) program() (string, error) {
 func (e *Engine) monitorEnv() []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return name != "PATH" && name != "HOME" && name != "TMPDIR" && name != "GODEBUG" && name != "DBUS_SESSION_BUS_ADDRESS" && !strings.HasPrefix(name, "XDG_")
+		return name != "PATH" && name != "HOME" && name != "TMPDIR" && name != "GODEBUG" && name != "DBUS_SESSION_BUS_ADDRESS" && name != "CNI_PATH" && !strings.HasPrefix(name, "XDG_")
 	})
 	return append(env, "KISTE_LIB="+e.Store.Lib, "KISTE_RUN="+e.Store.Run)
 }
