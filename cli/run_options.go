@@ -177,7 +177,7 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 // wallOptions are about its namespaces.
 func wallOptions(w *bundle.Wishes) []option.Row {
 	return []option.Row{
-		{"--network, --net", "NETWORK", "a network (bridge), none, host, container:NAME, ns:PATH, or name=NETWORK,ip=ADDRESS,alias=NAME,…", func(s string) error { return bundle.ParseNetwork(w, s) }},
+		{"--network, --net", "NETWORK", "a network (bridge), none, host, container:NAME, ns:PATH, of an ordinary user pasta or slirp4netns[:OPTION,…], or name=NETWORK,ip=ADDRESS,alias=NAME,…", func(s string) error { return bundle.ParseNetwork(w, s) }},
 		{"--ip", "ADDRESS", "its IPv4 address on the first network", into(&w.Place.IP, func(s string) (string, error) { return bundle.ParseIP(s, true) })},
 		{"--ip6", "ADDRESS", "its IPv6 address there", into(&w.Place.IP6, func(s string) (string, error) { return bundle.ParseIP(s, false) })},
 		{"--mac-address", "ADDRESS", "its MAC address there", into(&w.Place.MAC, bundle.ParseMAC)},
