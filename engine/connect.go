@@ -131,6 +131,8 @@ func (e *Engine) networkFor(query string, dry bool) (*Network, error) {
 type joining struct {
 	networks []*Network // of the endpoints
 	plan     plan.Network
+
+	sends, receives network.Rate // on each of them
 }
 
 // connect leases the container's addresses and makes what its plan has to do
@@ -156,6 +158,7 @@ func (p *Prepared) connect() error {
 		}
 	}
 	j.plan.Table = p.e.table()
+	j.sends, j.receives = p.Wishes.Rates()
 	for i := range p.Endpoints {
 		if err := j.add(&p.Endpoints[i], j.networks[i], p.way()); err != nil {
 			return err
@@ -288,6 +291,10 @@ func (p *Prepared) way() (ways [2]*inspect.Endpoint) {
 func (j *joining) add(at *inspect.Endpoint, n *Network, ways [2]*inspect.Endpoint) error {
 	e, err := n.endpoint(at, ways)
 	if err != nil {
+		return err
+	}
+	e.Sends, e.Receives = j.sends, j.receives
+	if err := e.Check(); err != nil {
 		return err
 	}
 	j.plan.Endpoints = append(j.plan.Endpoints, e)

@@ -143,9 +143,8 @@ func (p *Prepared) askPlugins(at *inspect.Endpoint, o *cni.Options) error {
 		o.Capabilities["mac"] = w.MAC
 		o.Args["IgnoreUnknown"], o.Args["MAC"] = "1", w.MAC
 	}
-	if rate, err := network.ParseRate(p.Wishes.NetworkRate); p.Wishes.NetworkRate != "" && err == nil {
-		burst := max(uint64(rate)/100, 16<<13)
-		o.Capabilities["bandwidth"] = map[string]uint64{"ingressRate": uint64(rate), "ingressBurst": burst, "egressRate": uint64(rate), "egressBurst": burst}
+	if limits := bandwidth(p.Wishes.Rates()); len(limits) > 0 {
+		o.Capabilities["bandwidth"] = limits
 	}
 	if len(p.Endpoints) > 0 || at != &p.Plugged[0] {
 		return nil
@@ -255,4 +254,15 @@ func (e *Engine) unplugOne(file string) error {
 		return &fault.Error{Op: "leave CNI network", On: a.List.Name, Err: err}
 	}
 	return nil
+}
+
+// bandwidth is rates in bits a second, as the plugin bandwidth takes them.
+func bandwidth(sends, receives network.Rate) map[string]uint64 {
+	limits := map[string]uint64{}
+	for way, rate := range map[string]network.Rate{"egress": sends, "ingress": receives} {
+		if bits := 8 * uint64(rate); bits > 0 {
+			limits[way+"Rate"], limits[way+"Burst"] = bits, max(bits/100, 16<<13)
+		}
+	}
+	return limits
 }

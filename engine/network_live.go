@@ -108,6 +108,7 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 	if err != nil {
 		return err
 	}
+	link.Sends, link.Receives = c.Wishes.Rates()
 	return live(c, func(host, inside *network.Namespace) error {
 		if n.Driver == "bridge" {
 			if _, err := host.MakeBridge(n.bridge()); err != nil {

@@ -57,6 +57,15 @@ func TestPublished(t *testing.T) {
 	}
 }
 
+func TestParseNetworkRate(t *testing.T) {
+	for in, want := range map[string][2]uint64{"10mbit": {1250000, 1250000}, "8kbit:egress": {1000, 0}, "8kbit:ingress": {0, 1000}, "8kbit:egress:ingress": {1000, 1000}, "8kbit:up": {}, "fast": {}, "": {}} {
+		sends, receives, err := ParseNetworkRate(in)
+		if [2]uint64{uint64(sends), uint64(receives)} != want || (err != nil) != (want == [2]uint64{}) {
+			t.Errorf("%q: %d %d, %v; want %v", in, sends, receives, err, want)
+		}
+	}
+}
+
 func TestParseNetwork(t *testing.T) {
 	for _, tt := range []struct {
 		in   []string

@@ -74,12 +74,12 @@ type Wishes struct {
 	Sysctl   map[string]string
 
 	// Whom it reaches.
-	Networks    []NetworkWish `json:",omitempty"` // in their order: eth0, eth1 …
-	Place       NetworkWish   // of --ip and its like: on the first of them
-	Ports       []Port        `json:",omitempty"`
-	PublishAll  bool          `json:",omitempty"`
-	Expose      []string      `json:",omitempty"` // "80/tcp"
-	NetworkRate string        `json:",omitempty"` // --network-rate, checked
+	Networks     []NetworkWish `json:",omitempty"` // in their order: eth0, eth1 …
+	Place        NetworkWish   // of --ip and its like: on the first of them
+	Ports        []Port        `json:",omitempty"`
+	PublishAll   bool          `json:",omitempty"`
+	Expose       []string      `json:",omitempty"` // "80/tcp"
+	NetworkRates []string      `json:",omitempty"` // --network-rate: "10mbit:egress"
 
 	// What it may ask for.
 	CapAdd, CapDrop []string
