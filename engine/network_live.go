@@ -210,10 +210,14 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 	})
 }
 
-// renameLive tells the resolver of a container's new places.
+// renameLive tells the resolver of a container's new places. One that has asked
+// the host's servers until now asks the resolver, as soon as it is on a network
+// of users.
 func (e *Engine) renameLive(c *Container) error {
-	if _, err := e.Named(c.ID); err != nil {
-		return nil // it asks the host's servers
+	_, err := e.Named(c.ID)
+	asks := err == nil
+	if !asks && !slices.ContainsFunc(c.Endpoints, func(at inspect.Endpoint) bool { return at.User }) {
+		return nil
 	}
 	var networks []*Network
 	for i := range c.Endpoints {
@@ -223,7 +227,36 @@ func (e *Engine) renameLive(c *Container) error {
 		}
 		networks = append(networks, n)
 	}
-	return e.tell(e.named(c, networks, identity(c.State)))
+	n := e.named(c, networks, identity(c.State))
+	if asks {
+		return e.tell(n)
+	}
+	return errors.Join(e.announce(n), e.resolverLive(c))
+}
+
+// resolverLive lets a container ask the resolver, where its resolv.conf is as it
+// was made.
+func (e *Engine) resolverLive(c *Container) error {
+	path := c.FilePaths["/etc/resolv.conf"]
+	i := slices.IndexFunc(c.Result.Files, func(f bundle.File) bool { return f.Path == "/etc/resolv.conf" })
+	text, err := readSmall(path)
+	if i < 0 || err != nil || string(text) != string(c.Result.Files[i].Data) {
+		return nil
+	}
+	return overwrite(path, []byte(bundle.ResolverConf(&c.Wishes, text)))
+}
+
+// overwrite writes a file in place, since it is bound.
+func overwrite(path string, b []byte) error {
+	f, err := sys.OpenPlain(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(b)))
 }
 
 // hostsLive writes a container's own addresses into its /etc/hosts, where the
@@ -252,14 +285,5 @@ func (e *Engine) hostsLive(c *Container) error {
 			}
 		}
 	}
-	f, err := sys.OpenPlain(path, os.O_WRONLY, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	b := []byte(strings.Join(lines, "\n") + "\n")
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return err
-	}
-	return f.Truncate(int64(len(b)))
+	return overwrite(path, []byte(strings.Join(lines, "\n")+"\n"))
 }

@@ -349,6 +349,13 @@ func (c *compiler) resolvConf() string {
 	return b.String()
 }
 
+// ResolverConf is the resolv.conf of a container that asks at ResolverAddress; of
+// the host's it keeps what is not said anew.
+func ResolverConf(w *Wishes, host []byte) string {
+	c := compiler{w: w, host: &Facts{ResolvConf: host, Resolver: true}}
+	return c.resolvConf()
+}
+
 // ownNetwork reports whether the container has a way out that is not the host's
 // own.
 func (c *compiler) ownNetwork() bool { return c.w.Network.Kind == Bridge }
