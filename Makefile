@@ -61,6 +61,7 @@ bench: build
 	test/bench/deps
 	go run ./test/bench $(BENCHFLAGS)
 	go run ./test/bench/oci $(BENCHFLAGS)
+	go run ./test/bench/system
 	go run ./test/bench/network
 	go run ./test/bench/rootless
 	go run ./test/bench/resolver

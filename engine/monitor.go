@@ -185,7 +185,7 @@ func (e *Engine) dial() (*os.File, error) {
 func (e *Engine) startMonitor() (*os.File, error) {
 	l, err := store.LockFile(e.monitorLock(), true)
 	if errors.Is(err, os.ErrNotExist) { // after a boot of the host
-		if err = e.Store.Open(); err == nil {
+		if err = os.MkdirAll(e.Store.Run, 0o711); err == nil {
 			l, err = store.LockFile(e.monitorLock(), true)
 		}
 	}
