@@ -19,7 +19,7 @@
 //
 // A third has containers that live (living.sh): that they survive the service that
 // starts them, whole systems, units that kiste generate makes, quadlets, a boot; and
-// volumes that need of the kernel what it has: a quota of a project, NFS (quota.sh).
+// volumes with a limit, which is a quota of a project (quota.sh).
 //
 // Left out with systemd's cgroups are the scripts without any (errors, help,
 // log, spec), the comparison with runc's JSON (compat), which knows no driver,
