@@ -73,7 +73,7 @@ func (e *Engine) Kill(query string, s syscall.Signal) error {
 	var c *Container
 	err = e.change(id, func(found *Container) error {
 		c = found
-		if !c.runs() {
+		if !IsActive(c.State.Status) {
 			return conflict("kill container", c, "container %s is not running", c.ID)
 		}
 		if s == syscall.SIGKILL || s == c.stopSignal() {
@@ -85,11 +85,17 @@ func (e *Engine) Kill(query string, s syscall.Signal) error {
 		return err
 	}
 	e.Emit("kill", c, map[string]string{"signal": strconv.Itoa(int(s))})
-	if s != syscall.SIGKILL {
+	switch {
+	case c.State.Status == inspect.Restarting && !c.State.Stopped:
+		return nil // nobody is there to hear it
+	case c.State.Status == inspect.Restarting:
+		e.nudge()
+		return e.awaitSettled(id, c.State)
+	case s != syscall.SIGKILL:
 		return e.signal(c, s)
 	}
 	e.killNow(c)
-	return e.awaitKeeper(id)
+	return e.awaitSettled(id, c.State)
 }
 
 func (c *Container) stopSignal() syscall.Signal {
@@ -126,14 +132,14 @@ func (e *Engine) Stop(query string, o StopOptions) error {
 	switch {
 	case c.State.Status == inspect.Restarting:
 		e.nudge()
-		return e.awaitKeeper(id)
+		return e.awaitSettled(id, c.State)
 	case !c.runs():
 		return nil
 	}
 	if err := e.stop(c, o); err != nil {
 		return err
 	}
-	if err := e.awaitKeeper(id); err != nil {
+	if err := e.awaitSettled(id, c.State); err != nil {
 		return err
 	}
 	e.Emit("stop", c, nil)
@@ -212,6 +218,8 @@ func (e *Engine) setPaused(query string, paused bool) error {
 		switch {
 		case paused && c.State.Status == inspect.Paused:
 			return conflict("pause container", c, "container %s is already paused", c.ID)
+		case paused && c.State.Status == inspect.Restarting:
+			return conflict("pause container", c, "container %s is restarting, wait until the container is running", c.ID)
 		case paused && c.State.Status != inspect.Running:
 			return conflict("pause container", c, "container %s is not running", c.ID)
 		case !paused && c.State.Status != inspect.Paused:
@@ -304,7 +312,7 @@ func (e *Engine) awaitUnkept(c *Container) (int, error) {
 			code = monitor.End{Status: s, Known: true}.Code()
 		}
 	}
-	if err := e.awaitKeeper(c.ID); err != nil {
+	if err := e.awaitSettled(c.ID, c.State); err != nil {
 		return 0, err
 	}
 	now, err := e.load(c.ID)

@@ -23,11 +23,13 @@
 //	    └──── Remove ──────┴────────────────────── Remove ─────────────────┘ │
 //	                                                         --rm: removed ◀─┘
 //
-// All others are conflicts: to start or remove what runs (unless by force: then it
-// is killed first), to start what is paused or being removed, to pause what does
-// not run or is paused, to kill or attach to what does not run. To stop what does
-// not run and to start what does is no error, as in Docker. All of the package is safe
-// for concurrent use, also by several processes.
+// All others are conflicts, in Docker's words: to remove what runs (unless by
+// force: then it is killed first), to start what is paused or being removed, to
+// pause what does not run or is paused, to kill, enter or attach to what does not
+// run. To stop what does not run and to start what does is no error; what waits for
+// its next start counts as running, except to those who need a process. TestStates
+// in test/storm tries every verb in every state. All of the package is safe for
+// concurrent use, also by several processes.
 package engine
 
 import (
@@ -68,10 +70,11 @@ type Container struct {
 	Lasting bool `json:"lasting,omitempty"`
 	inspect.Container
 
-	brief   bool   // parts of it were not read
-	passing bool   // it is written again soon, and need not survive a power cut as it is
-	unkept  bool   // it runs, or has ended, and nobody keeps it or has written that down
-	aside   string // the file that it was read from, where lib had no room for it
+	brief   bool          // parts of it were not read
+	passing bool          // it is written again soon, and need not survive a power cut as it is
+	unkept  bool          // it runs, or has ended, and nobody keeps it or has written that down
+	was     inspect.State // as it is written down, if it is unkept
+	aside   string        // the file that it was read from, where lib had no room for it
 }
 
 // An Engine works on one store.
@@ -232,7 +235,7 @@ func (e *Engine) loadKept(id string, without ...store.Part) (*Container, error) 
 	if IsActive(c.State.Status) {
 		return c, nil
 	}
-	if err := e.awaitKeeper(id); err != nil {
+	if err := e.awaitSettled(id, c.was); err != nil {
 		return nil, err
 	}
 	return e.load(id, without...)
@@ -297,6 +300,7 @@ func (e *Engine) load(id string, without ...store.Part) (*Container, error) {
 		if c.Lasting {
 			code, c.unkept = unseen, true
 		}
+		c.was = c.State
 		c.State.Status, c.State.ExitCode, c.State.PID = inspect.Exited, code, 0
 	}
 	return c, nil
@@ -394,7 +398,11 @@ func (e *Engine) markRemoved(id, query string, force, volumes bool) (running boo
 	case err != nil || !IsActive(c.State.Status):
 		return false, nil
 	case !force:
-		err := conflict("remove container", c, "container %s is %s: stop the container before removing or force remove", short(id), c.State.Status)
+		procedure := ": stop the container before removing or force remove"
+		if c.State.Status == inspect.Paused {
+			procedure = " and must be unpaused first"
+		}
+		err := conflict("remove container", c, "container is %s%s", c.State.Status, procedure)
 		err.(*fault.Error).Hint = "stop it first, or use -f"
 		return false, err
 	}

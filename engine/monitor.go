@@ -235,7 +235,7 @@ func (e *Engine) spawnMonitor() error {
 		return err
 	}
 	sys.RestoreFileLimit()
-	cmd := exec.Command(sys.FDPath(int(memory.Fd())))
+	cmd := exec.Command(sys.ProgramPath(memory))
 	cmd.Args = []string{program, "kiste", MonitorCommand}
 	cmd.Dir, cmd.Env = "/", e.monitorEnv()
 	cmd.ExtraFiles = []*os.File{ends, listener}
@@ -293,6 +293,9 @@ func (e *Engine) Start(query string, o StartOptions) (*Session, error) {
 	c, err := e.Find(query)
 	if err != nil {
 		return nil, err
+	}
+	if o.Attach && c.State.Status == inspect.Restarting {
+		return nil, isRestarting("attach", c)
 	}
 	return e.begin(c, request{Op: "start", ID: c.ID}, o)
 }
@@ -382,7 +385,7 @@ func (e *Engine) Attach(query string) (*Session, error) {
 	case inspect.Paused:
 		return nil, conflict("attach", c, "You cannot attach to a paused container, unpause it first")
 	case inspect.Restarting:
-		return nil, conflict("attach", c, "You cannot attach to a restarting container, wait until it is running")
+		return nil, isRestarting("attach", c)
 	case inspect.Running:
 	default:
 		return nil, conflict("attach", c, "You cannot attach to a stopped container, start it first")
@@ -396,6 +399,10 @@ func (e *Engine) Attach(query string) (*Session, error) {
 	}
 	e.Emit("attach", c, nil)
 	return &Session{Container: c, Attachment: a, Process: identity(c.State)}, nil
+}
+
+func isRestarting(op string, c *Container) error {
+	return conflict(op, c, "You cannot attach to a restarting container, wait until it is running")
 }
 
 // attach attaches to the container's keeper. Where that was killed a moment

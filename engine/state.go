@@ -65,6 +65,18 @@ func (e *Engine) keeperLock(id string) (*store.Lock, error) {
 	return store.TryLockDir(dir, true)
 }
 
+// keeperLockSoon is keeperLock of a container that nobody keeps: those who look
+// whether anybody does, and a keeper that has just written its end down, hold the
+// lock for a moment.
+func (e *Engine) keeperLockSoon(id string) (*store.Lock, error) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l, err := e.keeperLock(id)
+		if !errors.Is(err, fault.Conflict) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
+
 // isKept reports whether the container has a keeper.
 func (e *Engine) isKept(id string) bool { return isLocked(e.Store.Running(id)) }
 
@@ -77,7 +89,30 @@ func isLocked(dir string) bool {
 	return errors.Is(err, fault.Conflict)
 }
 
-// awaitKeeper waits until the container has no keeper.
+// Of the pauses between two looks at whether an end is written down.
+const (
+	firstLook = 50 * time.Microsecond
+	lastLook  = 10 * time.Millisecond
+)
+
+// awaitSettled waits until a container has no keeper, or its state is not any more
+// what it was: somebody may have started it by then, and it is kept again.
+func (e *Engine) awaitSettled(id string, was inspect.State) error {
+	for pause := firstLook; e.isKept(id); pause = min(2*pause, lastLook) {
+		c, err := e.read(id)
+		switch {
+		case err != nil:
+			return ignoreGone(err)
+		case c.State.Status != was.Status || identity(c.State) != identity(was):
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return nil
+}
+
+// awaitKeeper waits until the container has no keeper. Only of one that nobody can
+// start meanwhile that comes to an end.
 func (e *Engine) awaitKeeper(id string) error {
 	l, err := store.LockDir(e.Store.Running(id), false)
 	switch {

@@ -337,12 +337,10 @@ func (s *supervisor) start(q request, o RunOptions, give func(process.Identity) 
 		return conflict("start container", c, "container is marked for removal and cannot be started")
 	case c.State.Status == inspect.Paused:
 		return conflict("start container", c, "cannot start a paused container, try unpause instead")
-	case c.State.Status == inspect.Running:
+	case c.State.Status == inspect.Running, c.State.Status == inspect.Restarting:
 		return s.attachTo(c, give)
-	case c.State.Status == inspect.Restarting:
-		return conflict("start container", c, "it is going to be started by its restart policy")
 	}
-	lock, err := s.e.keeperLock(id)
+	lock, err := s.e.keeperLockSoon(id)
 	if err != nil {
 		return err
 	}
@@ -725,7 +723,7 @@ func (s *supervisor) adopt(id string) {
 		return
 	}
 	rebooted := !isDir(s.e.Store.Running(id)) || c.runs() && c.State.Boot != bootID()
-	lock, err := s.e.keeperLock(id)
+	lock, err := s.e.keeperLockSoon(id)
 	if err != nil {
 		return
 	}

@@ -36,6 +36,9 @@ type field struct {
 	dir  string
 	root string
 	env  []string
+	peer []string // the command line of another engine, in the place of kiste
+
+	older bool // the peer has older words for removals
 }
 
 func newField(t *testing.T) *field {
@@ -56,7 +59,7 @@ func newField(t *testing.T) *field {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(f.root, "bin/busybox"), b, 0o755)
 	}
-	for _, name := range []string{"sh", "sleep", "true", "echo"} {
+	for _, name := range []string{"sh", "sleep", "true", "echo", "touch"} {
 		err = errors.Join(err, os.Symlink("busybox", filepath.Join(f.root, "bin", name)))
 	}
 	if err != nil {
@@ -68,7 +71,11 @@ func newField(t *testing.T) *field {
 }
 
 func (f *field) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(bin, "kiste"), args...)
+	line := append([]string{filepath.Join(bin, "kiste")}, args...)
+	if f.peer != nil {
+		line = append(slices.Clone(f.peer), args...)
+	}
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = f.env
 	return cmd
 }
@@ -104,6 +111,9 @@ func (f *field) must(args ...string) string {
 func (f *field) removeAll() {
 	for _, id := range strings.Fields(f.must("ps", "-aq")) {
 		f.must("rm", "-f", id)
+	}
+	if f.peer == nil {
+		f.must("gc") // of what stays as long as the store does: the bridges of its networks
 	}
 }
 
@@ -319,10 +329,29 @@ func TestFiftyAtOnce(t *testing.T) {
 	if won, errs := at("start", "web"); won != 50 {
 		t.Errorf("%d have started it: %v", won, errs)
 	}
+	if won, errs := at("exec", "web", "true"); won != 50 {
+		t.Errorf("%d have entered it: %v", won, errs)
+	}
+	if won, errs := at("restart", "-t", "0", "web"); won != 50 {
+		t.Errorf("%d have restarted it: %v", won, errs)
+	}
 	if won, errs := at("pause", "web"); won != 1 {
 		t.Errorf("%d have paused it: %v", won, errs)
 	} else {
 		told("pause", errs, "is already paused")
+	}
+	if won, errs := at("unpause", "web"); won != 1 {
+		t.Errorf("%d have unpaused it: %v", won, errs)
+	} else {
+		told("unpause", errs, "is not paused")
+	}
+	if won, errs := at("kill", "web"); won < 1 {
+		t.Errorf("nobody has killed it: %v", errs)
+	} else {
+		told("kill", errs, "is not running")
+	}
+	if won, errs := at("start", "web"); won != 50 {
+		t.Errorf("%d have started it again: %v", won, errs)
 	}
 	if won, errs := at("rename", "web", "site"); won != 1 {
 		t.Errorf("%d have renamed it: %v", won, errs)
