@@ -89,26 +89,14 @@ func isLocked(dir string) bool {
 	return errors.Is(err, fault.Conflict)
 }
 
-// Of the pauses between two looks at whether an end is written down.
-const (
-	firstLook = 50 * time.Microsecond
-	lastLook  = 10 * time.Millisecond
-)
-
 // awaitSettled waits until a container has no keeper, or its state is not any more
-// what it was: somebody may have started it by then, and it is kept again.
+// what it was: somebody may have started it by then, and it is kept again. Of one
+// that is removed it waits for the end of that.
 func (e *Engine) awaitSettled(id string, was inspect.State) error {
-	for pause := firstLook; e.isKept(id); pause = min(2*pause, lastLook) {
+	return store.AwaitDir(e.Store.Running(id), func() bool {
 		c, err := e.read(id)
-		switch {
-		case err != nil:
-			return ignoreGone(err)
-		case c.State.Status != was.Status || identity(c.State) != identity(was):
-			return nil
-		}
-		time.Sleep(pause)
-	}
-	return nil
+		return err == nil && (c.State.Status != was.Status || identity(c.State) != identity(was))
+	})
 }
 
 // awaitKeeper waits until the container has no keeper. Only of one that nobody can

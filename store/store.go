@@ -358,6 +358,40 @@ func TryLockDir(path string, exclusive bool) (*Lock, error) {
 	return lockOpen(path, exclusive, lockTry)
 }
 
+// Of the pauses between two looks of AwaitDir.
+const (
+	firstLook = 50 * time.Microsecond
+	lastLook  = 10 * time.Millisecond
+)
+
+// AwaitDir waits until nobody holds the lock on path, a directory, or enough, which
+// is asked again and again, says that it is. What is not there nobody holds; what
+// is removed meanwhile is waited for all the same.
+func AwaitDir(path string, enough func() bool) error {
+	f, err := sys.OpenPlain(path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		err := sys.Flock(f, lockShared|lockTry)
+		if fault.KindOf(err) != fault.Unavailable || enough() {
+			return ignoreHeld(err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+func ignoreHeld(err error) error {
+	if fault.KindOf(err) == fault.Unavailable {
+		return nil
+	}
+	return err
+}
+
 // lockOpen locks what is there.
 func lockOpen(path string, exclusive bool, how int) (*Lock, error) {
 	f, err := sys.OpenPlain(path, os.O_RDONLY, 0)

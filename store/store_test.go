@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"kiste/fault"
 	"kiste/store"
@@ -84,5 +85,43 @@ func TestReadJSONDamaged(t *testing.T) {
 	var v any
 	if err := store.ReadJSON(path, &v); !errors.Is(err, fault.Invalid) {
 		t.Errorf("ReadJSON of half a document = %v; want invalid", err)
+	}
+}
+
+// Who waits for a directory waits also while it is removed, and not for who has
+// locked it anew when it is enough.
+func TestAwaitDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	never := func() bool { return false }
+	if err := store.AwaitDir(dir, never); err != nil {
+		t.Error(err)
+	}
+	l, err := store.LockDir(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.AwaitDir(dir, func() bool { return true }); err != nil {
+		t.Error(err)
+	}
+	done := make(chan error)
+	go func() { done <- store.AwaitDir(dir, never) }()
+	time.Sleep(20 * time.Millisecond)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+		t.Error("it has not waited for the end of the removal")
+	case <-time.After(50 * time.Millisecond):
+	}
+	l.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := store.AwaitDir(dir, never); err != nil {
+		t.Error(err)
 	}
 }

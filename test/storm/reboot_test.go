@@ -40,6 +40,7 @@ func TestReboot(t *testing.T) {
 				verb = []string{"create"}
 			}
 			f.must(append(verb, "--name", name, "--restart", policy, "-v", "/data", "rootfs:"+f.root, "sh", "-c", "echo said; exec sleep 600")...)
+			f.until(name+" has said something", func() bool { return b.did == "created" || f.must("logs", name) != "" })
 			for _, verb := range b.before {
 				f.must(append(strings.Fields(verb), name)...)
 			}
