@@ -9,6 +9,7 @@ import (
 
 	"kiste/container/process"
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // errDeclined is what the monitor leaves to who has asked it, who can do it
@@ -86,6 +87,20 @@ func (s *supervisor) remove(q request) bool {
 	}
 	r := k.removal
 	s.mu.Unlock()
+	// The end of an overlay waits for all that its file system has to write to
+	// the disk, whoever has written it: nobody has to wait for that who removes
+	// it. A volume is to be unmounted first.
+	if mounts, err := k.keeper.Mounts(); err == nil && !k.volumes {
+		s.work(1)
+		defer func() {
+			go func() {
+				defer s.work(-1)
+				sys.Close(mounts)
+			}()
+		}()
+	} else if err == nil {
+		sys.Close(mounts)
+	}
 	_ = k.keeper.Kill() // it may have ended by now
 	late := time.NewTimer(slowDeath)
 	defer late.Stop()

@@ -52,6 +52,7 @@ type keeping struct {
 	lost   sync.Once     // of its log
 
 	removal *removal // somebody wants it to be a part of the end; nil: nobody
+	volumes bool     // it has some
 }
 
 // A removal says how a container is removed.
@@ -513,6 +514,7 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 	}
 	id, pid := c.ID, c.State.PID
 	k := s.take(id, lock)
+	k.volumes = len(c.VolumeNames) > 0
 	if len(c.Endpoints) > 0 {
 		s.watchRules()
 	}

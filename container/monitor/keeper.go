@@ -207,6 +207,19 @@ func (k *Keeper) exit() (syscall.WaitStatus, bool) {
 	return sys.PidfdExit(int(k.pidfd.Fd()))
 }
 
+// Mounts opens the process's mount namespace, which then ends with the
+// descriptor, the caller's to close.
+func (k *Keeper) Mounts() (int, error) {
+	if k.pidfd == nil {
+		return -1, os.ErrClosed
+	}
+	fd, err := sys.Descriptor(k.pidfd)
+	if err != nil {
+		return -1, err
+	}
+	return sys.PidfdMounts(fd)
+}
+
 // Wait waits until the process has ended and all its output is written.
 func (k *Keeper) Wait() End {
 	<-k.done

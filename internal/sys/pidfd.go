@@ -25,6 +25,14 @@ func PidfdExit(pidfd int) (status syscall.WaitStatus, ok bool) {
 	return syscall.WaitStatus(info.Exit_code), err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
 }
 
+// PidfdMounts opens the mount namespace of a process: PIDFD_GET_MNT_NAMESPACE
+// (Linux 6.11). The descriptor is the caller's to close.
+func PidfdMounts(pidfd int) (int, error) {
+	const getMounts = 0xff03 // _IO(PIDFS_IOCTL_MAGIC, 3)
+	fd, err := retryFD(func() (int, error) { return unix.IoctlRetInt(pidfd, getMounts) })
+	return fd, named("ioctl", err)
+}
+
 // TryReap is wait4(2) of one child without waiting: ok is false where it has not
 // ended, or is no child of this process.
 func TryReap(pid int) (status syscall.WaitStatus, ok bool) {
