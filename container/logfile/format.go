@@ -170,6 +170,7 @@ func addLocal(to []byte, e *Entry) []byte {
 }
 
 func nextLocal(r *reader, e *Entry) error {
+	r.keep()
 	head, err := r.bytes(4)
 	if err != nil {
 		return err

@@ -426,3 +426,35 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// A follower may find any part of an entry, and takes it when the rest is there.
+func TestAnEntryCutAnywhere(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		form, err := formatOf(o.Format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := form.add(nil, &Entry{Time: time.Unix(1, 0), Stream: Stdout, Line: []byte("some words")})
+		for cut := 1; cut < len(entry); cut++ {
+			var file bytes.Buffer
+			file.Write(entry)
+			file.Write(entry[:cut])
+			r := newReader(&file)
+			var e Entry
+			if err := form.next(r, &e); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				before := r.read
+				if err := form.next(r, &e); !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("cut at %d: %v", cut, err)
+				}
+				r.unread(before)
+			}
+			file.Write(entry[cut:])
+			if err := form.next(r, &e); err != nil || string(e.Line) != "some words" || r.read != int64(2*len(entry)) {
+				t.Fatalf("cut at %d: %q, %v, %d bytes", cut, e.Line, err, r.read)
+			}
+		}
+	})
+}

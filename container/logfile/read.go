@@ -19,6 +19,7 @@ import (
 type reader struct {
 	r    io.Reader
 	buf  []byte
+	kept int // from here on bytes may be asked for again
 	pos  int
 	read int64 // bytes given out
 }
@@ -27,6 +28,7 @@ func newReader(r io.Reader) *reader { return &reader{r: r} }
 
 // line gives the next line without its newline, good until the next call.
 func (r *reader) line() ([]byte, error) {
+	r.keep()
 	for {
 		if n := bytes.IndexByte(r.buf[r.pos:], '\n'); n >= 0 {
 			line := r.buf[r.pos : r.pos+n]
@@ -38,6 +40,9 @@ func (r *reader) line() ([]byte, error) {
 		}
 	}
 }
+
+// keep says that what has been given out so far is not asked for again.
+func (r *reader) keep() { r.kept = r.pos }
 
 // bytes gives the next n bytes, good until the next call.
 func (r *reader) bytes(n int) ([]byte, error) {
@@ -54,11 +59,11 @@ func (r *reader) bytes(n int) ([]byte, error) {
 // more reads on. Where a part of an entry is there and no more of it,
 // it is io.ErrUnexpectedEOF.
 func (r *reader) more() error {
-	if len(r.buf)-r.pos > maxEntry {
+	if len(r.buf)-r.kept > maxEntry+8 { // with its two lengths
 		return damaged("it has an entry that is too long")
 	}
-	r.buf = append(r.buf[:0], r.buf[r.pos:]...)
-	r.pos = 0
+	r.buf = append(r.buf[:0], r.buf[r.kept:]...)
+	r.pos, r.kept = r.pos-r.kept, 0
 	held := len(r.buf)
 	r.buf = append(r.buf, make([]byte, 64<<10)...)
 	n, err := r.r.Read(r.buf[held:])
@@ -74,7 +79,8 @@ func (r *reader) more() error {
 	return err
 }
 
-// unread gives n bytes back, which are still in the buffer.
+// unread goes back to where so many bytes had been given out, not before what is
+// kept.
 func (r *reader) unread(to int64) { r.pos, r.read = r.pos-int(r.read-to), to }
 
 // Selection says which entries to read.

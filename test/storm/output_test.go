@@ -96,6 +96,8 @@ func TestMuchOutput(t *testing.T) {
 			a.Stdout = attached
 			l := f.command("logs", "-f", "talks")
 			l.Stdout = followed
+			var complaint bytes.Buffer
+			l.Stderr = &complaint
 			if err := l.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +112,7 @@ func TestMuchOutput(t *testing.T) {
 			took := time.Since(start)
 			peak := f.peak()
 			if err := l.Wait(); err != nil {
-				t.Errorf("logs -f: %v", err)
+				t.Errorf("logs -f: %v: %s", err, complaint.String())
 			}
 			again := f.command("logs", "talks")
 			again.Stdout = logged
