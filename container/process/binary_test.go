@@ -49,8 +49,8 @@ func TestTheHostsBinaryCannotBeWritten(t *testing.T) {
 			s := newStorage(t)
 			own := s.ownBinary(t, l)
 			before := hash(t, own)
-			run := func(args ...string) *exec.Cmd {
-				return l.commandOf(t, s, own, append(append([]string{"run", "--rm"}, l.options...), args...)...)
+			run := func(args ...string) *exec.Cmd { // without a network, for which an ordinary user's kiste needs kisted beside it
+				return l.commandOf(t, s, own, append(append([]string{"run", "--rm", "--network", "none"}, l.options...), args...)...)
 			}
 			writer := run("-i", "--name", "writer", "-e", probing("overwrite"), "rootfs:"+root, "/bin/probe")
 			var said bytes.Buffer

@@ -42,12 +42,26 @@ func newStorage(t *testing.T) storage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := storage{dir: dir}
 	t.Cleanup(func() {
+		s.collect(t)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
-	return storage{dir: dir}
+	return s
+}
+
+// collect takes away what stays on the host as long as the store does: the
+// bridges of its networks, and its rules.
+func (s storage) collect(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(s.dir + "/run/networks"); err != nil {
+		return
+	}
+	if r := s.run(t, "gc"); r.code != 0 {
+		t.Errorf("kiste gc: %s", r.err)
+	}
 }
 
 func (s storage) env() []string {

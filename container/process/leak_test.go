@@ -14,6 +14,7 @@ import (
 	"kiste/container/bundle"
 	"kiste/container/plan"
 	"kiste/container/process"
+	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/need"
 	"kiste/kernel/cgroup"
@@ -50,18 +51,35 @@ func deleteTable(name string) error {
 	return r.Delete()
 }
 
-func publishedIn(t *testing.T, name string) []rules.Port {
+// nothingPublished fails the test where the tables of a plan still have ports.
+func nothingPublished(t *testing.T, p *plan.Plan) {
 	t.Helper()
-	r, err := rules.Open(name)
-	if err != nil {
-		t.Fatal(err)
+	for _, act := range ruleActs(p) {
+		r, err := rules.Open(act.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if ports, err := r.Ports(); err != nil && !errors.Is(err, fault.NotFound) || len(ports) > 0 {
+			t.Errorf("ports stay published: %v, %v", ports, err)
+		}
 	}
-	defer r.Close()
-	ports, err := r.Ports()
-	if err != nil {
-		t.Fatal(err)
+}
+
+func unpublish(p *plan.Plan) {
+	for _, act := range ruleActs(p) {
+		_ = process.Unpublish(act.Name, act.Rules.Ports)
 	}
-	return ports
+}
+
+// ruleActs are the acts of a plan that publish ports.
+func ruleActs(p *plan.Plan) (acts []*plan.Act) {
+	for _, step := range p.Steps {
+		if step.Act != nil && step.Act.Kind == plan.ActRules {
+			acts = append(acts, step.Act)
+		}
+	}
+	return acts
 }
 
 func newSetting(t *testing.T) setting {
@@ -166,6 +184,7 @@ func startAndLook(p *plan.Plan, o process.Options, look func(pid int)) error {
 		return err
 	}
 	defer proc.Remove()
+	defer unpublish(p) // as the engine does at the end
 	look(proc.PID)
 	if err := proc.Signal(9); err != nil {
 		return err
@@ -218,9 +237,6 @@ func TestNothingStaysWhateverStepFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			everyStepFails(t, p, process.Options{}, s.root, s.dir+"/work")
-			if ports := publishedIn(t, bridge.Name); len(ports) != 0 && tt.wishes.Network.Kind != bundle.Bridge {
-				t.Errorf("ports stay published: %v", ports)
-			}
 		})
 	}
 }
@@ -243,6 +259,7 @@ func everyStepFails(t *testing.T, p *plan.Plan, o process.Options, dirs ...strin
 			if err == nil || !strings.Contains(err.Error(), step.Text) {
 				t.Errorf("Start: %v; want %q to fail", err, step.Text)
 			}
+			nothingPublished(t, p)
 		})
 	}
 	every := 1
@@ -256,6 +273,7 @@ func everyStepFails(t *testing.T, p *plan.Plan, o process.Options, dirs ...strin
 			o.FailCall = n
 			// A call that may fail changes nothing.
 			_ = tryStart(p, o)
+			nothingPublished(t, p)
 		})
 	}
 }

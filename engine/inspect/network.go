@@ -85,9 +85,6 @@ func (e *Endpoint) json() NetworkJSON {
 
 func (c *Container) network() NetworkSettingsJSON {
 	n := NetworkSettingsJSON{SandboxKey: c.NetworkPath, Ports: c.ports(), Networks: map[string]NetworkJSON{}}
-	if n.SandboxKey == "" && c.State.PID > 0 {
-		n.SandboxKey = "/proc/" + strconv.Itoa(c.State.PID) + "/ns/net"
-	}
 	switch kind := c.Wishes.Network.Kind; kind {
 	case bundle.Default, bundle.None, bundle.Private:
 		n.Networks["none"] = NetworkJSON{}

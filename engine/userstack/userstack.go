@@ -139,6 +139,7 @@ func (s *Stack) Close() {
 		_ = end()
 	}
 	if s.s != nil {
+		_ = s.s.RemoveNIC(nic) // who reads from the device reads on by its number, whatever has that after it is closed
 		s.s.Close()
 	}
 	_ = s.tap.Close()
