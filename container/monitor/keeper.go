@@ -103,7 +103,7 @@ func Keep(o Options) (*Keeper, error) {
 }
 
 func (k *Keeper) open() (err error) {
-	if fd, err := k.o.Process.Open(); err == nil {
+	if fd, err := k.o.Process.Watch(); err == nil {
 		if k.pidfd, err = sys.Watched(fd, "pidfd"); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 
 	"kiste/container/logfile"
 	"kiste/container/process"
+	"kiste/internal/need"
 	"kiste/internal/sys"
 )
 
@@ -381,4 +382,25 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A process looks like a zombie when its first thread has ended before the
+// others: its end is still to come.
+func TestTheFirstThreadEndsFirst(t *testing.T) {
+	need.Program(t, "python3")
+	e := ends(t)
+	var log memory
+	id := start(t, e, `exec python3 -c '
+import ctypes, os, threading, time
+def last():
+    time.sleep(0.5)
+    os._exit(7)
+threading.Thread(target=last).start()
+ctypes.CDLL(None).pthread_exit(None)'`)
+	for end := time.Now().Add(20 * time.Second); id.Alive(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first thread does not end")
+		}
+	}
+	wantEnd(t, keep(t, e, id, &log), 7)
 }

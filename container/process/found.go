@@ -41,7 +41,20 @@ func (id Identity) Alive() bool {
 // Open opens a pidfd of the process, the caller's to close. It is
 // fault.NotFound where the process has ended, also when its number has been
 // given to another one, and when it is a zombie.
-func (id Identity) Open() (int, error) {
+func (id Identity) Open() (int, error) { return id.open(Identity.Alive) }
+
+// Watch is Open for who waits for the end: what is a zombie already is opened
+// too. One may look like that and not have ended yet, whose first thread has
+// ended before the others.
+func (id Identity) Watch() (int, error) { return id.open(Identity.known) }
+
+// known reports whether the kernel still knows the process, zombies too.
+func (id Identity) known() bool {
+	s, err := statOf(id.PID)
+	return err == nil && s.start == id.Start
+}
+
+func (id Identity) open(is func(Identity) bool) (int, error) {
 	if id.PID <= 0 {
 		return -1, noProcess(id.PID, syscall.ESRCH)
 	}
@@ -51,7 +64,7 @@ func (id Identity) Open() (int, error) {
 	}
 	// From here on fd means one process, whatever happens to its number. If
 	// it is not the one that is meant, that one is gone.
-	if !id.Alive() {
+	if !is(id) {
 		sys.Close(fd)
 		return -1, noProcess(id.PID, syscall.ESRCH)
 	}
