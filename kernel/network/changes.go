@@ -65,16 +65,21 @@ const least6 = 1280
 // tell the whole bridge so, three times. The link is named by its index, or by
 // its name where it has none yet.
 func (c *changes) upQuietly(l Link) {
-	b := ifinfo(l.Index, unix.IFF_UP, unix.IFF_UP)
-	if l.Index == 0 {
-		b.Text(unix.IFLA_IFNAME, l.Name)
+	by := func(flags uint32) netlink.Body {
+		b := ifinfo(l.Index, flags, flags)
+		if l.Index == 0 {
+			b.Text(unix.IFLA_IFNAME, l.Name)
+		}
+		return b
 	}
 	if has6() && (l.MTU == 0 || l.MTU >= least6) {
+		b := by(0) // a message of its own: in one the kernel brings the link up first
 		b.Nest(unix.IFLA_AF_SPEC, func(s *netlink.Body) {
 			s.Nest(unix.AF_INET6, func(s *netlink.Body) { s.U8(unix.IFLA_INET6_ADDR_GEN_MODE, addressesNone) })
 		})
+		c.add("quieten link", l.Name, unix.RTM_NEWLINK, 0, b)
 	}
-	c.add("set up link", l.Name, unix.RTM_NEWLINK, 0, b)
+	c.add("set up link", l.Name, unix.RTM_NEWLINK, 0, by(unix.IFF_UP))
 }
 
 // has6 reports whether this kernel speaks IPv6 at all.

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -123,7 +124,16 @@ func (e Endpoint) link(parent, into int) Link {
 	if e.kind() == "veth" {
 		return Link{Name: e.Outer, Kind: "veth", Up: e.Outer == "", MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC, OneQueue: true}
 	}
-	return Link{Name: e.Name, Kind: e.Kind, Up: true, MTU: e.MTU, MAC: e.MAC, Parent: parent, Mode: e.Mode, NS: into}
+	return Link{Name: e.bornAs(into), Kind: e.Kind, MTU: e.MTU, MAC: e.MAC, Parent: parent, Mode: e.Mode, NS: into}
+}
+
+// bornAs is the link's first name. Linux 6.1 refuses one that a link of the
+// parent's namespace has, though it is born in another.
+func (e Endpoint) bornAs(into int) string {
+	if e.kind() == "veth" {
+		return e.Name
+	}
+	return fmt.Sprintf("k%x-%x", os.Getpid(), into)
 }
 
 // Attach makes e between n, the host's namespace, and to: links, addresses,
@@ -154,6 +164,11 @@ func (n *Namespace) Attach(e Endpoint, to *Namespace) error {
 	}
 	if err := n.do(&c); err != nil {
 		return unsupportedKind(e.kind(), err)
+	}
+	if born := e.bornAs(to.FD); born != e.Name {
+		if err := to.rename(born, e.Name); err != nil {
+			return errors.Join(err, to.Delete(born))
+		}
 	}
 	if err := n.furnishEndpoint(e, to); err != nil {
 		return errors.Join(err, to.Delete(e.Name))

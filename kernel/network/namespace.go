@@ -454,3 +454,15 @@ func (n *Namespace) DeleteDefault(four bool) error {
 		}
 	}
 }
+
+// rename gives a link that is down another name.
+func (n *Namespace) rename(name, to string) error {
+	l, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	b := ifinfo(l.Index, 0, 0)
+	b.Text(unix.IFLA_IFNAME, to)
+	_, err = n.socket.Ask(unix.RTM_NEWLINK, 0, b)
+	return named("rename link to", to, err)
+}

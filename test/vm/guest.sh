@@ -13,7 +13,7 @@ go_test() { # TITLE DIRECTORY OPTION...
 	cd "/payload/tests/$2"
 	shift 2
 	before=$(date +%s)
-	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop$also timeout 300 ./test -test.short -test.timeout 290s -test.v=false "$@" || fails "$title"
+	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop$also timeout 420 ./test -test.short -test.timeout 410s -test.v=false "$@" || fails "$title"
 	echo "=== root: $title, $(($(date +%s) - before)) s"
 }
 run() { # TITLE PROGRAM ARGUMENT...
