@@ -165,7 +165,7 @@ func parse(template string) (parts []part, ok bool) {
 			return parts, true
 		}
 		inner, after, closed := strings.Cut(action, "}}")
-		p, ok := parseAction(strings.TrimSpace(inner))
+		p, ok := parseAction(strings.Trim(inner, spaces))
 		if !closed || !ok {
 			return nil, false
 		}
@@ -173,9 +173,12 @@ func parse(template string) (parts []part, ok bool) {
 	}
 }
 
+// spaces are those of text/template.
+const spaces = " \t\r\n"
+
 func parseAction(text string) (part, bool) {
 	if quoted, ok := strings.CutPrefix(text, ".Label "); ok {
-		quoted = strings.TrimSpace(quoted)
+		quoted = strings.Trim(quoted, spaces)
 		key, err := strconv.Unquote(quoted)
 		return part{function: "label", of: key}, err == nil && quoted[0] == '"'
 	}

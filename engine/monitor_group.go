@@ -121,7 +121,8 @@ func inGroup(l cgroup.Layout, steps []cgroup.Step, start func(unified int) error
 }
 
 // leaveGroup removes the monitor's group before it ends, with its guard, which are
-// the last in it. The caller holds the lock by which monitors are started.
+// the last in it. The caller holds the lock by which monitors are started, or the
+// store is gone.
 func (e *Engine) leaveGroup() {
 	l, err := cgroup.Detect()
 	if err != nil || os.Geteuid() != 0 {

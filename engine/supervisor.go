@@ -206,10 +206,10 @@ func (s *supervisor) untilIdle() error {
 		_ = os.Remove(s.e.monitorSocket())
 		_ = os.Remove(s.e.endsFile())
 		s.listener.Close()
+		s.e.leaveGroup()
 		if err != nil {
 			return nil // the directory is gone, and so is the socket
 		}
-		s.e.leaveGroup()
 		return l.Unlock()
 	}
 }
