@@ -269,14 +269,18 @@ func (e *Engine) id(query string) (string, error) {
 	return "", &fault.Error{Op: "find container", On: query, Kind: fault.Invalid, Err: fmt.Errorf("%d containers begin so", len(found)), Hint: "write more of the id"}
 }
 
-func (e *Engine) ids() ([]string, error) {
-	entries, err := os.ReadDir(e.Store.Containers())
+func (e *Engine) ids() ([]string, error) { return idsIn(e.Store.Containers(), fs.ModeDir) }
+
+// idsIn are the names in a directory of the store that are ids, of what is of a
+// kind: fs.ModeDir, or 0 for files. A directory that is not there has none.
+func idsIn(dir string, kind fs.FileMode) ([]string, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var ids []string
 	for _, d := range entries {
-		if d.IsDir() && isID(d.Name()) {
+		if d.Type() == kind && isID(d.Name()) {
 			ids = append(ids, d.Name())
 		}
 	}

@@ -130,19 +130,7 @@ func (e *Engine) Named(id string) (*Named, error) {
 }
 
 // NamedIDs are the containers of which the resolver is told.
-func (e *Engine) NamedIDs() ([]string, error) {
-	entries, err := os.ReadDir(e.Store.Names())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var ids []string
-	for _, d := range entries {
-		if isID(d.Name()) {
-			ids = append(ids, d.Name())
-		}
-	}
-	return ids, nil
-}
+func (e *Engine) NamedIDs() ([]string, error) { return idsIn(e.Store.Names(), 0) }
 
 // dialResolver connects to the resolver, which is started where there is none.
 func (e *Engine) dialResolver() (*os.File, error) {

@@ -106,19 +106,7 @@ func noNetwork(query string) error {
 	return &fault.Error{Op: "find network", On: query, Kind: fault.NotFound, Err: errors.New("network " + query + " not found"), Hint: `"kiste network ls" lists them`}
 }
 
-func (e *Engine) networkIDs() ([]string, error) {
-	entries, err := os.ReadDir(e.Store.Networks())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var ids []string
-	for _, d := range entries {
-		if isID(d.Name()) {
-			ids = append(ids, d.Name())
-		}
-	}
-	return ids, nil
-}
+func (e *Engine) networkIDs() ([]string, error) { return idsIn(e.Store.Networks(), fs.ModeDir) }
 
 // Networks lists all networks by name, the predefined ones too. What cannot be
 // read is told of in bad.
