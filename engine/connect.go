@@ -93,11 +93,7 @@ func (p *Prepared) networkFacts(f *bundle.Facts) error {
 	}
 	f.Resolver = p.joining.plan.Names != ""
 	for i := range p.Endpoints {
-		for _, prefix := range []string{p.Endpoints[i].IP, p.Endpoints[i].IP6} {
-			if a, _, ok := strings.Cut(prefix, "/"); ok {
-				f.Addresses = append(f.Addresses, a)
-			}
-		}
+		f.Addresses = append(f.Addresses, p.Endpoints[i].Addresses()...)
 	}
 	for i, way := range p.way() {
 		if way != nil {
@@ -397,14 +393,9 @@ func (e *Engine) named(c *Container, networks []*Network, id process.Identity) *
 		}
 		net := networks[i]
 		n.Closed = n.Closed && net.Internal
-		place := Place{Network: net.ID, Name: net.Name, Names: at.Names}
+		place := Place{Network: net.ID, Name: net.Name, Names: at.Names, Addresses: at.Addresses()}
 		for _, s := range net.Subnets {
 			place.Subnets = append(place.Subnets, s.Subnet)
-		}
-		for _, prefix := range []string{at.IP, at.IP6} {
-			if a, _, ok := strings.Cut(prefix, "/"); ok {
-				place.Addresses = append(place.Addresses, a)
-			}
 		}
 		n.Places = append(n.Places, place)
 	}

@@ -187,7 +187,7 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.To == firstOf(at.IP) || b.To == firstOf(at.IP6) }) {
+	if slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.To == inspect.Bare(at.IP) || b.To == inspect.Bare(at.IP6) }) {
 		e.unpublish(c)
 	}
 	return live(c, func(_, inside *network.Namespace) error {
@@ -279,10 +279,8 @@ func (e *Engine) hostsLive(c *Container) error {
 		}
 	}
 	for i := range c.Endpoints {
-		for _, prefix := range []string{c.Endpoints[i].IP, c.Endpoints[i].IP6} {
-			if a := firstOf(prefix); a != "" {
-				lines = append(lines, a+"\t"+name)
-			}
+		for _, a := range c.Endpoints[i].Addresses() {
+			lines = append(lines, a+"\t"+name)
 		}
 	}
 	return overwrite(path, []byte(strings.Join(lines, "\n")+"\n"))

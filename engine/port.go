@@ -78,7 +78,7 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 		if way == nil || err != nil || a.Is4() != (family == 0) {
 			continue
 		}
-		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: firstOf([]string{way.IP, way.IP6}[family])}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family])}
 		if !p.dry() {
 			if b.Host, err = p.reserve(port, a, host); err != nil {
 				return err
@@ -101,12 +101,6 @@ func (p *Prepared) bindingAddress(way *inspect.Endpoint, any string) string {
 		}
 	}
 	return any
-}
-
-// firstOf is an address without its network's size.
-func firstOf(prefix string) string {
-	a, _, _ := strings.Cut(prefix, "/")
-	return a
 }
 
 // reserve takes a port of the host: the one that is wanted, the first that is

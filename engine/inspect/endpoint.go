@@ -50,8 +50,19 @@ func (e *Endpoint) Clear() {
 	*e = Endpoint{Wish: e.Wish, Network: e.Network, Name: e.Name, Driver: e.Driver, User: e.User}
 }
 
-// bare is an address without the size of its network.
-func bare(prefix string) string {
+// Addresses are those that it has, of IPv4 first, without the sizes of their
+// networks.
+func (e *Endpoint) Addresses() (all []string) {
+	for _, prefix := range []string{e.IP, e.IP6} {
+		if a := Bare(prefix); a != "" {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// Bare is an address without the size of its network.
+func Bare(prefix string) string {
 	a, _, _ := strings.Cut(prefix, "/")
 	return a
 }

@@ -64,7 +64,7 @@ type IPAMConfigJSON struct {
 
 // split takes an address and its network's size apart.
 func split(prefix string) (address string, size int) {
-	address = bare(prefix)
+	address = Bare(prefix)
 	if len(address) < len(prefix) {
 		size, _ = strconv.Atoi(prefix[len(address)+1:])
 	}
