@@ -155,8 +155,9 @@ func (p *Prepared) connect() error {
 	}
 	j.plan.Table = p.e.table()
 	j.sends, j.receives = p.Wishes.Rates()
+	ways := p.way()
 	for i := range p.Endpoints {
-		if err := j.add(&p.Endpoints[i], j.networks[i], p.way()); err != nil {
+		if err := j.add(&p.Endpoints[i], j.networks[i], ways); err != nil {
 			return err
 		}
 	}
@@ -266,12 +267,16 @@ func namesOf(c *Container, at *inspect.Endpoint) []string {
 	return names
 }
 
-// way is the endpoint through which the container reaches all else, for each
-// family: of the highest priority, then the first by name. Nil: there is none.
-func (p *Prepared) way() (ways [2]*inspect.Endpoint) {
-	for _, at := range sortedEndpoints(p.Endpoints) {
-		i := slices.IndexFunc(p.joining.networks, func(n *Network) bool { return n.ID == at.Network })
-		if i >= 0 && p.joining.networks[i].Internal {
+// way is the endpoint through which the container reaches all else.
+func (p *Prepared) way() [2]*inspect.Endpoint { return waysOut(p.Endpoints, p.joining.networks) }
+
+// waysOut are the endpoints through which who has them on these networks reaches
+// all else, for each family: of the highest priority, then the first by name. Nil:
+// there is none.
+func waysOut(all []inspect.Endpoint, networks []*Network) (ways [2]*inspect.Endpoint) {
+	for _, at := range sortedEndpoints(all) {
+		i := slices.IndexFunc(networks, func(n *Network) bool { return n.ID == at.Network })
+		if i >= 0 && networks[i].Internal {
 			continue
 		}
 		for family, gateway := range []string{at.Gateway, at.Gateway6} {

@@ -100,11 +100,11 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 			e.giveBack(at, c.ID)
 		}
 	}()
-	ways, err := e.waysOf(c)
+	networks, err := e.networksOf(c.Endpoints)
 	if err != nil {
 		return err
 	}
-	link, err := n.endpoint(at, ways)
+	link, err := n.endpoint(at, waysOut(c.Endpoints, networks))
 	if err != nil {
 		return err
 	}
@@ -132,17 +132,16 @@ func dropDefaults(n *network.Namespace, gateways []network.Addr) {
 	}
 }
 
-// waysOf is through which of its endpoints a container reaches all else.
-func (e *Engine) waysOf(c *Container) (ways [2]*inspect.Endpoint, err error) {
-	p := &Prepared{e: e, Container: c}
-	for i := range c.Endpoints {
-		n, err := e.readNetwork(c.Endpoints[i].Network)
+// networksOf are the networks of endpoints.
+func (e *Engine) networksOf(all []inspect.Endpoint) (networks []*Network, err error) {
+	for i := range all {
+		n, err := e.readNetwork(all[i].Network)
 		if err != nil {
-			return ways, err
+			return nil, err
 		}
-		p.joining.networks = append(p.joining.networks, n)
+		networks = append(networks, n)
 	}
-	return p.way(), nil
+	return networks, nil
 }
 
 // Disconnect takes a container off a network. With force also one of which the
@@ -181,9 +180,8 @@ func (e *Engine) Disconnect(query, container string, force bool) error {
 // where it was that. Ports that led to it are published no more.
 func (e *Engine) leaveLive(c *Container, i int) error {
 	at := c.Endpoints[i]
-	rest := *c
-	rest.Endpoints = slices.Delete(slices.Clone(c.Endpoints), i, i+1)
-	ways, err := e.waysOf(&rest)
+	rest := slices.Delete(slices.Clone(c.Endpoints), i, i+1)
+	networks, err := e.networksOf(rest)
 	if err != nil {
 		return err
 	}
@@ -194,7 +192,7 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 		if err := inside.Delete(at.Link); err != nil && fault.KindOf(err) != fault.NotFound {
 			return err
 		}
-		for family, way := range ways {
+		for family, way := range waysOut(rest, networks) {
 			if way == nil {
 				continue
 			}
@@ -219,13 +217,9 @@ func (e *Engine) renameLive(c *Container) error {
 	if !asks && !slices.ContainsFunc(c.Endpoints, func(at inspect.Endpoint) bool { return at.User }) {
 		return nil
 	}
-	var networks []*Network
-	for i := range c.Endpoints {
-		n, err := e.readNetwork(c.Endpoints[i].Network)
-		if err != nil {
-			return err
-		}
-		networks = append(networks, n)
+	networks, err := e.networksOf(c.Endpoints)
+	if err != nil {
+		return err
 	}
 	n := e.named(c, networks, identity(c.State))
 	if asks {
