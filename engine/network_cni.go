@@ -149,19 +149,19 @@ func (p *Prepared) askPlugins(at *inspect.Endpoint, o *cni.Options) error {
 	if len(p.Endpoints) > 0 || at != &p.Plugged[0] {
 		return nil
 	}
-	n := userNetwork{ports: p.Wishes.Published(p.Image)}
-	if len(n.ports) == 0 {
+	ports := p.Wishes.Published(p.Image)
+	if len(ports) == 0 {
 		return nil
 	}
-	if err := n.findPorts(); err != nil {
+	if err := findPorts(ports); err != nil {
 		return err
 	}
 	var maps []cni.PortMapping
-	for _, port := range n.ports {
+	for _, port := range ports {
 		maps = append(maps, cni.PortMapping{HostPort: int(port.Host), ContainerPort: int(port.Container), Protocol: port.Proto, HostIP: port.HostIP})
 	}
 	o.Capabilities["portMappings"] = maps
-	_, p.Bindings = n.shown()
+	p.Bindings = bindingsOf(ports)
 	return nil
 }
 

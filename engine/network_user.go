@@ -248,7 +248,7 @@ const (
 // when it forwards.
 func (p *Prepared) serveNetwork(pid int) error {
 	n := p.network
-	if err := n.findPorts(); err != nil {
+	if err := findPorts(n.ports); err != nil {
 		return err
 	}
 	s := &attended{work: p.work, what: n.driver.what}
@@ -275,16 +275,16 @@ func (p *Prepared) serveNetwork(pid int) error {
 		s.process.Wait()
 		return err
 	}
-	p.Served, p.Bindings = n.shown()
+	p.Served, p.Bindings = n.place(), bindingsOf(n.ports)
 	return nil
 }
 
 // findPorts finds a free port of the host where none or several are named, and
 // sees to it that all can be had: what pasta says of one that cannot is hard to
 // understand.
-func (n *userNetwork) findPorts() error {
-	for i := range n.ports {
-		p := &n.ports[i]
+func findPorts(ports []bundle.Port) error {
+	for i := range ports {
+		p := &ports[i]
 		if p.Proto == "sctp" {
 			return &fault.Error{Op: "publish port", On: p.Key(), Kind: fault.Unsupported, Err: errors.New("sctp is forwarded for root's containers only")}
 		}
@@ -330,19 +330,22 @@ func explainPort(p *bundle.Port, err error) error {
 	return e
 }
 
-// shown is what the container's document says of its network.
-func (n *userNetwork) shown() (place *inspect.Endpoint, bindings []inspect.Binding) {
-	place = &inspect.Endpoint{Link: userLink}
-	if n.driver != nil {
-		place.Network, place.Name = n.driver.name, n.driver.name
-	}
+// place is what the container's document says of its network.
+func (n *userNetwork) place() *inspect.Endpoint {
+	place := &inspect.Endpoint{Network: n.driver.name, Name: n.driver.name, Link: userLink}
 	if !n.copied {
 		place.IP, place.Gateway = fmt.Sprintf("%s/%d", userIP, userBits), userGateway
 		if n.six {
 			place.IP6, place.Gateway6 = fmt.Sprintf("%s/%d", userIP6, userBits6), userGateway6
 		}
 	}
-	for _, p := range n.ports {
+	return place
+}
+
+// bindingsOf is what it says of ports that are published on all addresses of the
+// host, or on one.
+func bindingsOf(ports []bundle.Port) (bindings []inspect.Binding) {
+	for _, p := range ports {
 		ips := []string{p.HostIP}
 		if p.HostIP == "" {
 			ips = []string{"0.0.0.0", "::"}
@@ -351,7 +354,7 @@ func (n *userNetwork) shown() (place *inspect.Endpoint, bindings []inspect.Bindi
 			bindings = append(bindings, inspect.Binding{Port: p.Key(), IP: ip, Host: p.Host})
 		}
 	}
-	return place, bindings
+	return bindings
 }
 
 // runPasta gives pasta's arguments.
