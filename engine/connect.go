@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -443,16 +444,7 @@ func sortedEndpoints(all []inspect.Endpoint) []*inspect.Endpoint {
 		sorted = append(sorted, &all[i])
 	}
 	slices.SortStableFunc(sorted, func(a, b *inspect.Endpoint) int {
-		if d := b.Wish.Priority - a.Wish.Priority; d != 0 {
-			return d
-		}
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
-		}
-		return 0
+		return cmp.Or(cmp.Compare(b.Wish.Priority, a.Wish.Priority), strings.Compare(a.Name, b.Name))
 	})
 	return sorted
 }
