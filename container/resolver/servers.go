@@ -1,13 +1,14 @@
 package resolver
 
 import (
-	"io"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"kiste/internal/sys"
 )
 
 // maxServers is more than the three that the C library asks.
@@ -111,12 +112,7 @@ func (h *hostServers) now() []server {
 const maxFile = 64 << 10
 
 func readText(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b, _ := io.ReadAll(io.LimitReader(f, maxFile))
+	b, _ := sys.ReadFile(path, maxFile)
 	return string(b)
 }
 
