@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"strings"
@@ -125,7 +126,7 @@ func lowered(n *dnsmessage.Name, into []byte) []byte {
 // addresses are those of a name: on any of the container's networks; else what
 // follows a dot may be the name of the network that is meant.
 func (b book) addresses(c *Container, name []byte) ([]netip.Addr, bool) {
-	for cut := len(name); cut > 0; cut = lastDot(name[:cut]) {
+	for cut := len(name); cut > 0; cut = bytes.LastIndexByte(name[:cut], '.') {
 		for i := range c.Attachments {
 			a := &c.Attachments[i]
 			n := b[a.Network]
@@ -140,15 +141,6 @@ func (b book) addresses(c *Container, name []byte) ([]netip.Addr, bool) {
 	return nil, false
 }
 
-func lastDot(b []byte) int {
-	for i := len(b) - 1; i > 0; i-- {
-		if b[i] == '.' {
-			return i
-		}
-	}
-	return 0
-}
-
 func ofType(all []netip.Addr, t dnsmessage.Type) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range all {
@@ -156,9 +148,7 @@ func ofType(all []netip.Addr, t dnsmessage.Type) []netip.Addr {
 			out = append(out, a)
 		}
 	}
-	if len(out) > 1 {
-		return shuffled(out)
-	}
+	shuffle(out)
 	return out
 }
 

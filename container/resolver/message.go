@@ -144,12 +144,10 @@ func addAddress(b *dnsmessage.Builder, name dnsmessage.Name, a netip.Addr) {
 	_ = b.AAAAResource(record(name), dnsmessage.AAAAResource{AAAA: a.As16()})
 }
 
-// shuffled is the addresses in an order of chance, so that who takes the first
+// shuffle brings addresses into an order of chance, so that who takes the first
 // spreads what he asks over all.
-func shuffled(of []netip.Addr) []netip.Addr {
-	out := append([]netip.Addr(nil), of...)
-	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out
+func shuffle(all []netip.Addr) {
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 }
 
 // A verdict is what is thought of an answer from outside.
