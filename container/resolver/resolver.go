@@ -2,10 +2,11 @@ package resolver
 
 import (
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"kiste/container/process"
 )
 
 // Options are how to resolve. The zero value is right.
@@ -61,9 +62,12 @@ func (r *Resolver) Set(all []Container) (failed map[string]error) {
 	b := write(all)
 	r.book.Store(&b)
 	failed = map[string]error{}
+	there := map[string]process.Identity{}
+	for _, c := range all {
+		there[c.ID] = c.Process
+	}
 	for id, s := range r.services {
-		same := func(c Container) bool { return c.ID == id && c.Process == s.container.Load().Process }
-		if !slices.ContainsFunc(all, same) {
+		if p, ok := there[id]; !ok || p != s.container.Load().Process {
 			s.close()
 			delete(r.services, id)
 		}
