@@ -37,9 +37,6 @@ var modes = map[string][]string{"macvlan": {"bridge", "private", "vepa", "passth
 
 // checkNetwork refuses what a driver cannot do.
 func checkNetwork(n *Network) error {
-	refuse := func(format string, args ...any) error {
-		return networkError("create", n.Name, fault.Invalid, format, args...)
-	}
 	if !slices.Contains([]string{"bridge", "macvlan", "ipvlan"}, n.Driver) {
 		return &fault.Error{Op: "create network", On: n.Name, Kind: fault.NotFound, Err: fmt.Errorf("could not find plugin %s in v2 registry: plugin %q not found", n.Driver, n.Driver),
 			Hint: "drivers are bridge, macvlan and ipvlan"}
@@ -47,7 +44,7 @@ func checkNetwork(n *Network) error {
 	for _, key := range slices.Sorted(maps.Keys(n.Options)) {
 		if !slices.Contains(networkOptions[key], n.Driver) {
 			known := slices.DeleteFunc(slices.Sorted(maps.Keys(networkOptions)), func(k string) bool { return !slices.Contains(networkOptions[k], n.Driver) })
-			err := refuse("driver %s has no option %q", n.Driver, key[:min(len(key), 100)]).(*fault.Error)
+			err := n.refuse("driver %s has no option %q", n.Driver, key[:min(len(key), 100)]).(*fault.Error)
 			err.Hint = "it has " + strings.Join(known, ", ")
 			return err
 		}
@@ -55,23 +52,28 @@ func checkNetwork(n *Network) error {
 	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "isolate"} {
 		if v, ok := n.Options[key]; ok {
 			if _, err := strconv.ParseBool(v); err != nil {
-				return refuse("%s: %q is neither true nor false", key, v)
+				return n.refuse("%s: %q is neither true nor false", key, v)
 			}
 		}
 	}
 	if _, err := n.mtu(); err != nil {
-		return refuse("%s", err.Error())
+		return n.refuse("%s", err.Error())
 	}
 	if mode := n.Mode(); mode != "" && !slices.Contains(modes[n.Driver], mode) {
-		return refuse("%s has no mode %q: it has %s", n.Driver, mode, strings.Join(modes[n.Driver], ", "))
+		return n.refuse("%s has no mode %q: it has %s", n.Driver, mode, strings.Join(modes[n.Driver], ", "))
 	}
 	if n.NoIPv4 && !n.IPv6 {
-		return refuse("IPv4 or IPv6 must be enabled")
+		return n.refuse("IPv4 or IPv6 must be enabled")
 	}
 	if link := n.Link(); link != "" {
 		return network.CheckName(link)
 	}
 	return nil
+}
+
+// refuse says what is wrong with a network that is to be made.
+func (n *Network) refuse(format string, args ...any) error {
+	return networkError("create", n.Name, fault.Invalid, format, args...)
 }
 
 // mtu is what the user says, in bytes; 0: nothing.
@@ -115,9 +117,9 @@ func (e *Engine) giveSubnets(n *Network, o NetworkOptions) error {
 		p, err := network.ParsePrefix(s)
 		switch {
 		case err != nil:
-			return networkError("create", n.Name, fault.Invalid, "invalid subnet %s: want an address with its network's size, as 10.5.0.0/24", s)
+			return n.refuse("invalid subnet %s: want an address with its network's size, as 10.5.0.0/24", s)
 		case p != p.Masked():
-			return networkError("create", n.Name, fault.Invalid, "invalid subnet %s: it should be %s", p, p.Masked())
+			return n.refuse("invalid subnet %s: it should be %s", p, p.Masked())
 		}
 		for _, t := range taken {
 			if p.Overlaps(t.prefix) {
@@ -179,22 +181,22 @@ func (n *Network) placeRanges(o NetworkOptions) error {
 	for _, r := range o.Ranges {
 		p, err := network.ParsePrefix(r)
 		if err != nil {
-			return networkError("create", n.Name, fault.Invalid, "invalid ip-range %s: want an address with its network's size", r)
+			return n.refuse("invalid ip-range %s: want an address with its network's size", r)
 		}
 		s := n.find(p.Addr())
 		if s == nil || mustPrefix(s.Subnet).Bits() > p.Bits() {
-			return networkError("create", n.Name, fault.Invalid, "no matching subnet for range %s", r)
+			return n.refuse("no matching subnet for range %s", r)
 		}
 		s.Range = p.Masked().String()
 	}
 	for name, a := range o.Aux {
 		addr, err := network.ParseAddr(a)
 		if err != nil {
-			return networkError("create", n.Name, fault.Invalid, "invalid aux-address %s=%s", name, a)
+			return n.refuse("invalid aux-address %s=%s", name, a)
 		}
 		s := n.find(addr)
 		if s == nil {
-			return networkError("create", n.Name, fault.Invalid, "no matching subnet for aux-address %s", a)
+			return n.refuse("no matching subnet for aux-address %s", a)
 		}
 		if s.Aux == nil {
 			s.Aux = map[string]string{}
@@ -211,14 +213,14 @@ func (n *Network) placeGateways(o NetworkOptions) error {
 	for _, g := range o.Gateways {
 		addr, err := network.ParseAddr(g)
 		if err != nil {
-			return networkError("create", n.Name, fault.Invalid, "invalid gateway %s", g)
+			return n.refuse("invalid gateway %s", g)
 		}
 		s := n.find(addr)
 		switch {
 		case s == nil:
-			return networkError("create", n.Name, fault.Invalid, "no matching subnet for gateway %s", g)
+			return n.refuse("no matching subnet for gateway %s", g)
 		case s.Gateway != "":
-			return networkError("create", n.Name, fault.Invalid, "multiple gateways for subnet %s", s.Subnet)
+			return n.refuse("multiple gateways for subnet %s", s.Subnet)
 		}
 		s.Gateway = addr.String()
 	}
@@ -229,7 +231,7 @@ func (n *Network) placeGateways(o NetworkOptions) error {
 		}
 		p := mustPrefix(s.Subnet)
 		if p.Addr().Is4() && p.Bits() > 30 {
-			return networkError("create", n.Name, fault.Invalid, "subnet %s has no room for a gateway and a container", s.Subnet)
+			return n.refuse("subnet %s has no room for a gateway and a container", s.Subnet)
 		}
 		gateway := p.Addr().Next()
 		if s.Range != "" {
