@@ -145,15 +145,7 @@ func (l *leasing) free(s *Subnet) network.Addr {
 // network's own, the last of IPv4, the gateway's, or kept for somebody else.
 func (l *leasing) forbidden(s *Subnet, net network.Prefix, a network.Addr) bool {
 	text := a.String()
-	if a == net.Masked().Addr() || a.Is4() && net.Bits() < 31 && a == net.Last() || text == s.Gateway {
-		return true
-	}
-	for _, aux := range s.Aux {
-		if aux == text {
-			return true
-		}
-	}
-	return false
+	return a == net.Masked().Addr() || a.Is4() && net.Bits() < 31 && a == net.Last() || text == s.Gateway || s.keeps(text)
 }
 
 // static takes the address that the container asks for.

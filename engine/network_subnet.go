@@ -207,8 +207,7 @@ func (n *Network) placeRanges(o NetworkOptions) error {
 }
 
 // placeGateways takes the gateways into their subnets, and gives the others the
-// first address: but for those of an internal network that is no bridge, which
-// nothing leads out of.
+// first address, of their range where they have one, that is not kept.
 func (n *Network) placeGateways(o NetworkOptions) error {
 	for _, g := range o.Gateways {
 		addr, err := network.ParseAddr(g)
@@ -240,12 +239,22 @@ func (n *Network) placeGateways(o NetworkOptions) error {
 				gateway = r.Addr()
 			}
 		}
-		for slices.Contains(slices.Collect(maps.Values(s.Aux)), gateway.String()) {
+		for s.keeps(gateway.String()) {
 			gateway = gateway.Next()
 		}
 		s.Gateway = gateway.String()
 	}
 	return nil
+}
+
+// keeps reports whether an address is kept for somebody.
+func (s *Subnet) keeps(address string) bool {
+	for _, aux := range s.Aux {
+		if aux == address {
+			return true
+		}
+	}
+	return false
 }
 
 // mustPrefix is a prefix of a document; a damaged one is none.
