@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ func explain(p Port, err error) error {
 	e := &fault.Error{Op: "publish port", On: p.String(), Err: err}
 	switch {
 	case errors.Is(err, syscall.EACCES):
-		e.Kind, e.Hint = fault.Denied, "ports below net.ipv4.ip_unprivileged_port_start are root's: choose another one, or let root set that to "+p.hostPort()
+		e.Kind, e.Hint = fault.Denied, "ports below net.ipv4.ip_unprivileged_port_start are root's: choose another one, or let root set that to "+strconv.Itoa(int(p.HostPort))
 	case errors.Is(err, syscall.EADDRINUSE):
 		e.Kind = fault.Conflict
 	}
@@ -53,11 +54,6 @@ func (s *Stack) listen(p Port) error {
 	s.closers = append(s.closers, l.Close)
 	go s.serveTCP(l, p)
 	return nil
-}
-
-func (p Port) hostPort() string {
-	_, port, _ := net.SplitHostPort(p.at())
-	return port
 }
 
 // at is where the host listens, as package net has it.
@@ -116,15 +112,6 @@ func (s *Stack) admit(c *net.TCPConn, p Port) {
 	join(c, inside)
 }
 
-// A client is one who sends datagrams to a port: his side of a flow.
-type client struct {
-	*net.UDPConn
-	to netip.AddrPort
-}
-
-// Write answers him.
-func (c client) Write(b []byte) (int, error) { return c.WriteToUDPAddrPort(b, c.to) }
-
 // serveUDP has a flow for each client of a port.
 func (s *Stack) serveUDP(l *net.UDPConn, p Port) {
 	var mu sync.Mutex
@@ -144,7 +131,7 @@ func (s *Stack) serveUDP(l *net.UDPConn, p Port) {
 				flows[from] = inside
 				go func() {
 					defer s.udp.give()
-					answer(client{l, from}, inside)
+					answer(l, from, inside)
 					mu.Lock()
 					delete(flows, from)
 					mu.Unlock()
@@ -174,14 +161,14 @@ func (s *Stack) newClient(from netip.AddrPort, p Port) *gonet.UDPConn {
 	return inside
 }
 
-// answer sends what the container answers, until the flow is idle.
-func answer(c client, inside *gonet.UDPConn) {
+// answer sends a client of l what the container answers, until the flow is idle.
+func answer(l *net.UDPConn, to netip.AddrPort, inside *gonet.UDPConn) {
 	buffer := make([]byte, maxDatagram)
 	for {
 		n, err := inside.Read(buffer)
 		if err != nil {
 			return
 		}
-		_, _ = c.Write(buffer[:n])
+		_, _ = l.WriteToUDPAddrPort(buffer[:n], to)
 	}
 }
