@@ -182,12 +182,12 @@ func (s *Stack) build() error {
 func (s *Stack) addresses() error {
 	var routes []tcpip.Route
 	for _, f := range s.families() {
-		number, all := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber), header.IPv4EmptySubnet
+		all := header.IPv4EmptySubnet
 		if f.Gateway.Is6() {
-			number, all = ipv6.ProtocolNumber, header.IPv6EmptySubnet
+			all = header.IPv6EmptySubnet
 		}
 		for _, a := range []netip.Addr{f.Gateway, f.DNS} {
-			at := tcpip.ProtocolAddress{Protocol: number, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(a.AsSlice()), PrefixLen: f.Address.Bits()}}
+			at := tcpip.ProtocolAddress{Protocol: number(a), AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(a.AsSlice()), PrefixLen: f.Address.Bits()}}
 			if bad := s.s.AddProtocolAddress(nic, at, stack.AddressProperties{}); bad != nil {
 				return failed("take the address "+a.String(), bad)
 			}
