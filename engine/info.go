@@ -18,7 +18,7 @@ func (e *Engine) Info(version string) (inspect.InfoJSON, error) {
 	i := inspect.InfoJSON{
 		Driver: "overlay", DriverStatus: [][2]string{{"Backing Filesystem", host.FileSystem(e.Store.Lib)}, {"Supports d_type", "true"}, {"userxattr", yes(os.Geteuid() != 0)}},
 		Plugins:        inspect.PluginsJSON{Volume: []string{"local"}, Network: []string{"host", "null"}, Log: driverNames()},
-		IPv4Forwarding: host.Forwards(), SystemTime: stamp(time.Now()), LoggingDriver: "local", KernelVersion: host.Release(), OperatingSystem: system,
+		IPv4Forwarding: host.Forwards(), SystemTime: inspect.Stamp(time.Now()), LoggingDriver: "local", KernelVersion: host.Release(), OperatingSystem: system,
 		OSVersion: release, OSType: "linux", Architecture: host.Machine(), IndexServerAddress: "https://index.docker.io/v1/", NCPU: host.CPUs(), MemTotal: host.Memory(),
 		DockerRootDir: e.Store.Lib, HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"), Name: name, Labels: []string{},
 		ServerVersion: version, Runtimes: map[string]inspect.RuntimeJSON{"kiste": {Path: "kiste"}}, DefaultRuntime: "kiste", Swarm: inspect.SwarmJSON{LocalNodeState: "inactive"},
@@ -29,8 +29,6 @@ func (e *Engine) Info(version string) (inspect.InfoJSON, error) {
 	i.Warnings = i.MissingLimits()
 	return i, e.countAll(&i)
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func yes(b bool) string {
 	if b {

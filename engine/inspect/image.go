@@ -56,12 +56,12 @@ type MetadataJSON struct{ LastTagTime string }
 func (i *Image) JSON() ImageJSON {
 	c := i.Config
 	return ImageJSON{
-		ID: i.ID, RepoTags: list(i.Tags), RepoDigests: list(i.Digests), Comment: i.Comment, Created: stamp(i.Created), Author: i.Author,
+		ID: i.ID, RepoTags: list(i.Tags), RepoDigests: list(i.Digests), Comment: i.Comment, Created: Stamp(i.Created), Author: i.Author,
 		Config: ConfigJSON{
 			User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Cmd: c.Cmd, Healthcheck: c.Healthcheck, Volumes: c.Volumes,
 			WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Labels: c.Labels, StopSignal: c.StopSignal, Shell: c.Shell,
 		},
 		Architecture: c.Architecture, Variant: i.Variant, OS: c.OS, Size: i.Size, GraphDriver: GraphDriverJSON{Name: i.Driver, Data: i.Graph},
-		RootFS: RootFSJSON{Type: "layers", Layers: i.Layers}, Metadata: MetadataJSON{stamp(i.Tagged)},
+		RootFS: RootFSJSON{Type: "layers", Layers: i.Layers}, Metadata: MetadataJSON{Stamp(i.Tagged)},
 	}
 }

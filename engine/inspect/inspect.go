@@ -212,7 +212,7 @@ func (c *Container) JSON() ContainerJSON {
 		args = args[2:]
 	}
 	j := ContainerJSON{
-		ID: c.ID, Created: stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
+		ID: c.ID, Created: Stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
 		ResolvConfPath: c.FilePaths["/etc/resolv.conf"], HostnamePath: c.FilePaths["/etc/hostname"], HostsPath: c.FilePaths["/etc/hosts"],
 		LogPath: c.LogPath, Name: "/" + c.Name, RestartCount: c.State.Restarts, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
 		HostConfig: c.hostConfig(), GraphDriver: GraphDriverJSON{Name: c.Driver}, Mounts: c.mounts(), Config: c.config(), NetworkSettings: c.network(),
@@ -224,12 +224,12 @@ func (c *Container) JSON() ContainerJSON {
 func (s *State) json() StateJSON {
 	return StateJSON{
 		Status: s.Status, Running: s.Status == Running || s.Status == Paused || s.Status == Restarting, Paused: s.Status == Paused, Restarting: s.Status == Restarting,
-		OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt), LogLost: s.LogLost,
+		OOMKilled: s.OOMKilled, Pid: s.PID, ExitCode: s.ExitCode, Error: s.Error, StartedAt: Stamp(s.StartedAt), FinishedAt: Stamp(s.FinishedAt), LogLost: s.LogLost,
 	}
 }
 
-// stamp is Docker's form of a time: RFC 3339 in UTC, year 1 for none.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+// Stamp is Docker's form of a time: RFC 3339 in UTC, year 1 for none.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // list is never null, as Docker has it for Args.
 func list[T any](s []T) []T {

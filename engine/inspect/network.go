@@ -200,6 +200,3 @@ type EndpointJSON struct {
 func (c *Container) OnNetwork(e *Endpoint) EndpointJSON {
 	return EndpointJSON{c.Name, e.ID, e.MAC, e.IP, e.IP6}
 }
-
-// Stamp is Docker's form of a network's time.
-var Stamp = stamp
