@@ -107,8 +107,8 @@ func (p *Prepared) plugOne(at *inspect.Endpoint, pid int) error {
 	}
 	var own []string
 	for _, ip := range r.IPs {
-		if to, gateway := &at.IP, &at.Gateway; ip.Address.Addr().Is4() {
-			*to, *gateway = ip.Address.String(), text(ip.Gateway)
+		if ip.Address.Addr().Is4() {
+			at.IP, at.Gateway = ip.Address.String(), text(ip.Gateway)
 		} else {
 			at.IP6, at.Gateway6 = ip.Address.String(), text(ip.Gateway)
 		}
