@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"kiste/container/bundle"
 	"kiste/container/process"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -28,9 +27,6 @@ const (
 	ResolverSocketFD = 3
 	ResolverLockFD   = 4
 )
-
-// Nameserver is where containers ask the resolver.
-const Nameserver = bundle.ResolverAddress
 
 func (e *Engine) resolverSocket() string { return filepath.Join(e.Store.Run, "resolver") }
 
@@ -76,8 +72,8 @@ func AnswerNames(stream *os.File, look func(id string) error) {
 	}
 }
 
-// announce tells the resolver of a container and waits until it is answered at
-// Nameserver. Where no resolver is the monitor starts one.
+// announce tells the resolver of a container and waits until it is answered.
+// Where no resolver is the monitor starts one.
 func (e *Engine) announce(n *Named) error {
 	if err := e.tell(n); err != nil {
 		return err

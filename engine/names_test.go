@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"kiste/container/bundle"
 	"kiste/container/process"
 	"kiste/engine"
 	"kiste/engine/naming"
@@ -102,7 +103,7 @@ func ask(id process.Identity, name string) (addresses []string, err error) {
 	defer ns.Close()
 	var c net.Conn
 	if err := ns.Do(func() (err error) {
-		c, err = net.Dial("udp", engine.Nameserver+":53")
+		c, err = net.Dial("udp", bundle.ResolverAddress+":53")
 		return err
 	}); err != nil {
 		return nil, err
