@@ -20,8 +20,9 @@ import (
 	"kiste/kernel/network/rules"
 )
 
-// Address is where containers ask.
-var Address = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+// Address is where containers ask, and from where rules lead them to the sockets
+// here.
+var Address, _ = netip.AddrFromSlice(rules.ResolverAddress.AsSlice())
 
 // Bounds of one container, and of all.
 const (
