@@ -12,6 +12,7 @@ import (
 	"kiste/engine/cni"
 	"kiste/engine/inspect"
 	"kiste/fault"
+	"kiste/internal/sys"
 	"kiste/kernel/network"
 	"kiste/store"
 )
@@ -241,13 +242,13 @@ func (e *Engine) unplug(id string) error {
 }
 
 func (e *Engine) unplugOne(file string) error {
-	b, err := os.ReadFile(file)
-	if err != nil || len(b) > maxAttachment {
+	b, err := sys.ReadFile(file, maxAttachment)
+	if err != nil {
 		return err
 	}
 	var a cni.Attachment
 	if err := store.Decode(b, &a); err != nil || a.List == nil {
-		return nil // of who was killed while writing
+		return nil // of who was killed while writing, or too long to be ours
 	}
 	a.Options.Netns = "" // it has ended with the container
 	if err := a.Del(); err != nil {
