@@ -262,10 +262,7 @@ func (e *Engine) hostsLive(c *Container) error {
 	if path == "" || err != nil {
 		return nil
 	}
-	name := c.Result.Spec.Hostname
-	if d := c.Wishes.Domainname; d != "" {
-		name += "." + d + " " + c.Result.Spec.Hostname
-	}
+	name := bundle.HostsNames(c.Result.Spec.Hostname, c.Wishes.Domainname)
 	var lines []string
 	for line := range strings.Lines(string(text)) {
 		if _, names, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); !ok || names != name {

@@ -290,14 +290,18 @@ func (c *compiler) hosts() string {
 			b.WriteString(ip + "\t" + h.Name + "\n")
 		}
 	}
-	name := c.name
-	if c.w.Domainname != "" {
-		name += "." + c.w.Domainname + " " + c.name
-	}
 	for _, a := range c.host.Addresses {
-		b.WriteString(a + "\t" + name + "\n")
+		b.WriteString(a + "\t" + HostsNames(c.name, c.w.Domainname) + "\n")
 	}
 	return b.String()
+}
+
+// HostsNames are those that /etc/hosts has for a container's own addresses.
+func HostsNames(name, domain string) string {
+	if domain == "" {
+		return name
+	}
+	return name + "." + domain + " " + name
 }
 
 // gateways are where the host is reached. What has no network of its own, or
