@@ -60,10 +60,10 @@ func (e *Engine) lease(n *Network, p *inspect.Endpoint, id string, dry bool) err
 	}{{true, p.Wish.IP, &p.IP, &p.Gateway}, {false, p.Wish.IP6, &p.IP6, &p.Gateway6}} {
 		l := &leasing{e: e, n: n, id: id, dry: dry, taken: taken, four: f.four}
 		address, s, err := l.find(f.static)
-		if err != nil || s == nil {
-			if err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+		if s == nil {
 			continue
 		}
 		*f.to = network.PrefixFrom(address, mustPrefix(s.Subnet).Bits()).String()
@@ -98,30 +98,32 @@ func (l *leasing) find(static string) (network.Addr, *Subnet, error) {
 	if static != "" {
 		return l.static(static)
 	}
-	var last *Subnet
-	for _, clean := range []bool{false, true} {
-		if clean && (l.dry || last == nil) {
-			break
-		}
-		if clean {
-			l.forgetVoid()
-		}
-		for i := range l.n.Subnets {
-			s := &l.n.Subnets[i]
-			if mustPrefix(s.Subnet).Addr().Is4() != l.four {
-				continue
-			}
-			last = s
-			if a := l.free(s); a.IsValid() {
-				return a, s, nil
-			}
-		}
+	a, s, any := l.first()
+	if s == nil && any && !l.dry {
+		l.forgetVoid()
+		a, s, _ = l.first()
 	}
-	if last == nil {
-		return network.Addr{}, nil, nil
+	if s != nil || !any {
+		return a, s, nil
 	}
 	return network.Addr{}, nil, &fault.Error{Op: "find an address", On: l.n.Name, Kind: fault.Unavailable, Err: fmt.Errorf("no available addresses on this network's address pools: %s (%s)", l.n.Name, short(l.n.ID)),
 		Hint: "stop a container, or make a larger network: kiste network create --subnet …/16"}
+}
+
+// first is the first address of the family's subnets that nobody has, and the
+// subnet that it is in; nil: there is none. Any: there are such subnets.
+func (l *leasing) first() (a network.Addr, s *Subnet, any bool) {
+	for i := range l.n.Subnets {
+		s := &l.n.Subnets[i]
+		if mustPrefix(s.Subnet).Addr().Is4() != l.four {
+			continue
+		}
+		any = true
+		if a := l.free(s); a.IsValid() {
+			return a, s, true
+		}
+	}
+	return network.Addr{}, nil, any
 }
 
 // free is the first address of a subnet that nobody has.
@@ -133,10 +135,9 @@ func (l *leasing) free(s *Subnet) network.Addr {
 	}
 	end := pool.After()
 	for a := pool.Masked().Addr(); a.IsValid() && a != end; a = a.Next() {
-		if l.forbidden(s, net, a) || l.taken[a.String()] {
-			continue
+		if !l.taken[a.String()] && !l.forbidden(s, net, a) {
+			return a
 		}
-		return a
 	}
 	return network.Addr{}
 }
