@@ -94,12 +94,8 @@ func attendant(a *assembler) {
 	a.result(s2)
 	a.sub(s2, s3)
 	a.branch(s2, 0, ne, "leave") // it has ended before that
-	for fd := int32(3); fd <= 4; fd++ {
-		a.imm(a0, fd)
-		a.imm(a1, 2) // F_SETFD
-		a.imm(a2, 1) // FD_CLOEXEC
-		a.sys("fcntl")
-	}
+	a.keepBack(3)
+	a.keepBack(4)
 	a.replace()
 	a.imm(a0, 127)
 	a.sys("exit_group")

@@ -80,10 +80,7 @@ func guard(a *assembler) {
 	a.jump("wait")
 
 	a.label("child")
-	a.imm(a0, 3)
-	a.imm(a1, 2) // F_SETFD
-	a.imm(a2, 1) // FD_CLOEXEC
-	a.sys("fcntl")
+	a.keepBack(3)
 	a.replace()
 	a.imm(a0, 127)
 	a.sys("exit_group")

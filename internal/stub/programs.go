@@ -91,12 +91,17 @@ const hello = "hello"
 
 // closeOnExec goes to again where fd is not open.
 func (a *assembler) closeOnExec(fd int32) {
+	a.keepBack(fd)
+	a.result(s2)
+	a.branch(s2, -9, eq, "again") // EBADF
+}
+
+// keepBack keeps fd from what is executed next.
+func (a *assembler) keepBack(fd int32) {
 	a.imm(a0, fd)
 	a.imm(a1, 2) // F_SETFD
 	a.imm(a2, 1) // FD_CLOEXEC
 	a.sys("fcntl")
-	a.result(s2)
-	a.branch(s2, -9, eq, "again") // EBADF
 }
 
 // itself is what again says.
