@@ -378,18 +378,14 @@ func AwaitDir(path string, enough func() bool) error {
 	defer f.Close()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		err := sys.Flock(f, lockShared|lockTry)
-		if fault.KindOf(err) != fault.Unavailable || enough() {
-			return ignoreHeld(err)
+		if fault.KindOf(err) != fault.Unavailable {
+			return err
+		}
+		if enough() {
+			return nil
 		}
 		time.Sleep(pause)
 	}
-}
-
-func ignoreHeld(err error) error {
-	if fault.KindOf(err) == fault.Unavailable {
-		return nil
-	}
-	return err
 }
 
 // lockOpen locks what is there.
