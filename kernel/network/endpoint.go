@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
-	"kiste/internal/sys"
 )
 
 // An Endpoint is a namespace's way into a network, as data: a link inside, with
@@ -223,8 +222,7 @@ func (n *Namespace) filtersBridges() bool {
 	on := false
 	_ = n.within(func() error {
 		for _, name := range []string{"iptables", "ip6tables"} {
-			v, err := sys.ReadKnob("/proc/sys/net/bridge/bridge-nf-call-"+name, 16)
-			on = on || err == nil && strings.TrimSpace(v) == "1"
+			on = on || isOne("/proc/sys/net/bridge/bridge-nf-call-"+name)
 		}
 		return nil
 	})

@@ -394,11 +394,17 @@ func SetNeighbours(t Neighbours) error {
 	return nil
 }
 
+// isOne reports whether a sysctl of the calling thread's network namespace is 1.
+func isOne(knob string) bool {
+	v, err := sys.ReadKnob(knob, 16)
+	return err == nil && strings.TrimSpace(v) == "1"
+}
+
 // Forward makes the namespace a router: packets for others are sent on.
 func (n *Namespace) Forward() error {
 	return n.within(func() error {
 		const all = "/proc/sys/net/ipv4/ip_forward"
-		if v, err := sys.ReadKnob(all, 16); err == nil && strings.TrimSpace(v) == "1" {
+		if isOne(all) {
 			return nil
 		}
 		if err := sys.WriteKnob(all, "1"); err != nil {
@@ -413,7 +419,7 @@ func (n *Namespace) Forward() error {
 func (n *Namespace) Forward6() error {
 	const all = "/proc/sys/net/ipv6/conf/all/forwarding"
 	return n.within(func() error {
-		if v, err := sys.ReadKnob(all, 16); err == nil && strings.TrimSpace(v) == "1" {
+		if isOne(all) {
 			return nil
 		}
 		links, err := n.Links()
@@ -422,7 +428,7 @@ func (n *Namespace) Forward6() error {
 		}
 		for _, l := range links {
 			knob := "/proc/sys/net/ipv6/conf/" + l.Name + "/accept_ra"
-			if v, err := sys.ReadKnob(knob, 16); err == nil && strings.TrimSpace(v) == "1" {
+			if isOne(knob) {
 				if err := sys.WriteKnob(knob, "2"); err != nil {
 					return &fault.Error{Op: "keep the routes of", On: l.Name, Err: err}
 				}
