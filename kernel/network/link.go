@@ -88,10 +88,8 @@ func upFlags(up bool) (flags, change uint32) {
 
 // message is l as RTM_NEWLINK takes it.
 func (l Link) message() (netlink.Body, error) {
-	b := ifinfo(0, 0, 0)
 	flags, change := upFlags(l.Up)
-	binary.NativeEndian.PutUint32(b[8:], flags)
-	binary.NativeEndian.PutUint32(b[12:], change)
+	b := ifinfo(0, flags, change)
 	if l.Name != "" {
 		b.Text(unix.IFLA_IFNAME, l.Name)
 	}
@@ -208,7 +206,7 @@ func parseLink(data []byte) (Link, error) {
 		case unix.IFLA_ADDRESS:
 			l.MAC = formatMAC(a.Data)
 		case unix.IFLA_LINKINFO:
-			l.Kind = linkKind(a.Data)
+			l.Kind = netlink.Text(netlink.Find(a.Data, unix.IFLA_INFO_KIND))
 		}
 	}
 	return l, err
@@ -219,16 +217,6 @@ func formatMAC(b []byte) string {
 		return ""
 	}
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5])
-}
-
-func linkKind(info []byte) string {
-	attributes, _ := netlink.Parse(info)
-	for _, a := range attributes {
-		if a.Kind == unix.IFLA_INFO_KIND {
-			return netlink.Text(a.Data)
-		}
-	}
-	return ""
 }
 
 // parseAddress reads the data of an RTM_NEWADDR.

@@ -221,13 +221,7 @@ func words(b []byte, flags uint16) string {
 	if flags&flagWords == 0 || flags&flagCapped == 0 || len(b) < unix.SizeofNlMsghdr {
 		return ""
 	}
-	attributes, _ := Parse(b[unix.SizeofNlMsghdr:])
-	for _, a := range attributes {
-		if a.Kind == wordsText {
-			return Text(a.Data)
-		}
-	}
-	return ""
+	return Text(Find(b[unix.SizeofNlMsghdr:], wordsText))
 }
 
 // An Error is what the kernel says of a request, in its own words.
