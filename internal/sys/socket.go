@@ -164,15 +164,10 @@ func Datagram(v6 bool) (*os.File, error) {
 // or 16 bytes, and port alone. It gets a port of its own that the kernel chooses
 // by chance.
 func ConnectDatagram(f *os.File, address []byte, port uint16) error {
-	var to unix.Sockaddr
-	switch len(address) {
-	case 4:
-		to = &unix.SockaddrInet4{Port: int(port), Addr: [4]byte(address)}
-	case 16:
-		to = &unix.SockaddrInet6{Port: int(port), Addr: [16]byte(address)}
-	default:
+	if len(address) != 4 && len(address) != 16 {
 		return named("connect", unix.EINVAL)
 	}
+	to := inetAddress(address, int(port))
 	return onFile(f, func(fd int) error { return named("connect", unix.Connect(fd, to)) })
 }
 
