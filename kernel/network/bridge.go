@@ -95,20 +95,20 @@ func (n *Namespace) route(b Bridge) error {
 		return nil
 	}
 	err := n.Forward()
-	if b.speaks() {
+	if any6(b.Addresses) {
 		err = errors.Join(err, n.Forward6())
 	}
 	return err
 }
 
-func (b Bridge) speaks() bool {
-	return slices.ContainsFunc(b.Addresses, func(p Prefix) bool { return p.Addr().Is6() })
+func any6(addresses []Prefix) bool {
+	return slices.ContainsFunc(addresses, func(p Prefix) bool { return p.Addr().Is6() })
 }
 
 // bridgeKnobs are set before the link is up. What one that was there already may
 // do, it may go on doing.
 func (n *Namespace) bridgeKnobs(b Bridge, created bool) error {
-	speaks := b.speaks()
+	speaks := any6(b.Addresses)
 	type knob struct{ family, name, value string }
 	knobs := []knob{{"ipv6", "accept_ra", "0"}}
 	if b.LocalNet {

@@ -91,15 +91,6 @@ func (e Endpoint) kind() string {
 	return e.Kind
 }
 
-func (e Endpoint) has6() bool {
-	for _, p := range e.Addresses {
-		if p.Addr().Is6() {
-			return true
-		}
-	}
-	return false
-}
-
 // Check refuses what Attach would refuse without asking the kernel.
 func (e Endpoint) Check() error {
 	if err := e.link(0, 0).check(); err != nil {
@@ -181,7 +172,7 @@ func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 		return err
 	}
 	var c changes
-	if e.has6() {
+	if any6(e.Addresses) {
 		c.up(inside)
 	} else {
 		c.upQuietly(inside)
