@@ -1,8 +1,6 @@
 package process
 
 import (
-	"fmt"
-
 	"kiste/container/plan"
 	"kiste/kernel/network"
 	"kiste/kernel/network/rules"
@@ -33,7 +31,7 @@ func (r *run) network(a *plan.Act) (err error) {
 		return n.rule(a)
 	}
 	if n.inside == nil {
-		if n.inside, err = network.Open(fmt.Sprintf("/proc/%d/ns/net", r.child.PID)); err != nil {
+		if n.inside, err = network.OpenProcess(r.child.PID); err != nil {
 			return err
 		}
 	}
