@@ -94,11 +94,8 @@ func (r *Rules) Remove(s State) error {
 	}
 	// Something is not there: the rest is.
 	have, err := r.read()
-	if fault.KindOf(err) == fault.NotFound {
-		return nil
-	}
 	if err != nil {
-		return err
+		return ignoreMissing(err)
 	}
 	for set, list := range unwanted {
 		unwanted[set] = without(list, without(list, have[set]))
@@ -118,11 +115,7 @@ func (r *Rules) remove(unwanted map[string][]nft.Element) error {
 func (r *Rules) Delete() error {
 	var b nft.Batch
 	b.DeleteTable(r.t)
-	err := r.conn.Do(&b)
-	if fault.KindOf(err) == fault.NotFound {
-		return nil
-	}
-	return err
+	return ignoreMissing(r.conn.Do(&b))
 }
 
 // read is all that is in the sets; no table is fault.NotFound.
@@ -210,15 +203,15 @@ func (r *Rules) whole() (bool, error) {
 	for _, c := range chains {
 		n, err := r.conn.CountRules(r.t, c.Name)
 		if err != nil || n != want[c.Name] {
-			return false, ignore(err, fault.NotFound)
+			return false, ignoreMissing(err)
 		}
 	}
 	n, err := r.conn.CountSets(r.t)
 	return n == len(sets), err
 }
 
-func ignore(err error, kind fault.Kind) error {
-	if fault.KindOf(err) == kind {
+func ignoreMissing(err error) error {
+	if fault.KindOf(err) == fault.NotFound {
 		return nil
 	}
 	return err
