@@ -267,7 +267,7 @@ func (c *compiler) loopback() {
 	request := make([]byte, 40) // struct ifreq of netdevice(7): a name of 16 bytes, then the flags
 	copy(request, "lo")
 	request[16] = unix.IFF_UP
-	c.child("switch loopback on", "linux.namespaces.network",
+	c.child("switch loopback on", networkField,
 		call("socket", unix.SYS_SOCKET, named(unix.AF_UNIX, "AF_UNIX"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0)).to(sock),
 		call("ioctl", unix.SYS_IOCTL, from(sock), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), buf(request, "{lo, IFF_UP}")))
 }

@@ -5,7 +5,7 @@ import "kiste/fault"
 // served lets the parent start what serves the network in which the child waits.
 func (c *compiler) served() {
 	if c.o.Served != "" {
-		c.act("let "+c.o.Served+" serve the network", "linux.namespaces.network", Act{Kind: ActServe, Value: c.o.Served})
+		c.act("let "+c.o.Served+" serve the network", networkField, Act{Kind: ActServe, Value: c.o.Served})
 	}
 }
 
@@ -14,5 +14,5 @@ func (c *compiler) checkServed() error {
 	if c.o.Served == "" || c.fresh["network"] && c.bornInNetwork() {
 		return nil
 	}
-	return refused("linux.namespaces.network", fault.Unsupported, "%s serves a network only in a user namespace of the container's own", c.o.Served)
+	return refused(networkField, fault.Unsupported, "%s serves a network only in a user namespace of the container's own", c.o.Served)
 }
