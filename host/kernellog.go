@@ -2,7 +2,6 @@ package host
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"syscall"
 
@@ -20,33 +19,25 @@ const (
 // without its time. Where only root may read it the error is fault.Denied.
 // Source: Documentation/ABI/testing/dev-kmsg.
 func KernelLog(each func(text string)) error {
-	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	fd, err := sys.OpenFile("/dev/kmsg", syscall.O_RDONLY|syscall.O_NONBLOCK)
 	if err != nil {
 		return &fault.Error{Op: "read the kernel's log", Err: err}
 	}
-	defer f.Close()
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = conn.Control(func(fd uintptr) {
-		b := make([]byte, messageLength)
-		for range mostMessages {
-			n, err := sys.Read(int(fd), b)
-			switch {
-			case errors.Is(err, syscall.EAGAIN) || err == nil && n <= 0:
-				return
-			case errors.Is(err, syscall.EPIPE): // what was next has been overwritten
-			case err != nil:
-				failed = &fault.Error{Op: "read the kernel's log", Err: err}
-				return
-			default:
-				each(messageOf(string(b[:n])))
-			}
+	defer sys.Close(fd)
+	b := make([]byte, messageLength)
+	for range mostMessages {
+		n, err := sys.Read(fd, b)
+		switch {
+		case errors.Is(err, syscall.EAGAIN) || err == nil && n <= 0:
+			return nil
+		case errors.Is(err, syscall.EPIPE): // what was next has been overwritten
+		case err != nil:
+			return &fault.Error{Op: "read the kernel's log", Err: err}
+		default:
+			each(messageOf(string(b[:n])))
 		}
-	})
-	return errors.Join(err, failed)
+	}
+	return nil
 }
 
 // messageOf is the text of a record: "PRIORITY,NUMBER,TIME,FLAGS;TEXT", and
