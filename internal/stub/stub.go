@@ -1,6 +1,6 @@
-// Package stub has the tiny programs that run inside containers: static ELF
-// images of a few hundred bytes, made by an assembler of some forty lines per
-// processor.
+// Package stub has the tiny programs that run inside containers, and outside
+// above and beside what keeps and serves them: static ELF images of a few hundred
+// bytes, made by an assembler of some forty lines per processor.
 //
 //	takes    a processor's name as Go has it: "amd64", "arm64"
 //	gives    ELF images as bytes

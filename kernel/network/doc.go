@@ -2,7 +2,7 @@
 // rates of network namespaces.
 //
 //	takes    links, addresses, routes as data; a network namespace, by descriptor
-//	gives    a Namespace: create, delete, list, set up; Own: one for this process
+//	gives    a Namespace: create, delete, list, set up, MakeBridge, Attach; Own: one for this process; a Lab of several
 //	touches  rtnetlink sockets, network namespaces, sysctls below /proc/sys/net
 //	state    the kernel's: nothing is kept in files
 //
