@@ -45,7 +45,7 @@ check:
 # One package at a time: each checks that it leaves the host as it was, and
 # must not see what another has just made.
 unit: build
-	go test -p 1 -count=1 -timeout 20m ./...
+	go test -p 1 -count=1 -timeout 35m ./...
 
 arm64:
 	GOARCH=arm64 go vet ./...
@@ -55,7 +55,7 @@ fuzz:
 	test/fuzz $(FUZZTIME)
 
 vm:
-	go test -count=1 -v -timeout 20m ./test/vm
+	go test -count=1 -v -timeout 35m ./test/vm
 
 bench: build
 	test/bench/deps

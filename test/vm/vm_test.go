@@ -22,7 +22,7 @@ import (
 var tested = []string{"./kernel/...", "./container/bundle", "./container/hook", "./container/lifecycle", "./container/plan", "./container/process", "./test/script", "./host/...", "./store/...", "./image/layer/...", "./image/snapshot/...", "./internal/sys/...", "./internal/bus"}
 
 // limit bounds one boot, from the firmware to the power switch.
-const limit = 15 * time.Minute
+const limit = 30 * time.Minute
 
 func TestVM(t *testing.T) {
 	if testing.Short() {
