@@ -21,14 +21,14 @@ func updateCommand() *Command {
 		Short:    "change what containers may use, and whether they are started anew",
 		Long:     `One that runs has the new limits at once; a limit of memory below what it uses now is refused. One that does not run has them from its next start on. What is not named stays as it is.`,
 		Options:  updateOptions(&w),
-		Examples: []string{"kiste update --memory 512m --cpus 2 web", "kiste update --restart unless-stopped web db", "kiste update --pids-limit -1 web"},
+		Examples: []string{"kiste update --memory 512m --cpus 2 web", "kiste update --restart unless-stopped web db", "kiste update --pids-limit -1 web", "kiste update --network-rate 10mbit:egress --network-rate none:ingress web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			o := engine.UpdateOptions{Limits: w.Limits, Warn: env.note}
+			o := engine.UpdateOptions{Limits: w.Limits, Rates: w.NetworkRates, Warn: env.note}
 			if w.Restart.Name != "" {
 				o.Restart = &w.Restart
 			}
-			if o.Restart == nil && reflect.ValueOf(w.Limits).IsZero() {
+			if o.Restart == nil && len(o.Rates) == 0 && reflect.ValueOf(w.Limits).IsZero() {
 				return &fault.Error{Op: "update containers", Kind: fault.Invalid, Err: errors.New("you must provide one or more flags when using this command"), Hint: `"kiste help update" lists them`}
 			}
 			return eachPrinted(env, args, func(e *engine.Engine, name string) error { return e.Update(name, o) })
@@ -45,8 +45,8 @@ func updateOptions(w *bundle.Wishes) []option.Row {
 			rows[i].Var = into(&w.Limits.Pids, noLimit)
 		}
 	}
-	restart := slices.DeleteFunc(objectOptions(w), func(r option.Row) bool { return r.Names != "--restart" })
-	return append(rows, restart...)
+	others := slices.DeleteFunc(slices.Concat(viewOptions(w), objectOptions(w)), func(r option.Row) bool { return r.Names != "--network-rate" && r.Names != "--restart" })
+	return append(rows, others...)
 }
 
 // noLimit reads a limit of processes of which 0, too, is none.

@@ -165,7 +165,7 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 		{"--device", "HOST[:CONTAINER[:rwm]]", "a device of the host", list(&w.Devices, bundle.ParseDevice)},
 		{"--device-cgroup-rule", "RULE", "allow devices: \"c 13:* rwm\"", list(&w.DeviceRule, bundle.ParseDeviceRule)},
 		{"--add-host", "NAME:IP", "a line of /etc/hosts", list(&w.Hosts, bundle.ParseHost)},
-		{"--network-rate", "RATE[:egress|:ingress]", "what it sends and receives on each network at most: 10mbit, 1gbit:ingress", checked(&w.NetworkRates, bundle.CheckNetworkRates)},
+		{"--network-rate", "RATE[:egress][:ingress]", "what it sends and receives on each network at most: 10mbit, 1gbit:ingress, none", checked(&w.NetworkRates, bundle.CheckNetworkRates)},
 		{"-p, --publish", "[[ADDRESS:]PORT:]PORT[/PROTOCOL]", "a port of the host that leads to one of its own; ranges as 8000-8009", portVar(w)},
 		{"-P, --publish-all", "", "all exposed ports, by free ports of the host", option.Bool(&w.PublishAll)},
 		{"--expose", "PORT[/PROTOCOL]", "a port that -P publishes", exposeVar(w)},

@@ -23,6 +23,9 @@ import (
 // nothing is said and this host lets us.
 func (p *Prepared) choose() error {
 	w := &p.Wishes
+	if err := p.checkRates(); err != nil {
+		return err
+	}
 	if os.Geteuid() != 0 {
 		return nil // see userNet
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"os"
 	"reflect"
 
 	"kiste/container/bundle"
@@ -9,11 +10,13 @@ import (
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/network"
 )
 
 // UpdateOptions say what is changed; zero fields stay as they are.
 type UpdateOptions struct {
 	Limits  bundle.Limits   // Pids of -1: no limit any more
+	Rates   []string        // values of --network-rate
 	Restart *bundle.Restart // nil: the policy stays
 	Warn    func(string)    // nil: silence
 }
@@ -69,16 +72,63 @@ func (e *Engine) update(c *Container, o UpdateOptions) error {
 	if o.Restart != nil {
 		c.Wishes.Restart = *o.Restart
 	}
+	if len(o.Rates) == 0 {
+		return c.relimit(&was, o.Limits)
+	}
+	sends, receives := c.Wishes.Rates()
+	c.Wishes.ChangeRates(o.Rates)
+	if err := c.checkRates(); err != nil {
+		return err
+	}
+	if err := c.rerate(c.Wishes.Rates()); err != nil {
+		return errors.Join(err, c.rerate(sends, receives))
+	}
+	if err := c.relimit(&was, o.Limits); err != nil {
+		return errors.Join(err, c.rerate(sends, receives))
+	}
+	return nil
+}
+
+// checkRates refuses rates that a container has no links of its own for.
+func (c *Container) checkRates() error {
+	sends, receives := c.Wishes.Rates()
+	kind := c.Wishes.Network.Kind
+	var err error
+	switch {
+	case sends == 0 && receives == 0:
+	case kind == bundle.HostNS || kind == bundle.Container || kind == bundle.Path:
+		err = errors.New("its network is that of others")
+	case os.Geteuid() != 0 && kind != bundle.None:
+		err = errors.New("links of ordinary users have none")
+	}
+	if err == nil {
+		return nil
+	}
+	return &fault.Error{Op: "limit the network of", On: c.Name, Kind: fault.Unsupported, Err: err, Hint: `"kiste cgroup set --network-rate" limits groups of processes in the host's network`}
+}
+
+// rerate changes the rates of the links of a container that runs.
+func (c *Container) rerate(sends, receives network.Rate) error {
 	if !c.runs() {
 		return nil
 	}
-	return c.relimit(&was, o.Limits)
+	if len(c.Plugged) > 0 {
+		return &fault.Error{Op: "limit the network of", On: c.Name, Kind: fault.Unsupported, Err: errors.New("CNI plugins are told when it starts, and never again"), Hint: "stop it first: the next start has the rate"}
+	}
+	return live(c, func(host, inside *network.Namespace) error {
+		for i := range c.Endpoints {
+			if err := inside.SetRates(host, c.Endpoints[i].Link, sends, receives); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// relimit tells the kernel of changed limits. What it refuses leaves the group
-// as it was.
+// relimit tells the kernel of changed limits, where the container runs. What it
+// refuses leaves the group as it was.
 func (c *Container) relimit(was *bundle.Result, by bundle.Limits) error {
-	if reflect.ValueOf(by).IsZero() {
+	if !c.runs() || reflect.ValueOf(by).IsZero() {
 		return nil
 	}
 	limits, err := changedLimits(c.Result, by)

@@ -58,10 +58,27 @@ func TestPublished(t *testing.T) {
 }
 
 func TestParseNetworkRate(t *testing.T) {
-	for in, want := range map[string][2]uint64{"10mbit": {1250000, 1250000}, "8kbit:egress": {1000, 0}, "8kbit:ingress": {0, 1000}, "8kbit:egress:ingress": {1000, 1000}, "8kbit:up": {}, "fast": {}, "": {}} {
-		sends, receives, err := ParseNetworkRate(in)
-		if [2]uint64{uint64(sends), uint64(receives)} != want || (err != nil) != (want == [2]uint64{}) {
-			t.Errorf("%q: %d %d, %v; want %v", in, sends, receives, err, want)
+	for in, want := range map[string]NetworkRate{
+		"10mbit": {1250000, true, true}, "8kbit:egress": {1000, true, false}, "8kbit:ingress": {1000, false, true}, "8kbit:egress:ingress": {1000, true, true},
+		"none": {0, true, true}, "0:ingress": {0, false, true},
+		"8kbit:up": {}, "8kbit:egress:up": {}, "8kbit::": {}, "fast": {}, "": {}, ":egress": {},
+	} {
+		got, err := ParseNetworkRate(in)
+		if got != want || (err != nil) != (want == NetworkRate{}) {
+			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
+		}
+	}
+}
+
+func TestChangeRates(t *testing.T) {
+	for _, tt := range []struct{ was, by, want string }{
+		{"", "10mbit", "10mbit"}, {"10mbit", "8kbit:egress", "8kbit:egress 10mbit:ingress"}, {"8kbit:egress 10mbit:ingress", "none:ingress", "8kbit:egress"},
+		{"8kbit:egress", "8kbit:ingress", "8kbit"}, {"10mbit", "none", ""}, {"10mbit", "0:egress 0:ingress", ""}, {"", "none", ""},
+	} {
+		w := Wishes{NetworkRates: strings.Fields(tt.was)}
+		w.ChangeRates(strings.Fields(tt.by))
+		if got := strings.Join(w.NetworkRates, " "); got != tt.want {
+			t.Errorf("%q changed by %q is %q; want %q", tt.was, tt.by, got, tt.want)
 		}
 	}
 }

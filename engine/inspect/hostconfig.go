@@ -78,6 +78,7 @@ type HostConfigJSON struct {
 	MaskedPaths          []string
 	ReadonlyPaths        []string
 	Init                 *bool             `json:",omitempty"`
+	NetworkRates         []string          `json:",omitempty"` // Kiste's own: values of --network-rate
 	Annotations          map[string]string `json:",omitempty"`
 }
 
@@ -157,7 +158,7 @@ func (c *Container) hostConfig() HostConfigJSON {
 		Devices:           list(each(w.Devices, func(d bundle.Device) DeviceJSON { return DeviceJSON{d.Source, d.Target, d.Permissions} })),
 		DeviceCgroupRules: each(w.DeviceRule, rule), MemoryReservation: l.MemoryReservation, MemorySwap: swap(linux.Resources), MemorySwappiness: l.MemorySwappiness,
 		OomKillDisable: l.OOMKillDisable, Ulimits: list(each(c.Result.Spec.Process.Rlimits, ulimit)),
-		MaskedPaths: list(linux.MaskedPaths), ReadonlyPaths: list(linux.ReadonlyPaths), Annotations: w.Annotations,
+		MaskedPaths: list(linux.MaskedPaths), ReadonlyPaths: list(linux.ReadonlyPaths), Annotations: w.Annotations, NetworkRates: w.NetworkRates,
 	}
 	if w.OOMScoreAdj != nil {
 		h.OomScoreAdj = *w.OOMScoreAdj
