@@ -42,7 +42,10 @@ func cgroupRemoveCommand() *Command {
 				cancel() // no waiting: the error names a process
 				return errors.Join(err, g.Remove(ended))
 			}
-			return g.Remove(ctx)
+			if err := g.Remove(ctx); err != nil {
+				return err
+			}
+			return sweepRates()
 		})
 }
 

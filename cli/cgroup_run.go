@@ -27,6 +27,7 @@ const (
 
 func cgroupRunCommand() *Command {
 	var lim cgroup.Limits
+	var rates groupRates
 	var name string
 	return &Command{
 		Name:  "cgroup run",
@@ -34,17 +35,17 @@ func cgroupRunCommand() *Command {
 		Short: "run a command with limits on CPU, memory, I/O and processes",
 		Long: `Makes a cgroup, enters it and becomes COMMAND: no other process stays. Without a limit the command is still a group that can be looked at, frozen and killed.
 
-The group is below /kiste, or below a group that was delegated to you, or, started inside another "kiste cgroup run", below that one's: both limits hold then. With --name it stays when the command has ended, with its counters, and can be used again, until "kiste cgroup remove". Without, it is removed by a later "kiste cgroup" command once it is empty.
+The group is below /kiste, or below a group that was delegated to you, or, started inside another "kiste cgroup run", below that one's: both limits hold then. With --name it stays when the command has ended, with its counters, and can be used again, until "kiste cgroup remove". Without, it is removed by a later "kiste cgroup" command once it is empty.` + groupRatesHelp + `
 
 The exit code is the command's; 125 if the group could not be made, 126 if the command cannot be executed, 127 if it is not there.`,
-		Options: append(cgroupOptions(&lim), option.Row{"--name", "NAME", "name of the group; it then stays", option.String(&name)}),
+		Options: append(cgroupOptions(&lim), rates.row(), option.Row{"--name", "NAME", "name of the group; it then stays", option.String(&name)}),
 		Min:     1, Max: -1, Rest: true, Complete: "command",
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			file, err := lookCommand(args[0])
 			if err != nil {
 				return err
 			}
-			if err := enterGroup(name, lim); err != nil {
+			if err := enterGroup(name, lim, rates); err != nil {
 				return WithCode(125, err)
 			}
 			return become(file, args)
@@ -54,7 +55,7 @@ The exit code is the command's; 125 if the group could not be made, 126 if the c
 
 // enterGroup moves this process, and with it the thread that calls become,
 // into a group of its own.
-func enterGroup(name string, lim cgroup.Limits) error {
+func enterGroup(name string, lim cgroup.Limits, rates groupRates) error {
 	l, parent, err := cgroupPlace()
 	if err != nil {
 		return err
@@ -81,7 +82,11 @@ func enterGroup(name string, lim cgroup.Limits) error {
 		return err
 	}
 	runtime.LockOSThread() // until exec: version 1 is joined by this thread
-	if err := joinGroup(l, group, steps); err != nil {
+	err = rates.set(l, group)
+	if err == nil {
+		err = joinGroup(l, group, steps)
+	}
+	if err != nil {
 		if name == "" {
 			cgroup.Undo(steps)
 		}

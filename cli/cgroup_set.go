@@ -15,6 +15,7 @@ import (
 
 func cgroupSetCommand() *Command {
 	var lim cgroup.Limits
+	var rates groupRates
 	var name string
 	return &Command{
 		Name:  "cgroup set",
@@ -22,22 +23,30 @@ func cgroupSetCommand() *Command {
 		Short: "change the limits of a group, or limit a running process",
 		Long: `With the name of a group: changes the limits that are given and leaves the others; a memory limit below what the group uses now is refused.
 
-With the number of a process: if that process is in a group of "kiste cgroup", changes that group. Otherwise makes a new group and moves the process, with all its threads but without its groupsBelow, there. Without --name, that group is removed by a later "kiste cgroup" command once the process is gone.`,
-		Options: append(cgroupOptions(&lim), option.Row{"--name", "NAME", "name of the group for PID", option.String(&name)}),
+With the number of a process: if that process is in a group of "kiste cgroup", changes that group. Otherwise makes a new group and moves the process, with all its threads but without its groupsBelow, there. Without --name, that group is removed by a later "kiste cgroup" command once the process is gone.` + groupRatesHelp,
+		Options: append(cgroupOptions(&lim), rates.row(), option.Row{"--name", "NAME", "name of the group for PID", option.String(&name)}),
 		Min:     1, Max: 1,
 		Run: func(_ context.Context, _ *Env, args []string) error {
 			lim.Memory.CheckUsage = true
 			pid, err := strconv.Atoi(args[0])
 			if err != nil {
-				g, _, err := groupNamed(args[0])
+				g, l, err := groupNamed(args[0])
 				if err != nil {
 					return err
 				}
-				return g.Update(lim)
+				return limitGroup(l, g, lim, rates)
 			}
-			return limitProcess(pid, name, lim)
+			return limitProcess(pid, name, lim, rates)
 		},
 	}
+}
+
+// limitGroup changes the limits of a group that is there.
+func limitGroup(l cgroup.Layout, g *cgroup.Group, lim cgroup.Limits, rates groupRates) error {
+	if err := g.Update(lim); err != nil {
+		return err
+	}
+	return rates.set(l, g.Path)
 }
 
 // groupNamed opens the group with the given name.
@@ -98,7 +107,7 @@ func processGroup(l cgroup.Layout, pid int) (string, error) {
 }
 
 // limitProcess limits a running process.
-func limitProcess(pid int, name string, lim cgroup.Limits) error {
+func limitProcess(pid int, name string, lim cgroup.Limits, rates groupRates) error {
 	l, parent, err := cgroupPlace()
 	if err != nil {
 		return err
@@ -112,7 +121,7 @@ func limitProcess(pid int, name string, lim cgroup.Limits) error {
 		if err != nil {
 			return err
 		}
-		return g.Update(lim)
+		return limitGroup(l, g, lim, rates)
 	}
 	group := path.Join(parent, groupOfPID+"-"+strconv.Itoa(pid))
 	if name != "" {
@@ -127,7 +136,10 @@ func limitProcess(pid int, name string, lim cgroup.Limits) error {
 	if steps, err = withLeaf(l, group, steps); err != nil {
 		return err
 	}
-	return cgroup.Do(append(steps, attachInto(l, group, steps, pid)...))
+	if err := cgroup.Do(append(steps, attachInto(l, group, steps, pid)...)); err != nil {
+		return err
+	}
+	return rates.set(l, group)
 }
 
 // attachInto is AttachSteps, with the leaf in place of the group where

@@ -72,7 +72,7 @@ func showTree(out io.Writer, l cgroup.Layout, group, indent string) error {
 	if err != nil {
 		return err
 	}
-	if err := showGroup(out, g, indent); err != nil {
+	if err := showGroup(out, l, g, indent); err != nil {
 		return err
 	}
 	for _, child := range groupsBelow(g) {
@@ -99,7 +99,7 @@ func groupsBelow(g *cgroup.Group) []string {
 	return names
 }
 
-func showGroup(out io.Writer, g *cgroup.Group, indent string) error {
+func showGroup(out io.Writer, l cgroup.Layout, g *cgroup.Group, indent string) error {
 	u, err := g.Usage()
 	if err != nil {
 		return err
@@ -114,6 +114,9 @@ func showGroup(out io.Writer, g *cgroup.Group, indent string) error {
 	fmt.Fprintf(out, "%s%s\n", indent, name)
 	for _, line := range cgroupUsage(u) {
 		fmt.Fprintf(out, "%s    %-8s %s\n", indent, line[0], line[1])
+	}
+	if rates := showRates(l, g.Path); rates != "" {
+		fmt.Fprintf(out, "%s    %-8s %s\n", indent, "network", rates)
 	}
 	if pids, err := g.Procs(); err == nil && len(pids) > 0 {
 		fmt.Fprintf(out, "%s    %-8s %s\n", indent, "procs", cgroupPids(pids))

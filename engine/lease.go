@@ -12,6 +12,7 @@ import (
 	"kiste/engine/inspect"
 	"kiste/fault"
 	"kiste/kernel/network"
+	"kiste/kernel/network/rules"
 	"kiste/store"
 )
 
@@ -44,6 +45,9 @@ func (e *Engine) lease(n *Network, p *inspect.Endpoint, id string, dry bool) err
 			return err
 		}
 		defer lock.Unlock()
+		if _, err := os.Lstat(e.networkDocument(n.ID)); errors.Is(err, fs.ErrNotExist) {
+			return noNetwork(n.Name) // it was removed since it was read
+		}
 	}
 	taken := map[string]bool{}
 	entries, err := os.ReadDir(e.Store.Leases(n.ID))
@@ -252,6 +256,9 @@ func (e *Engine) UsedNetworks() (map[string]bool, error) {
 func (e *Engine) sweepNetworks() error {
 	if os.Geteuid() != 0 {
 		return nil
+	}
+	if err := rules.SweepCgroupRates(rules.DefaultName); err != nil && fault.KindOf(err) != fault.Denied && fault.KindOf(err) != fault.Unsupported {
+		return err
 	}
 	all, _, err := e.networks()
 	if err != nil {

@@ -35,6 +35,16 @@ func ParseNetworkRate(s string) (r NetworkRate, err error) {
 	return r, nil
 }
 
+// Into puts r in force.
+func (r NetworkRate) Into(sends, receives *network.Rate) {
+	if r.Sends {
+		*sends = r.Rate
+	}
+	if r.Receives {
+		*receives = r.Rate
+	}
+}
+
 // CheckNetworkRates refuses what cannot be read of the values of --network-rate.
 func CheckNetworkRates(s string) error {
 	_, err := ParseNetworkRate(s)
@@ -49,12 +59,7 @@ func (w *Wishes) Rates() (sends, receives network.Rate) {
 		if err != nil {
 			continue // it was checked
 		}
-		if r.Sends {
-			sends = r.Rate
-		}
-		if r.Receives {
-			receives = r.Rate
-		}
+		r.Into(&sends, &receives)
 	}
 	return sends, receives
 }

@@ -75,6 +75,12 @@ func (b *Batch) DeleteTable(t Table) {
 	b.add(unix.NFT_MSG_DELTABLE, 0, "delete table", t, "", "", m)
 }
 
+// DeleteEmptyTable deletes t where nothing is in it: else it is fault.Conflict.
+func (b *Batch) DeleteEmptyTable(t Table) {
+	b.DeleteTable(t)
+	b.ops[len(b.ops)-1].request.Flags |= unix.NLM_F_NONREC
+}
+
 // AddChain creates a chain of t; one that exists is kept.
 func (b *Batch) AddChain(t Table, c Chain) {
 	m := head(t.Family)

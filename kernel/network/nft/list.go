@@ -27,6 +27,16 @@ func (c *Conn) Chains() ([]Listed, error) {
 	return list(c, unix.NFT_MSG_GETCHAIN, "list chains", head(0), parseChain)
 }
 
+// A ListedRule is one of a chain, by what its maker has said of it.
+type ListedRule struct{ Chain, Comment string }
+
+// Rules lists those of a table. No such table has none.
+func (c *Conn) Rules(t Table) ([]ListedRule, error) {
+	m := head(t.Family)
+	m.Text(unix.NFTA_RULE_TABLE, t.Name)
+	return list(c, unix.NFT_MSG_GETRULE, "list rules of "+t.String(), m, parseRule)
+}
+
 // Elements lists what is in a set. No such set is fault.NotFound.
 func (c *Conn) Elements(t Table, set string) ([]Element, error) {
 	m := head(t.Family)
@@ -118,6 +128,20 @@ func parseChain(data []byte) (Listed, error) {
 		}
 	}
 	return c, err
+}
+
+func parseRule(data []byte) (ListedRule, error) {
+	_, attributes, err := body(data)
+	var r ListedRule
+	for _, a := range attributes {
+		switch a.Kind {
+		case unix.NFTA_RULE_CHAIN:
+			r.Chain = netlink.Text(a.Data)
+		case unix.NFTA_RULE_USERDATA:
+			r.Comment = parseComment(a.Data)
+		}
+	}
+	return r, err
 }
 
 func parseElements(data []byte) ([]Element, error) {

@@ -13,6 +13,7 @@ func FuzzParse(f *testing.F) {
 	b.AddTable(t)
 	b.AddChain(t, Chain{Name: "in", Type: "filter", Hook: Input})
 	b.AddElements(t, "s", Element{Key: Key(Ifname("a"), []byte{1, 2, 3, 4}), End: Ifname("b"), Data: Port(1), Comment: "x"})
+	b.AddRule(t, Rule{Chain: "in", Do: []Expr{Drop()}, Comment: "why"})
 	for _, o := range b.ops {
 		f.Add(o.request.Kind, []byte(o.request.Body))
 	}
@@ -20,6 +21,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
 		_, _ = parseTable(data)
 		_, _ = parseChain(data)
+		_, _ = parseRule(data)
 		all, _ := parseElements(data)
 		for _, e := range all {
 			_ = printable(e.Key) + printable(e.Data) + e.Comment
@@ -36,6 +38,10 @@ func TestElementsComeBack(t *testing.T) {
 	got, err := parseElements(b.ops[0].request.Body)
 	if err != nil || len(got) != 1 || string(got[0].Key) != string(e.Key) || string(got[0].Data) != string(e.Data) || got[0].Comment != "web" {
 		t.Errorf("%+v, %v", got, err)
+	}
+	b.AddRule(Table{Family: Inet, Name: "t"}, Rule{Chain: "in", Do: []Expr{Drop()}, Comment: "why"})
+	if r, err := parseRule(b.ops[1].request.Body); err != nil || r != (ListedRule{"in", "why"}) {
+		t.Errorf("%+v, %v", r, err)
 	}
 	c, ok := parseChange(netlink.Message{Kind: b.ops[0].request.Kind, Data: b.ops[0].request.Body})
 	if !ok || c.Set != "s" || c.Table.Name != "t" {

@@ -15,6 +15,7 @@ import (
 	"kiste/host"
 	"kiste/internal/need"
 	"kiste/kernel/network"
+	"kiste/kernel/network/nft"
 	"kiste/kernel/network/rules"
 )
 
@@ -92,6 +93,11 @@ func TestRatesOfACgroup(t *testing.T) {
 	if got := pump(t, n, c, false); got < 5*slow {
 		t.Errorf("it receives %.0f bytes/s without a limit", got)
 	}
+	read := rules.CgroupRate{Mount: c.Mount, Group: c.Group}
+	must(t, n.Do(func() error { return read.Read("kiste") }))
+	if read != c {
+		t.Errorf("%+v is read as %+v", c, read)
+	}
 	c.Sends, c.Receives = 0, slow
 	set()
 	if got := pump(t, n, c, true); got < 5*slow {
@@ -107,6 +113,50 @@ func TestRatesOfACgroup(t *testing.T) {
 	if got := pump(t, n, c, false); got < 5*slow {
 		t.Errorf("it receives %.0f bytes/s after all limits were taken away", got)
 	}
+}
+
+// Rates of groups that are gone go, and the table with the last of them.
+func TestRatesOfGroupsThatAreGone(t *testing.T) {
+	c := group(t)
+	n := fresh(t)
+	gone := c
+	gone.Group, gone.Receives = c.Group+"/below", 1000
+	must(t, os.Mkdir(gone.Mount+gone.Group, 0o755))
+	must(t, n.Do(func() error { return gone.Set("kiste") }))
+	must(t, os.Remove(gone.Mount+gone.Group))
+	left := func() []nft.ListedRule {
+		t.Helper()
+		var all []nft.ListedRule
+		must(t, n.Do(func() error {
+			conn, err := nft.Open()
+			if err == nil {
+				all, err = conn.Rules(nft.Table{Family: nft.Inet, Name: "kiste-rates"})
+				conn.Close()
+			}
+			return err
+		}))
+		return all
+	}
+	c.Sends = 1000
+	must(t, n.Do(func() error { return c.Set("kiste") }))
+	if all := left(); len(all) != 1 || all[0].Comment != "8kbit of "+c.Group {
+		t.Errorf("after the next group's: %+v", all)
+	}
+	must(t, os.Remove(c.Mount+c.Group))
+	for range 2 {
+		must(t, n.Do(func() error { return rules.SweepCgroupRates("kiste") }))
+	}
+	must(t, n.Do(func() error {
+		conn, err := nft.Open()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Table(nft.Inet, "kiste-rates"); !errors.Is(err, fault.NotFound) {
+			t.Errorf("the table of no rates: %v", err)
+		}
+		return nil
+	}))
 }
 
 func TestCgroupsThatCannotBeLimited(t *testing.T) {
