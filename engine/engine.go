@@ -341,14 +341,17 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !force || !e.isKept(id) || !e.removeKept(id, volumes) {
-		running, err := e.markRemoved(id, query, force, volumes)
-		if err == nil && running {
-			err = e.endForGood(id)
-		}
-		if err != nil {
+	if force && e.isKept(id) {
+		if gone, err := e.removeKept(id, volumes); gone {
 			return id, err
 		}
+	}
+	running, err := e.markRemoved(id, query, force, volumes)
+	if err == nil && running {
+		err = e.endForGood(id)
+	}
+	if err != nil {
+		return id, err
 	}
 	l, err := e.lockState(id)
 	if err != nil {
@@ -368,11 +371,11 @@ func (e *Engine) Remove(query string, force, volumes bool) (string, error) {
 }
 
 // removeKept lets the monitor, if there is one, kill and remove a container that
-// it keeps. It reports whether that was done.
-func (e *Engine) removeKept(id string, volumes bool) bool {
+// it keeps. It reports whether that is gone, and what could not be undone of it.
+func (e *Engine) removeKept(id string, volumes bool) (gone bool, err error) {
 	stream, err := sys.DialUnix(e.monitorSocket())
 	if err != nil {
-		return false
+		return false, nil
 	}
 	defer stream.Close()
 	var r reply
@@ -380,7 +383,7 @@ func (e *Engine) removeKept(id string, volumes bool) bool {
 	if err == nil {
 		err = receive(stream, &r)
 	}
-	return err == nil && r.Error == nil && !r.Declined
+	return err == nil && !r.Declined, r.Error.err()
 }
 
 // markRemoved refuses what may not be removed, and keeps others from starting

@@ -74,16 +74,16 @@ func (s *supervisor) made(id string) (bool, error) {
 const slowDeath = 20 * time.Millisecond
 
 // remove kills a container that this monitor keeps. To remove it is then a part
-// of its end. It reports whether it is gone.
-func (s *supervisor) remove(q request) bool {
+// of its end. It reports whether it is gone, and what could not be undone of it.
+func (s *supervisor) remove(q request) (gone bool, err error) {
 	s.mu.Lock()
 	k := s.kept[q.ID]
 	if k == nil || k.keeper == nil {
 		s.mu.Unlock()
-		return false
+		return false, nil
 	}
 	if k.removal == nil {
-		k.removal = &removal{q.Volumes, make(chan struct{})}
+		k.removal = &removal{volumes: q.Volumes, over: make(chan struct{})}
 	}
 	r := k.removal
 	s.mu.Unlock()
@@ -116,5 +116,10 @@ func (s *supervisor) remove(q request) bool {
 		case <-k.keeper.Done():
 		}
 	}
-	return s.e.gone(q.ID)
+	select {
+	case <-r.over:
+		err = r.err
+	default:
+	}
+	return s.e.gone(q.ID), err
 }

@@ -72,7 +72,7 @@ func (p *Prepared) plug(pid int) error {
 	for i := range p.Plugged {
 		at := &p.Plugged[i]
 		at.Clear()
-		at.Link = fmt.Sprintf("eth%d", len(p.Endpoints)+i)
+		at.Link = p.freeLink("eth")
 		if err := p.plugOne(at, pid); err != nil {
 			return errors.Join(err, p.e.unplug(p.ID))
 		}
@@ -171,7 +171,7 @@ func (p *Prepared) tellPlugged(own []string, dns cni.DNS) error {
 	if file := p.FilePaths["/etc/hosts"]; file != "" && len(own) > 0 {
 		var lines []byte
 		for _, ip := range own {
-			lines = append(lines, ip+"\t"+p.Result.Spec.Hostname+"\n"...)
+			lines = append(lines, p.hostsLine(ip)...)
 		}
 		if err := appendTo(file, lines); err != nil {
 			return err
@@ -221,40 +221,69 @@ func (e *Engine) keepAttachment(a *cni.Attachment) error {
 // maxAttachment bounds what is read of one, in bytes.
 const maxAttachment = 4 << 20
 
-// unplug takes a container that has ended from its networks of plugins. What
-// could not be undone is tried again the next time.
-func (e *Engine) unplug(id string) error {
+// eachAttachment lets do see the files of a container's attachments, and those
+// that can be read of them: a nil one is of who was killed while writing.
+func (e *Engine) eachAttachment(id string, do func(file string, a *cni.Attachment) error) error {
 	dir := e.attachments(id)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	var bad []error
+	bad := []error{err}
 	for _, d := range entries {
 		file := filepath.Join(dir, d.Name())
-		err := e.unplugOne(file)
-		if err == nil {
-			err = os.Remove(file)
+		b, err := sys.ReadFile(file, maxAttachment)
+		if err != nil {
+			bad = append(bad, err)
+			continue
 		}
-		bad = append(bad, err)
+		a := &cni.Attachment{}
+		if err := store.Decode(b, a); err != nil || a.List == nil {
+			a = nil
+		}
+		bad = append(bad, do(file, a))
 	}
-	return errors.Join(append(bad, err)...)
+	return errors.Join(bad...)
 }
 
-func (e *Engine) unplugOne(file string) error {
-	b, err := sys.ReadFile(file, maxAttachment)
-	if err != nil {
-		return err
+// unplug takes a container that has ended from its networks of plugins. What
+// could not be undone is told as an event too, and tried again the next time.
+func (e *Engine) unplug(id string) error {
+	return e.eachAttachment(id, func(file string, a *cni.Attachment) error {
+		if a == nil {
+			return os.Remove(file)
+		}
+		a.Options.Netns = "" // it has ended with the container
+		if err := a.Del(); err != nil {
+			n := &Network{ID: cniID(a.List.Name), Name: a.List.Name, Driver: cniDriver}
+			e.EmitNetwork("disconnect", n, map[string]string{"container": id, "error": err.Error()})
+			return &fault.Error{Op: "leave CNI network", On: a.List.Name, Err: err}
+		}
+		return os.Remove(file)
+	})
+}
+
+// leavePlugged is unplug, with what fails written down: the next start, gc and
+// rm try again.
+func (e *Engine) leavePlugged(c *Container) {
+	c.State.Unplugged = ""
+	if err := e.unplug(c.ID); err != nil {
+		c.State.Unplugged = err.Error()
 	}
-	var a cni.Attachment
-	if err := store.Decode(b, &a); err != nil || a.List == nil {
-		return nil // of who was killed while writing, or too long to be ours
+}
+
+// checkPlugged is what plugins find wrong with the networks of a container that
+// runs.
+func (e *Engine) checkPlugged(c *Container) error {
+	if len(c.Plugged) == 0 || !c.runs() {
+		return nil
 	}
-	a.Options.Netns = "" // it has ended with the container
-	if err := a.Del(); err != nil {
-		return &fault.Error{Op: "leave CNI network", On: a.List.Name, Err: err}
-	}
-	return nil
+	return e.eachAttachment(c.ID, func(_ string, a *cni.Attachment) error {
+		if a == nil {
+			return nil
+		}
+		return a.Check()
+	})
 }
 
 // bandwidth is rates in bits a second, as the plugin bandwidth takes them.

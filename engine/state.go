@@ -158,7 +158,7 @@ func (e *Engine) cleanUp(c *Container) {
 	e.tellNetworks("disconnect", c)
 	e.disconnect(c)
 	e.endNetwork(c)
-	_ = e.unplug(c.ID) // what fails is tried again by the next start, or rm
+	e.leavePlugged(c)
 	if c.Cgroup != "" {
 		removeAnyGroup(c.Cgroup)
 	}

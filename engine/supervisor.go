@@ -59,6 +59,7 @@ type keeping struct {
 type removal struct {
 	volumes bool
 	over    chan struct{} // closed when it has been tried
+	err     error         // of that
 }
 
 // linger is how long a monitor stays that has nothing to do: the next command
@@ -280,7 +281,8 @@ func (s *supervisor) answer(stream *os.File) {
 		_ = send(stream, reply{})
 		stream.Close()
 	case "remove":
-		_ = send(stream, reply{Declined: !s.remove(q)})
+		gone, err := s.remove(q)
+		_ = send(stream, reply{Declined: !gone, Error: toFailure(err)})
 		stream.Close()
 	case "exec":
 		s.answerExec(stream, q)
@@ -603,10 +605,14 @@ func (s *supervisor) ended(id string, end monitor.End) *Container {
 		s.e.Emit("die", c, map[string]string{"exitCode": strconv.Itoa(end.Code()), "execDuration": strconv.Itoa(int(end.At.Sub(c.State.StartedAt).Seconds()))})
 	}
 	c.passing = true
-	if r := s.removal(id); r != nil {
+	r := s.removal(id)
+	if r != nil {
 		c.State.Removing, c.State.RemovingVolumes = true, r.volumes
 	}
 	if err := s.finish(c, end); err != nil {
+		if r != nil {
+			r.err = err
+		}
 		return nil
 	}
 	s.lasts(c)

@@ -103,6 +103,9 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 		s.Settled++
 		e.cleanUp(c)
 		return e.write(c)
+	case c.State.Unplugged != "" && !IsActive(c.State.Status):
+		e.leavePlugged(c)
+		return e.write(c)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ type Evidence struct {
 	Log     []string         // its last lines
 	Denied  []inspect.Denial // by the filter of one that runs
 	Network NetworkEnds      // of who serves its network
+	Plugged error            // what CNI plugins find wrong with its networks
 	Now     time.Time
 }
 
@@ -45,7 +46,7 @@ func (e *Engine) Evidence(c *Container) Evidence {
 	if c.runs() && c.Wishes.Security.LogDenials {
 		v.Denied = c.suspect().ask().denied
 	}
-	v.Network = e.networkEnds(c.ID)
+	v.Network, v.Plugged = e.networkEnds(c.ID), e.checkPlugged(c)
 	_ = e.Logs(c, logfile.Selection{Tail: lastLines}, func(l *logfile.Entry) error {
 		v.Log = append(v.Log, string(l.Line))
 		return nil
@@ -87,6 +88,9 @@ func Why(c *Container, v Evidence) []Finding {
 	all := whyOfState(c, v)
 	if lost := c.State.LogLost; lost != "" {
 		all = append(all, Finding{"Parts of its log are lost " + lost + ".", "room where the log is, less output, or --log-opt max-size at run"})
+	}
+	if left := c.State.Unplugged; left != "" {
+		all = append(all, Finding{"CNI plugins have not taken it from their networks, and may keep its addresses and ports: " + left + ".", "mend that; kiste gc, kiste rm and its next start tell them again"})
 	}
 	return all
 }
@@ -139,6 +143,9 @@ func whileItRuns(c *Container, v Evidence) []Finding {
 		all = []Finding{{"It is paused: none of its processes goes on.", "kiste unpause " + c.Name}}
 	}
 	all = append(all, v.Network.findings()...)
+	if v.Plugged != nil {
+		all = append(all, Finding{"CNI plugins say that its network is not as they made it: " + v.Plugged.Error() + ".", "restart the container"})
+	}
 	if v.Usage != nil {
 		all = append(all, shortages(v.Usage)...)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,8 @@ func TestWhy(t *testing.T) {
 		{name: "a signal that nobody knows", state: inspect.State{Status: inspect.Exited, ExitCode: 128 + 40}, want: []string{"SIGRTMIN+6", "not known"}},
 		{name: "with the host", state: inspect.State{Status: inspect.Exited, ExitCode: 255, AtBoot: true}, want: []string{"when the host went down", "start --boot"}},
 		{name: "restarting", state: inspect.State{Status: inspect.Restarting, ExitCode: 3, Restarts: 2, Delay: time.Second}, wishes: bundle.Wishes{Restart: bundle.Restart{Name: "always"}}, want: []string{"policy always", "2nd time", "pause of 1s", "code 3"}},
+		{name: "not left", state: inspect.State{Status: inspect.Exited, Unplugged: "the pool is closed"}, want: []string{"may keep its addresses and ports: the pool is closed", "kiste gc"}},
+		{name: "a network that is not as it was", state: inspect.State{Status: inspect.Running}, v: Evidence{Plugged: errors.New("no such address")}, want: []string{"not as they made it: no such address", "restart"}},
 		{name: "paused", state: inspect.State{Status: inspect.Paused}, want: []string{"kiste unpause web"}},
 		{name: "short of everything", state: inspect.State{Status: inspect.Running}, v: Evidence{Usage: &cgroup.Usage{Pids: &cgroup.PidsUsage{Limit: 5, Refused: 9}, CPU: &cgroup.CPUUsage{Periods: 10, Throttled: 4, ThrottledTime: time.Second}}},
 			want: []string{"It runs", "9 times it could not start", "limit is 5", "--pids-limit", "4 of 10 periods", "--cpus"}},

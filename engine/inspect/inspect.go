@@ -81,6 +81,7 @@ type State struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 	LogLost    string // since when and why parts of its log are lost; empty: none are
+	Unplugged  string `json:",omitempty"` // why CNI plugins have not taken it from their networks; empty: they have
 
 	// Of the process that has ended, or of one that runs: nil and empty where
 	// nobody has counted, or nobody has told.
