@@ -60,6 +60,7 @@ func (p *Prepared) choose() error {
 			return networkError("join", n.Name, fault.Invalid, "network %q is specified multiple times", n.Name)
 		}
 		p.Endpoints = append(p.Endpoints, inspect.Endpoint{Wish: wish, Network: n.ID, Name: n.Name, Driver: n.Driver, User: n.User()})
+		p.chosen = append(p.chosen, n)
 	}
 	return nil
 }
@@ -142,17 +143,16 @@ func (p *Prepared) connect() error {
 	if len(p.Endpoints) == 0 {
 		return p.checkPorts()
 	}
+	networks, err := p.networks()
+	if err != nil {
+		return err
+	}
 	j := &p.joining
-	for i := range p.Endpoints {
-		at := &p.Endpoints[i]
-		n, err := p.e.networkOf(at, p.o.DryRun)
-		if err != nil {
+	j.networks = networks
+	for i, n := range networks {
+		if err := p.e.place(n, p.Container, &p.Endpoints[i], p.dry()); err != nil {
 			return err
 		}
-		if err := p.e.place(n, p.Container, at, p.dry()); err != nil {
-			return err
-		}
-		j.networks = append(j.networks, n)
 		if n.User() {
 			j.plan.Names = bundle.ResolverAddress
 		}
@@ -166,6 +166,25 @@ func (p *Prepared) connect() error {
 		}
 	}
 	return p.publish()
+}
+
+// networks are those of the container's endpoints. What choose has read counts
+// once: a lease is refused where the network is gone by then.
+func (p *Prepared) networks() ([]*Network, error) {
+	all := p.chosen
+	p.chosen = nil
+	if len(all) == len(p.Endpoints) {
+		return all, nil
+	}
+	all = nil
+	for i := range p.Endpoints {
+		n, err := p.e.networkOf(&p.Endpoints[i], p.o.DryRun)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // dry reports whether nothing is to be taken that a container has only while it
@@ -202,7 +221,7 @@ func (e *Engine) place(n *Network, c *Container, at *inspect.Endpoint, dry bool)
 	if err := e.lease(n, at, c.ID, dry); err != nil {
 		return err
 	}
-	at.ID, at.Link = newID(), e.linkName(n, c, at)
+	at.ID, at.Link = newID(), n.linkName(c, at)
 	if n.Driver == "bridge" {
 		at.Outside = "kv" + at.ID[:12]
 	}
@@ -228,8 +247,8 @@ func (n *Network) accepts(w *bundle.NetworkWish) error {
 	return nil
 }
 
-// linkName is the first name that no other link of the container has.
-func (e *Engine) linkName(n *Network, c *Container, at *inspect.Endpoint) string {
+// linkName is that of a container's link on n.
+func (n *Network) linkName(c *Container, at *inspect.Endpoint) string {
 	if name := at.Wish.Options["com.docker.network.endpoint.ifname"]; name != "" {
 		return name
 	}
@@ -237,9 +256,15 @@ func (e *Engine) linkName(n *Network, c *Container, at *inspect.Endpoint) string
 	if prefix == "" {
 		prefix = "eth"
 	}
+	return c.freeLink(prefix)
+}
+
+// freeLink is the first name that no link of the container has.
+func (c *Container) freeLink(prefix string) string {
 	for i := 0; ; i++ {
 		name := fmt.Sprint(prefix, i)
-		if !slices.ContainsFunc(c.Endpoints, func(o inspect.Endpoint) bool { return o.Link == name }) {
+		has := func(at inspect.Endpoint) bool { return at.Link == name }
+		if !slices.ContainsFunc(c.Endpoints, has) && !slices.ContainsFunc(c.Plugged, has) {
 			return name
 		}
 	}
@@ -436,6 +461,9 @@ func (e *Engine) disconnect(c *Container) {
 		}
 		e.giveBack(at, c.ID)
 		at.Clear()
+	}
+	for i := range c.Plugged {
+		c.Plugged[i].Clear()
 	}
 }
 

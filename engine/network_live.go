@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -82,11 +81,14 @@ func live(c *Container, do func(host, inside *network.Namespace) error) error {
 		return err
 	}
 	defer host.Close()
-	inside, err := network.Open(fmt.Sprintf("/proc/%d/ns/net", c.State.PID))
+	inside, err := network.OpenProcess(c.State.PID)
 	if err != nil {
 		return err
 	}
 	defer inside.Close()
+	if !identity(c.State).Alive() { // the number may be another's by now
+		return &fault.Error{Op: "open the network of", On: c.Name, Kind: fault.Conflict, Err: errors.New("it has just ended")}
+	}
 	return do(host, inside)
 }
 
@@ -209,35 +211,45 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 }
 
 // renameLive tells the resolver of a container's new places. One that has asked
-// the host's servers until now asks the resolver, as soon as it is on a network
+// the host's servers until now asks the resolver as long as it is on a network
 // of users.
 func (e *Engine) renameLive(c *Container) error {
-	_, err := e.Named(c.ID)
-	asks := err == nil
-	if !asks && !slices.ContainsFunc(c.Endpoints, func(at inspect.Endpoint) bool { return at.User }) {
-		return nil
+	tell := e.tell
+	if _, err := e.Named(c.ID); err != nil {
+		tell = e.announce
+		if !c.onUserNetwork() {
+			return nil
+		}
 	}
 	networks, err := e.networksOf(c.Endpoints)
 	if err != nil {
 		return err
 	}
-	n := e.named(c, networks, identity(c.State))
-	if asks {
-		return e.tell(n)
-	}
-	return errors.Join(e.announce(n), e.resolverLive(c))
+	return errors.Join(tell(e.named(c, networks, identity(c.State))), c.resolveLive())
 }
 
-// resolverLive lets a container ask the resolver, where its resolv.conf is as it
-// was made.
-func (e *Engine) resolverLive(c *Container) error {
-	path := c.FilePaths["/etc/resolv.conf"]
+func (c *Container) onUserNetwork() bool {
+	return slices.ContainsFunc(c.Endpoints, func(at inspect.Endpoint) bool { return at.User })
+}
+
+// resolveLive lets a container that has started with the host's servers ask the
+// resolver, or them again, where it has left its resolv.conf as it was made. The
+// resolver answers it further, for who has read the file before.
+func (c *Container) resolveLive() error {
 	i := slices.IndexFunc(c.Result.Files, func(f bundle.File) bool { return f.Path == "/etc/resolv.conf" })
-	text, err := readSmall(path)
-	if i < 0 || err != nil || string(text) != string(c.Result.Files[i].Data) {
+	if i < 0 {
 		return nil
 	}
-	return overwrite(path, []byte(bundle.ResolverConf(&c.Wishes, text)))
+	from := string(c.Result.Files[i].Data)
+	to := bundle.ResolverConf(&c.Wishes, []byte(from))
+	if !c.onUserNetwork() {
+		from, to = to, from
+	}
+	path := c.FilePaths["/etc/resolv.conf"]
+	if text, err := readSmall(path); err != nil || string(text) != from || from == to {
+		return nil
+	}
+	return overwrite(path, []byte(to))
 }
 
 // overwrite writes a file in place, since it is bound.
@@ -262,17 +274,28 @@ func (e *Engine) hostsLive(c *Container) error {
 	if path == "" || err != nil {
 		return nil
 	}
-	name := bundle.HostsNames(c.Result.Spec.Hostname, c.Wishes.Domainname)
-	var lines []string
+	own := c.hostsLine("")
+	var lines []byte
 	for line := range strings.Lines(string(text)) {
-		if _, names, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); !ok || names != name {
-			lines = append(lines, strings.TrimRight(line, "\n"))
+		line = strings.TrimRight(line, "\n") + "\n"
+		if i := strings.IndexByte(line, '\t'); i < 0 || line[i:] != own {
+			lines = append(lines, line...)
 		}
 	}
-	for i := range c.Endpoints {
-		for _, a := range c.Endpoints[i].Addresses() {
-			lines = append(lines, a+"\t"+name)
+	for _, at := range slices.Concat(c.Endpoints, c.Plugged) {
+		for _, a := range at.Addresses() {
+			lines = append(lines, c.hostsLine(a)...)
 		}
 	}
-	return overwrite(path, []byte(strings.Join(lines, "\n")+"\n"))
+	return overwrite(path, lines)
+}
+
+// hostsLine is that of /etc/hosts for an address of the container's own. With
+// --uts host its name is the host's.
+func (c *Container) hostsLine(address string) string {
+	name := c.Result.Spec.Hostname
+	if name == "" {
+		name = hostName()
+	}
+	return address + "\t" + bundle.HostsNames(name, c.Result.Spec.Domainname) + "\n"
 }

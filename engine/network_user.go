@@ -213,7 +213,7 @@ func (p *Prepared) tellAddresses(n *userNetwork) {
 		case f.Path == "/etc/resolv.conf" && len(p.Wishes.DNS) == 0:
 			f.Data = servedBy(f.Data, server)
 		case f.Path == "/etc/hosts" && own != "":
-			f.Data = append(f.Data, own+"\t"+bundle.HostsNames(p.Result.Spec.Hostname, p.Result.Spec.Domainname)+"\n"...)
+			f.Data = append(f.Data, p.hostsLine(own)...)
 		}
 	}
 }

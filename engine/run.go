@@ -93,6 +93,7 @@ type Prepared struct {
 
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
 
+	chosen   []*Network // of Endpoints, as they have just been read
 	joining  joining
 	reserved []*os.File // the host's ports that lead to its own
 
