@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -211,7 +210,7 @@ func (e *Engine) spawnMonitor() error {
 	if err := sys.Mkfifo(e.endsFile(), 0o600); err != nil {
 		return err
 	}
-	ends, err := os.OpenFile(e.endsFile(), os.O_RDWR, 0)
+	ends, err := sys.OpenPlain(e.endsFile(), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -230,22 +229,27 @@ func (e *Engine) spawnMonitor() error {
 		return err
 	}
 	defer memory.Close()
+	null, err := sys.OpenPlain(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
 	program, err := e.program()
 	if err != nil {
 		return err
 	}
-	sys.RestoreFileLimit()
-	cmd := exec.Command(sys.ProgramPath(memory))
-	cmd.Args = []string{program, "kiste", MonitorCommand}
-	cmd.Dir, cmd.Env = "/", e.monitorEnv()
-	cmd.ExtraFiles = []*os.File{ends, listener}
 	layout, err := cgroup.Detect()
 	if err != nil {
 		return err
 	}
+	sys.RestoreFileLimit()
+	files := make([]int, 0, listenFD+1)
+	for _, f := range []*os.File{null, null, null, ends, listener} {
+		files = append(files, int(f.Fd()))
+	}
 	return inGroup(layout, e.monitorGroup(layout), func(unified int) error {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: unified >= 0, CgroupFD: max(unified, 0)}
-		return cmd.Start()
+		_, err := sys.Detach(sys.ProgramPath(memory), []string{program, "kiste", MonitorCommand}, e.monitorEnv(), files, unified)
+		return err
 	})
 }
 

@@ -31,10 +31,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -182,21 +182,23 @@ func (e Ends) Hold(master *os.File) error {
 	if err != nil {
 		return err
 	}
+	files := slices.Repeat([]int{-1}, firstHeld)
 	// The program too, or its number may be given to another file on the way.
-	files := append(append(make([]*os.File, firstHeld), held...), program)
-	p, err := os.StartProcess(sys.FDPath(len(files)-1), []string{holderProgram, e.Dir}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
+	for _, f := range append(held, program) {
+		files = append(files, int(f.Fd()))
+	}
+	pid, err := sys.Detach(sys.FDPath(len(files)-1), []string{holderProgram, e.Dir}, []string{}, files, -1)
 	if err != nil {
 		return &fault.Error{Op: "hold the terminal or input of", On: e.Dir, Err: err}
 	}
-	id, err := process.Identify(p.Pid)
+	id, err := process.Identify(pid)
 	if err == nil {
 		err = sys.WriteFile(filepath.Join(e.Dir, holderName), fmt.Appendln(nil, id.PID, id.Start), 0o600)
 	}
 	if err != nil {
-		_ = p.Kill()
-		_, _ = p.Wait()
+		_ = sys.Kill(pid, int(unix.SIGKILL))
+		_ = sys.Reap(pid)
 	}
-	_ = p.Release()
 	return err
 }
 
