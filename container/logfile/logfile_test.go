@@ -163,7 +163,10 @@ func TestSinceAndUntil(t *testing.T) {
 func TestLongAndUnfinishedLines(t *testing.T) {
 	s := Splitter{Stream: Stdout}
 	var got []string
-	take := func(entries []Entry) {
+	take := func(entries []Entry, rest []byte) {
+		if len(rest) > 0 {
+			t.Errorf("%d bytes are left", len(rest))
+		}
 		for _, e := range entries {
 			mark := "."
 			if e.Partial {
@@ -172,12 +175,12 @@ func TestLongAndUnfinishedLines(t *testing.T) {
 			got = append(got, fmt.Sprint(len(e.Line), mark))
 		}
 	}
-	take(s.Split([]byte("one\n\ntwo\nthr")))
-	take(s.Split([]byte("ee\n")))
-	take(s.Split(bytes.Repeat([]byte("x"), 2*MaxLine+5)))
-	take(s.Split([]byte("\nrest")))
-	take(s.End())
-	take(s.End())
+	take(s.Split([]byte("one\n\ntwo\nthr"), make([]Entry, 0, 8)))
+	take(s.Split([]byte("ee\n"), make([]Entry, 0, 8)))
+	take(s.Split(bytes.Repeat([]byte("x"), 2*MaxLine+5), make([]Entry, 0, 8)))
+	take(s.Split([]byte("\nrest"), make([]Entry, 0, 8)))
+	take(s.End(), nil)
+	take(s.End(), nil)
 	want := []string{"3.", "0.", "3.", "3…", "2.", "16384…", "16384…", "5…", "0.", "4…", "0."}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
@@ -418,9 +421,14 @@ func BenchmarkWrite(b *testing.B) {
 			chunk := bytes.Repeat([]byte(strings.Repeat("x", 79)+"\n"), 800)
 			s := Splitter{Stream: Stdout}
 			b.SetBytes(int64(len(chunk)))
+			room := make([]Entry, 256)
 			for b.Loop() {
-				if err := w.Write(s.Split(chunk)...); err != nil {
-					b.Fatal(err)
+				for rest := chunk; len(rest) > 0; {
+					var entries []Entry
+					entries, rest = s.Split(rest, room)
+					if err := w.Write(entries...); err != nil {
+						b.Fatal(err)
+					}
 				}
 			}
 		})

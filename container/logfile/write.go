@@ -35,7 +35,6 @@ type Writer struct {
 	f    *os.File
 	size int64
 	last time.Time
-	buf  []byte
 	lost int   // entries
 	why  error // of the first of them
 }
@@ -119,16 +118,22 @@ func (w *Writer) Write(entries ...Entry) error {
 	return nil
 }
 
+// buffers are shared by all writers: they are needed only while entries come.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // writeSome appends as many entries as the file takes, and begins a new one when
 // it is full. With an error all of them count as lost.
 func (w *Writer) writeSome(entries []Entry) (n int, err error) {
-	w.buf = w.note(w.buf[:0])
-	for n < len(entries) && (n == 0 || !w.full(len(w.buf))) {
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	b := w.note((*buffer)[:0])
+	for n < len(entries) && (n == 0 || !w.full(len(b))) {
 		entries[n].Time, entries[n].Attrs = w.now(), w.o.Attrs
-		w.buf = w.format.add(w.buf, &entries[n])
+		b = w.format.add(b, &entries[n])
 		n++
 	}
-	if err := w.append(w.buf); err != nil {
+	*buffer = b
+	if err := w.append(b); err != nil {
 		if w.lost == 0 {
 			w.why = err
 		}
@@ -266,26 +271,27 @@ type Splitter struct {
 	open   bool // it has begun
 }
 
-// Split gives the entries that chunk makes; they share its memory. A line that
+// Split gives entries that chunk begins with, as many as there is room for in the
+// capacity of entries, and the rest of chunk. They share its memory. A line that
 // chunk does not finish is a partial entry.
-func (s *Splitter) Split(chunk []byte) []Entry {
-	var entries []Entry
-	for len(chunk) > 0 {
+func (s *Splitter) Split(chunk []byte, entries []Entry) (made []Entry, rest []byte) {
+	made = entries[:0]
+	for len(chunk) > 0 && len(made) < cap(entries) {
 		n := bytes.IndexByte(chunk, '\n')
 		room := MaxLine - s.length
 		switch {
 		case n >= 0 && n <= room:
-			entries = append(entries, Entry{Stream: s.Stream, Line: chunk[:n]})
+			made = append(made, Entry{Stream: s.Stream, Line: chunk[:n]})
 			chunk = chunk[n+1:]
 			s.length, s.open = 0, false
 		default:
 			n = min(room, len(chunk))
-			entries = append(entries, Entry{Stream: s.Stream, Line: chunk[:n], Partial: true})
+			made = append(made, Entry{Stream: s.Stream, Line: chunk[:n], Partial: true})
 			chunk = chunk[n:]
 			s.length, s.open = (s.length+n)%MaxLine, true
 		}
 	}
-	return entries
+	return made, chunk
 }
 
 // End gives the entry that ends a line without a newline, if there is one.

@@ -77,7 +77,7 @@ func newOutput(o Options) *output {
 func (o *output) take(stream string, b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.write(o.splits[stream].Split(b))
+	o.logged(stream, b)
 	k := frameStdout
 	if stream == logfile.Stderr {
 		k = frameStderr
@@ -86,6 +86,23 @@ func (o *output) take(stream string, b []byte) {
 		if !c.quiet.Load() && !c.send(k, b) {
 			o.drop(c)
 		}
+	}
+}
+
+// batch is how many entries are made at a time: lines may be empty, and an entry is
+// much larger than such a line.
+const batch = 256
+
+// batches are shared by all keepers: they are needed only while bytes flow.
+var batches = sync.Pool{New: func() any { return new([batch]logfile.Entry) }}
+
+func (o *output) logged(stream string, b []byte) {
+	room := batches.Get().(*[batch]logfile.Entry)
+	defer batches.Put(room)
+	for len(b) > 0 {
+		var entries []logfile.Entry
+		entries, b = o.splits[stream].Split(b, room[:])
+		o.write(entries)
 	}
 }
 
@@ -155,10 +172,14 @@ func (o *output) drop(c *client) {
 // A client is somebody who is attached.
 type client struct {
 	stream  *os.File
-	quiet   atomic.Bool // it wants no output
-	queue   chan []byte
+	quiet   atomic.Bool   // it wants no output
+	queue   chan *[]byte  // of buffers
 	gone    chan struct{} // closed when it does not read any more
 	written chan struct{} // closed when it has got everything, or is gone
+}
+
+func newClient(stream *os.File) *client {
+	return &client{stream: stream, queue: make(chan *[]byte, queued), gone: make(chan struct{}), written: make(chan struct{})}
 }
 
 // queued is how many chunks wait for a client that is slow. Then the container
@@ -167,10 +188,13 @@ const queued = 16
 
 // send reports whether the client is still there.
 func (c *client) send(k kind, b []byte) bool {
+	frame := buffers.Get().(*[]byte)
+	*frame = appendFrame((*frame)[:0], k, b)
 	select {
-	case c.queue <- appendFrame(nil, k, b):
+	case c.queue <- frame:
 		return true
 	case <-c.gone:
+		buffers.Put(frame)
 		return false
 	}
 }
@@ -178,8 +202,10 @@ func (c *client) send(k kind, b []byte) bool {
 // deliver writes what is queued.
 func (c *client) deliver() {
 	defer close(c.written)
-	for b := range c.queue {
-		if _, err := c.stream.Write(b); err != nil {
+	for frame := range c.queue {
+		_, err := c.stream.Write(*frame)
+		buffers.Put(frame)
+		if err != nil {
 			close(c.gone)
 			return
 		}
@@ -213,7 +239,7 @@ func (k *Keeper) serve() {
 // Admit attaches whoever is at the other end of stream, which is the keeper's
 // then: see Attached. It is false when the container has ended.
 func (k *Keeper) Admit(stream *os.File) bool {
-	c := &client{stream: stream, queue: make(chan []byte, queued), gone: make(chan struct{}), written: make(chan struct{})}
+	c := newClient(stream)
 	if !k.out.add(c) {
 		return false
 	}

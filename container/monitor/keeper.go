@@ -240,8 +240,9 @@ func (k *Keeper) Done() <-chan struct{} { return k.done }
 // chunk is how many bytes are taken at a time.
 const chunk = 64 << 10
 
-// buffers are shared by all keepers: they are needed only while bytes flow.
-var buffers = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
+// buffers are shared by all keepers: they are needed only while bytes flow. Each
+// has room for a frame with a chunk; its length means nothing.
+var buffers = sync.Pool{New: func() any { b := make([]byte, frameHeader+chunk); return &b }}
 
 // pump takes one stream until its end.
 func (k *Keeper) pump(f *os.File, stream string) {
@@ -278,7 +279,7 @@ func (k *Keeper) pump(f *os.File, stream string) {
 func (k *Keeper) takeTerminal(fd int, stream string) (more, ended bool) {
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
-	n, err := sys.Read(fd, *buffer)
+	n, err := sys.Read(fd, (*buffer)[:chunk])
 	if n > 0 {
 		k.out.take(stream, (*buffer)[:n])
 		return true, false

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -403,4 +405,52 @@ ctypes.CDLL(None).pthread_exit(None)'`)
 		}
 	}
 	wantEnd(t, keep(t, e, id, &log), 7)
+}
+
+// However much comes, and however short its lines are, to keep it makes no
+// garbage that grows with it: the collector may be late.
+func TestOutputCostsNoMemory(t *testing.T) {
+	for _, tt := range []struct{ name, line string }{
+		{"text", strings.Repeat("x", 99) + "\n"},
+		{"empty lines", "\n"},
+		{"no lines", strings.Repeat("x", 100)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			log, err := logfile.Create(logfile.Options{Dir: t.TempDir(), Format: "json-file", MaxSize: 16 << 20, MaxFiles: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			go func() { _, _ = io.Copy(struct{ io.Writer }{io.Discard}, r) }()
+			o := newOutput(Options{Log: log})
+			c := newClient(w)
+			o.add(c)
+			piece := bytes.Repeat([]byte(tt.line), chunk/len(tt.line))
+			take := func(times int) uint64 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range times {
+					o.take(logfile.Stdout, piece)
+				}
+				runtime.ReadMemStats(&after)
+				return after.TotalAlloc - before.TotalAlloc
+			}
+			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties pools
+			take(queued)                                     // as many buffers as it ever takes
+			go c.deliver()
+			take(queued)
+			const times = 10
+			if got := take(times) / times; got > chunk/4 {
+				t.Errorf("%d bytes of garbage for a chunk of %d", got, len(piece))
+			}
+			o.drop(c)
+			<-c.written
+			w.Close()
+		})
+	}
 }

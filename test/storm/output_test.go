@@ -52,9 +52,8 @@ func volume() int {
 }
 
 // mostOfMonitor is what output may cost the monitor at most, in bytes, however
-// much it is: a gigabyte costs no more than 96 MB, which cost 17 MiB mostly and
-// once, on a busy machine, 81.
-const mostOfMonitor = 128 << 20
+// much it is: what it needs for that is there once and used again.
+const mostOfMonitor = 24 << 20
 
 // Output at full speed arrives whole, in the log and at whoever is attached or
 // follows, and costs a monitor no memory.
