@@ -123,7 +123,7 @@ func start(t testing.TB, g *Group, script string) *exec.Cmd {
 // settle waits until ok, which has no event of its own, for at most 5 seconds.
 func settle(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
