@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -197,6 +198,7 @@ func (s *supervisor) untilIdle() error {
 		free := len(s.kept) == 0 && s.busy == 0
 		s.mu.Unlock()
 		if !free {
+			debug.FreeOSMemory() // what a start took, which may be long ago when the next comes
 			<-s.idle
 			continue
 		}

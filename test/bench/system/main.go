@@ -55,7 +55,7 @@ type system struct {
 type contestant struct {
 	name  string
 	start func(name string) (system, error)
-	own   []string // begins of command lines of its own processes
+	own   []string // begins of command lines of its own processes, which name the directory of this run
 
 	up, down []time.Duration
 	memory   int64 // bytes, of one of a crowd
@@ -83,7 +83,7 @@ func measure() (int, error) {
 		}
 	}
 	for _, c := range all {
-		if err := c.gather(); err != nil {
+		if err := c.gather(dir); err != nil {
 			return 0, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
@@ -330,7 +330,7 @@ func (c *contestant) round() error {
 }
 
 // gather has a crowd at once, and looks at its memory.
-func (c *contestant) gather() error {
+func (c *contestant) gather(dir string) error {
 	var all []system
 	for i := range *crowd {
 		s, err := c.start(fmt.Sprintf("crowd%d", i))
@@ -351,7 +351,7 @@ func (c *contestant) gather() error {
 		spaces[space] = true
 	}
 	time.Sleep(time.Second)
-	c.memory = c.pss(spaces) / int64(*crowd)
+	c.memory = c.pss(dir, spaces) / int64(*crowd)
 	for _, s := range all {
 		if err := s.stop(); err != nil {
 			return err
@@ -361,14 +361,17 @@ func (c *contestant) gather() error {
 }
 
 // pss adds up the proportional set sizes of the processes in the pid namespaces and
-// of the contestant's own: Pss of proc_pid_smaps(5), in bytes.
-func (c *contestant) pss(spaces map[string]bool) (sum int64) {
+// of the contestant's own, which have the directory of this run in their arguments
+// or environment: others may run beside. It is Pss of proc_pid_smaps(5), in bytes.
+func (c *contestant) pss(run string, spaces map[string]bool) (sum int64) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		space, _ := os.Readlink(dir + "/ns/pid")
 		line, _ := os.ReadFile(dir + "/cmdline")
+		env, _ := os.ReadFile(dir + "/environ")
 		words := strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))
-		mine := slices.ContainsFunc(c.own, func(begin string) bool { return strings.HasPrefix(words, begin) })
+		mine := strings.Contains(words+string(env), run) &&
+			slices.ContainsFunc(c.own, func(begin string) bool { return strings.HasPrefix(words, begin) })
 		if !spaces[space] && !mine {
 			continue
 		}
