@@ -34,7 +34,7 @@ The options of the driver are those of Docker's "local": type=, device= and o=, 
 			{"--ignore", "", "one that is there stays as it is, as always", option.Bool(new(bool))},
 			{"-o, --opt", "KEY=VALUE", "an option of the driver; see above", option.Strings(&options)},
 		},
-		Examples: []string{"kiste volume create data", "kiste volume create -o type=tmpfs -o device=tmpfs -o o=size=100m cache", "kiste volume create -o type=none -o device=/srv/data -o o=bind data"},
+		Examples: []string{"kiste volume create data", "kiste volume create -o type=tmpfs -o device=tmpfs -o o=size=100m cache", "kiste volume create -o type=none -o device=/srv/data -o o=bind data", "kiste volume create -o type=nfs -o device=:/srv/share -o o=addr=files.example,vers=4 share"},
 		Max:      1,
 		Run: func(_ context.Context, env *Env, args []string) error {
 			switch {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"kiste/fault"
 	"kiste/image/snapshot"
 	"kiste/internal/sys"
 	"kiste/kernel/chroot"
+	"kiste/kernel/network"
 	"kiste/store"
 )
 
@@ -37,7 +39,11 @@ func (v *VolumeInfo) attach(e *Engine, id string, f filling) error {
 	}
 	if !isMounted(v.Dir) {
 		m := chroot.Mount{Type: v.Options["type"], Source: v.Options["device"], Target: v.Dir, Options: v.words()}
-		if err := m.Do(); err != nil {
+		err := addressed(m, e.addressOf)
+		if err == nil {
+			err = m.Do()
+		}
+		if err != nil {
 			e.detach(home, id)
 			return &fault.Error{Op: "mount volume", On: v.Name, Kind: fault.KindOf(err),
 				Err:  fmt.Errorf("failed to mount local volume: mount %s:%s, data: %s: %w", m.Source, v.Dir, v.Options["o"], plainCause(err)),
@@ -52,6 +58,45 @@ func (v *VolumeInfo) attach(e *Engine, id string, f filling) error {
 		return fillError(v.Name, err)
 	}
 	return nil
+}
+
+// addressed lets addr= of nfs and cifs be an address where it is a name, as Docker
+// does: the kernel knows no names.
+func addressed(m chroot.Mount, addressOf func(name string) (network.Addr, error)) error {
+	if m.Type != "nfs" && m.Type != "nfs4" && m.Type != "cifs" {
+		return nil
+	}
+	for i, word := range m.Options {
+		name, ok := strings.CutPrefix(word, "addr=")
+		if !ok {
+			continue
+		}
+		if _, err := network.ParseAddr(name); err == nil {
+			continue
+		}
+		address, err := addressOf(name)
+		if err != nil {
+			return err
+		}
+		m.Options[i] = "addr=" + address.String()
+	}
+	return nil
+}
+
+// addressOf is the address of a host, of IPv4 where it has one. The port is any: a
+// socket of UDP is connected without a word to anybody.
+func (e *Engine) addressOf(name string) (network.Addr, error) {
+	socket, err := e.connect("udp4", name+":9")
+	if err != nil {
+		socket, err = e.connect("udp6", name+":9")
+	}
+	if err != nil {
+		return network.Addr{}, err
+	}
+	defer socket.Close()
+	raw, err := sys.Peer(int(socket.Fd()))
+	address, _ := network.AddrFromSlice(raw)
+	return address, err
 }
 
 func plainCause(err error) error {

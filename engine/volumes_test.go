@@ -10,6 +10,8 @@ import (
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/need"
+	"kiste/kernel/chroot"
+	"kiste/kernel/network"
 	"kiste/store"
 )
 
@@ -57,6 +59,34 @@ func TestVolumeNames(t *testing.T) {
 
 // A tree deeper than descriptors are held open is removed, and links in it lead
 // nowhere.
+func TestAddressOfAServer(t *testing.T) {
+	asked := ""
+	addressOf := func(name string) (network.Addr, error) {
+		asked = name
+		if name == "gone" {
+			return network.Addr{}, fault.NotFound
+		}
+		return network.ParseAddr("192.0.2.7")
+	}
+	for _, tt := range []struct{ kind, options, asked, want string }{
+		{"nfs", "addr=files.example,rw,vers=4", "files.example", "addr=192.0.2.7,rw,vers=4"},
+		{"nfs4", "ro,addr=files.example", "files.example", "ro,addr=192.0.2.7"},
+		{"cifs", "addr=files,username=ann", "files", "addr=192.0.2.7,username=ann"},
+		{"nfs", "addr=192.0.2.1,rw", "", "addr=192.0.2.1,rw"},
+		{"nfs", "addr=2001:db8::1", "", "addr=2001:db8::1"},
+		{"nfs", "clientaddr=here", "", "clientaddr=here"},
+		{"tmpfs", "addr=files", "", "addr=files"},
+		{"nfs", "addr=gone", "gone", ""},
+	} {
+		m := chroot.Mount{Type: tt.kind, Options: strings.Split(tt.options, ",")}
+		asked = ""
+		err := addressed(m, addressOf)
+		if got := strings.Join(m.Options, ","); asked != tt.asked || (err == nil) != (tt.want != "") || err == nil && got != tt.want {
+			t.Errorf("%s with %s asks for %q and is mounted with %s, %v", tt.kind, tt.options, asked, got, err)
+		}
+	}
+}
+
 func TestRemoveHere(t *testing.T) {
 	top := t.TempDir()
 	outside := filepath.Join(top, "outside")

@@ -102,3 +102,16 @@ func boundPort(fd int) (int, error) {
 	}
 	return 0, err
 }
+
+// Peer is the address, of 4 bytes or 16, that a connected socket has at its other
+// end: getpeername(2).
+func Peer(fd int) ([]byte, error) {
+	peer, err := unix.Getpeername(fd)
+	switch a := peer.(type) {
+	case *unix.SockaddrInet4:
+		return a.Addr[:], err
+	case *unix.SockaddrInet6:
+		return a.Addr[:], err
+	}
+	return nil, named("getpeername", err)
+}

@@ -143,6 +143,9 @@ func (m Mount) configure(fs int, p Parsed) error {
 	if m.Upper != "" {
 		settings = append(settings, setting{"upperdir", m.Upper}, setting{"workdir", m.Work})
 	}
+	if m.Type == "nfs4" { // by mount(2) it is the default, by fsconfig(2) it is not
+		settings = append(settings, setting{"vers", "4"})
+	}
 	for _, s := range settings {
 		if err := sys.FsconfigString(fs, s.key, s.value); err != nil {
 			return err

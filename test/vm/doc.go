@@ -18,8 +18,9 @@
 // nothing of checkpoint and restore may be skipped.
 //
 // A third has containers that live (living.sh): that they survive the service that
-// starts them, whole systems, units that kiste generate makes, quadlets, a boot; and
-// volumes with a limit, which is a quota of a project (quota.sh).
+// starts them, whole systems, units that kiste generate makes, quadlets, a boot;
+// volumes with a limit, which is a quota of a project (quota.sh), and volumes that a
+// server of NFS has (nfs.sh).
 //
 // Left out with systemd's cgroups are the scripts without any (errors, help,
 // log, spec), the comparison with runc's JSON (compat), which knows no driver,

@@ -61,6 +61,7 @@ living() {
 	run "root: living.sh" sh /payload/living.sh
 	run "user: living.sh" runuser -u ann -- env $session sh /payload/living.sh
 	run "root: quota.sh" sh /payload/quota.sh
+	run "root: nfs.sh" sh /payload/nfs.sh
 }
 
 lane=$(sed -n 's/.*kiste\.lane=\([a-z]*\).*/\1/p' /proc/cmdline)
