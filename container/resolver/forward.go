@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -105,6 +107,10 @@ func (s *service) overUDP(ctx context.Context, to server, q *query) answer {
 	}
 }
 
+// buffers are those of onceOverUDP: most answers are much shorter, and each
+// question's own would keep the collector busy.
+var buffers = sync.Pool{New: func() any { return new([maxUDP + 1]byte) }}
+
 // onceOverUDP asks from a port and with an id of its own.
 func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer, error) {
 	conn, err := s.dialUDP(to)
@@ -117,14 +123,15 @@ func (s *service) onceOverUDP(ctx context.Context, to server, q *query) (answer,
 	if _, err := conn.Write(msg); err != nil {
 		return answer{}, err
 	}
-	b := make([]byte, maxUDP+1)
+	b := buffers.Get().(*[maxUDP + 1]byte)
+	defer buffers.Put(b)
 	for {
-		n, err := conn.Read(b)
+		n, err := conn.Read(b[:])
 		if err != nil && err != io.EOF { // which is a datagram of nothing
 			return answer{}, err
 		}
 		if v := judge(q, id, b[:n]); v != foreign {
-			return answer{b[:n], v}, nil
+			return answer{slices.Clone(b[:n]), v}, nil
 		}
 	}
 }

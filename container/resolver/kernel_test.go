@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,12 +28,12 @@ import (
 // A box is a process in a network namespace of its own: a container, as far as
 // names go.
 type box struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	process.Identity
 }
 
-func newBox(t *testing.T) *box {
+func newBox(t testing.TB) *box {
 	t.Helper()
 	need.Power(t, host.Root)
 	need.Program(t, "nsenter")
@@ -106,7 +107,7 @@ type fakeServer struct {
 // answers makes the answers to a message: several, none.
 type answers func(raw []byte, tcp bool) [][]byte
 
-func serveFake(t *testing.T, at string, port uint16, do answers) *fakeServer {
+func serveFake(t testing.TB, at string, port uint16, do answers) *fakeServer {
 	t.Helper()
 	addr := netip.AddrPortFrom(netip.MustParseAddr(at), port)
 	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
@@ -162,7 +163,7 @@ func simple(raw []byte, a string) []byte {
 }
 
 // start starts a resolver whose host asks these servers, all at one port.
-func start(t *testing.T, port uint16, servers ...string) (r *Resolver, conf string) {
+func start(t testing.TB, port uint16, servers ...string) (r *Resolver, conf string) {
 	t.Helper()
 	conf = filepath.Join(t.TempDir(), "resolv.conf")
 	name(t, conf, servers...)
@@ -172,7 +173,7 @@ func start(t *testing.T, port uint16, servers ...string) (r *Resolver, conf stri
 }
 
 // name writes a resolv.conf.
-func name(t *testing.T, conf string, servers ...string) {
+func name(t testing.TB, conf string, servers ...string) {
 	t.Helper()
 	text := "# of a test\n"
 	for _, s := range servers {
@@ -191,7 +192,7 @@ func (b *box) container(c Container) Container {
 	return c
 }
 
-func mustSet(t *testing.T, r *Resolver, all ...Container) {
+func mustSet(t testing.TB, r *Resolver, all ...Container) {
 	t.Helper()
 	if failed := r.Set(all); len(failed) > 0 {
 		t.Fatal(failed)
@@ -505,4 +506,33 @@ func TestManyQuestionsOfOneConnection(t *testing.T) {
 			t.Fatal(i, err)
 		}
 	}
+}
+
+// Sixteen ask for names outside, as fast as they are answered.
+func BenchmarkOutside(b *testing.B) {
+	one := newBox(b)
+	at := serveFake(b, "127.0.0.1", 0, address("192.0.2.1"))
+	r, _ := start(b, at.port, "127.0.0.1")
+	c := one.container(web)
+	mustSet(b, r, c)
+	one.do(func() error { serveFake(b, "127.0.0.77", at.port, address("192.0.2.77")); return nil })
+	c.Servers = addresses("127.0.0.77")
+	mustSet(b, r, c)
+	b.ReportAllocs()
+	b.SetParallelism(16 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		conn := one.dial("udp")
+		q, in := askFor("n.example.", dnsmessage.TypeA, 0), make([]byte, plainUDP)
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		for pb.Next() {
+			if _, err := conn.Write(q); err != nil {
+				b.Error(err)
+				return
+			}
+			if n, err := conn.Read(in); err != nil || n <= len(q) {
+				b.Error(n, err)
+				return
+			}
+		}
+	})
 }

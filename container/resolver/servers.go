@@ -25,21 +25,26 @@ type server struct {
 	hosts bool // it is one of the host's, not the container's own
 }
 
-// parseServers are the name servers of a resolv.conf(5). Without any it is the
-// one of the host.
-func parseServers(text string) []server {
-	var all []server
+// Servers are the name servers of a resolv.conf(5), at most so many, each once.
+// What is no address is passed over.
+func Servers(text string, most int) (all []netip.Addr) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "nameserver" || len(all) == maxServers {
+		if len(f) < 2 || f[0] != "nameserver" || len(all) == most {
 			continue
 		}
-		if a, err := netip.ParseAddr(f[1]); err == nil {
-			s := server{a.Unmap(), hostOnly(a.Unmap()), true}
-			if !slices.Contains(all, s) {
-				all = append(all, s)
-			}
+		if a, err := netip.ParseAddr(f[1]); err == nil && !slices.Contains(all, a.Unmap()) {
+			all = append(all, a.Unmap())
 		}
+	}
+	return all
+}
+
+// parseServers are the host's servers. Without any it is the one of the host.
+func parseServers(text string) []server {
+	var all []server
+	for _, a := range Servers(text, maxServers) {
+		all = append(all, server{a, hostOnly(a), true})
 	}
 	if len(all) == 0 {
 		all = []server{{netip.AddrFrom4([4]byte{127, 0, 0, 1}), true, true}}

@@ -3,9 +3,9 @@ package userstack
 import (
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
+	"kiste/container/resolver"
 	"kiste/internal/sys"
 )
 
@@ -25,17 +25,10 @@ func (s *Stack) servers() []netip.AddrPort {
 	return parseServers(string(text))
 }
 
-// parseServers reads the servers of a resolv.conf(5), at most maxServers.
-func parseServers(text string) []netip.AddrPort {
-	var servers []netip.AddrPort
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "nameserver" || len(servers) == maxServers {
-			continue
-		}
-		if a, err := netip.ParseAddr(f[1]); err == nil {
-			servers = append(servers, netip.AddrPortFrom(a, dnsPort))
-		}
+// parseServers are the servers of a resolv.conf(5).
+func parseServers(text string) (servers []netip.AddrPort) {
+	for _, a := range resolver.Servers(text, maxServers) {
+		servers = append(servers, netip.AddrPortFrom(a, dnsPort))
 	}
 	return servers
 }
