@@ -17,7 +17,7 @@ import (
 func networkCreateCommand() *Command {
 	var ignore bool
 	var o engine.NetworkOptions
-	var labels, options, aux, ignored []string
+	var labels, options, aux, ipam []string
 	ip4 := func(s string) error {
 		v, err := strconv.ParseBool(s)
 		o.NoIPv4 = err == nil && !v
@@ -33,7 +33,7 @@ The driver bridge connects containers with each other and the host, and through 
 
 Without --subnet the network gets addresses that nobody on this host has.
 
-Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker.network.bridge.name=LINK, .enable_ip_masquerade=BOOL, .enable_icc=BOOL (false: isolated, containers do not reach each other), .host_binding_ipv4=ADDRESS, .gateway_mode_ipv4=nat|routed|isolated; of macvlan parent=LINK and macvlan_mode=bridge|private|vepa|passthru; of ipvlan parent=LINK and ipvlan_mode=l2|l3|l3s.`,
+Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker.network.bridge.name=LINK, .enable_ip_masquerade=BOOL, .enable_icc=BOOL (false: isolated, containers do not reach each other), .host_binding_ipv4=ADDRESS, .inhibit_ipv4=BOOL (true: the host has no IPv4 address on it), .gateway_mode_ipv4 and .gateway_mode_ipv6=nat|nat-unprotected|routed|isolated; of macvlan parent=LINK and macvlan_mode=bridge|private|vepa|passthru; of ipvlan parent=LINK and ipvlan_mode=l2|l3|l3s.`,
 		Options: []option.Row{
 			{"-d, --driver", "DRIVER", "bridge (the default), macvlan or ipvlan", option.String(&o.Driver)},
 			{"--subnet", "ADDRESS/SIZE", "a range of addresses: 10.5.0.0/24", option.Strings(&o.Subnets)},
@@ -45,15 +45,18 @@ Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker
 			{"--ignore", "", "one of that name that is there stays as it is", option.Bool(&ignore)},
 			{"--internal", "", "nothing leads out of it", option.Bool(&o.Internal)},
 			{"--attachable", "", "taken and ignored: containers always may join", option.Bool(&o.Attachable)},
-			{"--scope", "SCOPE", "taken and ignored: networks are of this host", option.Strings(&ignored)},
+			{"--scope", "SCOPE", "local, which all are: of this host", option.String(&o.Scope)},
+			{"--config-only", "", "no network, but a configuration that others are made of", option.Bool(&o.ConfigOnly)},
+			{"--config-from", "NETWORK", "take subnets, options and labels of such a one", option.String(&o.ConfigFrom)},
 			{"--ipam-driver", "DRIVER", `"default" is the only one`, oneOf(new(string), "default")},
+			{"--ipam-opt", "KEY=VALUE", "kept and shown: the driver has no options", option.Strings(&ipam)},
 			{"-o, --opt", "KEY=VALUE", "an option of the driver; see above", option.Strings(&options)},
 			{"--label", "KEY[=VALUE]", "a label", option.Strings(&labels)},
 		},
 		Examples: []string{"kiste network create back", "kiste network create --subnet 10.5.0.0/24 --ipv6 lab", "kiste network create -d macvlan -o parent=eth0 --subnet 192.168.1.0/24 --gateway 192.168.1.1 lan"},
 		Min:      1, Max: 1,
 		Run: func(_ context.Context, env *Env, args []string) error {
-			o.Name, o.Labels, o.Options, o.Aux = args[0], pairsOf(labels), pairsOf(options), pairsOf(aux)
+			o.Name, o.Labels, o.Options, o.Aux, o.IPAM = args[0], pairsOf(labels), pairsOf(options), pairsOf(aux), pairsOf(ipam)
 			e := engineOn(store.Locate())
 			n, err := e.CreateNetwork(o)
 			if ignore && errors.Is(err, fault.Exists) {

@@ -237,6 +237,8 @@ func (e *Engine) place(n *Network, c *Container, at *inspect.Endpoint, dry bool)
 // accepts refuses what a network cannot give.
 func (n *Network) accepts(w *bundle.NetworkWish) error {
 	switch {
+	case n.ConfigOnly:
+		return networkError("join", n.Name, fault.Denied, "cannot create endpoint on configuration-only network")
 	case len(w.Aliases) > 0 && !n.User():
 		return networkError("join", n.Name, fault.Invalid, "network-scoped alias is supported only for containers in user defined networks")
 	case (w.IP != "" || w.IP6 != "") && !n.User():
@@ -346,6 +348,9 @@ func (n *Network) endpoint(at *inspect.Endpoint, ways [2]*inspect.Endpoint) (net
 		e.Kind, e.Mode = n.Driver, n.Mode()
 		e.Isolated = false
 	}
+	if sysctls := at.Wish.Options["com.docker.network.endpoint.sysctls"]; sysctls != "" {
+		e.Sysctls = strings.Split(sysctls, ",")
+	}
 	for _, prefix := range slices.Concat([]string{at.IP, at.IP6}, linkLocal(at.Wish.LinkLocal)) {
 		if p := mustPrefix(prefix); p.IsValid() {
 			e.Addresses = append(e.Addresses, p)
@@ -377,7 +382,7 @@ func (n *Network) bridge() network.Bridge {
 	b.MTU, _ = n.mtu() // checked when the network was made
 	for _, s := range n.Subnets {
 		gateway, err := network.ParseAddr(s.Gateway)
-		if err == nil && n.Options["com.docker.network.bridge.gateway_mode_ipv4"] != "isolated" {
+		if err == nil && !n.hostless(gateway.Is4()) {
 			b.Addresses = append(b.Addresses, network.PrefixFrom(gateway, mustPrefix(s.Subnet).Bits()))
 		}
 	}

@@ -31,6 +31,9 @@ type Network struct {
 	IPv6       bool              `json:"ipv6,omitempty"`
 	Internal   bool              `json:"internal,omitempty"`
 	Attachable bool              `json:"attachable,omitempty"` // kept for those who ask; containers always may join
+	ConfigOnly bool              `json:"configOnly,omitempty"` // no network, but what others are made of by ConfigFrom; its driver is "null"
+	ConfigFrom string            `json:"configFrom,omitempty"` // the name of such a one
+	IPAM       map[string]string `json:"ipam,omitempty"`       // options of who gives addresses: kept for those who ask
 	Options    map[string]string `json:"options,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 }
@@ -56,7 +59,7 @@ var builtin = []*Network{
 
 // Predefined reports whether the network is there without anybody's doing.
 func (n *Network) Predefined() bool {
-	return n.Name == DefaultNetwork || n.Driver == "host" || n.Driver == "null"
+	return n.Name == DefaultNetwork || !n.ConfigOnly && (n.Driver == "host" || n.Driver == "null")
 }
 
 // User reports whether names are resolved on it, and addresses chosen: it is not
@@ -195,6 +198,10 @@ type NetworkOptions struct {
 	IPv6       bool
 	Internal   bool
 	Attachable bool
+	Scope      string // "local", or empty
+	ConfigOnly bool
+	ConfigFrom string // a network that is ConfigOnly: its name or id
+	IPAM       map[string]string
 	Options    map[string]string
 	Labels     map[string]string
 }
@@ -208,7 +215,48 @@ func (e *Engine) CreateNetwork(o NetworkOptions) (*Network, error) {
 	if o.Name == DefaultNetwork || o.Name == "host" || o.Name == "none" {
 		return nil, networkError("create", o.Name, fault.Denied, "operation is not permitted on predefined %s network", o.Name)
 	}
+	switch {
+	case o.Scope != "" && o.Scope != "local":
+		return nil, networkError("create", o.Name, fault.Unsupported, "there is no scope %q: networks are of this host, and their scope is local", o.Scope)
+	case o.ConfigOnly && (o.Internal || o.Attachable || o.Scope != ""):
+		return nil, networkError("create", o.Name, fault.Denied, "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported")
+	case o.ConfigFrom != "":
+		if err := e.configure(&o); err != nil {
+			return nil, err
+		}
+	}
 	return e.makeNetwork(o)
+}
+
+// configure fills in what a network gets from one that is ConfigOnly. It may have
+// nothing of that kind of its own.
+func (e *Engine) configure(o *NetworkOptions) error {
+	from, err := e.network(o.ConfigFrom)
+	switch {
+	case o.ConfigOnly:
+		return networkError("create", o.Name, fault.Denied, "a configuration network cannot depend on another configuration network")
+	case len(o.Options) > 0:
+		return networkError("create", o.Name, fault.Denied, "network driver options are not supported if the network depends on a configuration network")
+	case o.IPv6 || o.NoIPv4 || len(o.Subnets)+len(o.Gateways)+len(o.Ranges)+len(o.Aux)+len(o.IPAM)+len(o.Labels) > 0:
+		return networkError("create", o.Name, fault.Denied, "user specified configurations are not supported if the network depends on a configuration network")
+	case errors.Is(err, fault.NotFound) || err == nil && !from.ConfigOnly:
+		return networkError("create", o.Name, fault.NotFound, "configuration network %q does not exist", o.ConfigFrom)
+	case err != nil:
+		return err
+	}
+	o.ConfigFrom, o.Options, o.Labels, o.IPAM, o.IPv6, o.NoIPv4 = from.Name, from.Options, from.Labels, from.IPAM, from.IPv6, from.NoIPv4
+	o.Aux = map[string]string{}
+	for _, s := range from.Subnets {
+		o.Subnets = append(o.Subnets, s.Subnet)
+		maps.Copy(o.Aux, s.Aux)
+		if s.Gateway != "" {
+			o.Gateways = append(o.Gateways, s.Gateway)
+		}
+		if s.Range != "" {
+			o.Ranges = append(o.Ranges, s.Range)
+		}
+	}
+	return nil
 }
 
 func networkError(verb, name string, kind fault.Kind, format string, args ...any) error {
@@ -268,7 +316,10 @@ func (e *Engine) makeNetwork(o NetworkOptions) (*Network, error) {
 // newNetwork is a network as it is wished.
 func newNetwork(o NetworkOptions) *Network {
 	n := &Network{Schema: Schema, ID: newID(), Name: o.Name, Created: time.Now(), Driver: o.Driver, NoIPv4: o.NoIPv4, IPv6: o.IPv6, Internal: o.Internal,
-		Attachable: o.Attachable, Options: maps.Clone(o.Options), Labels: o.Labels}
+		Attachable: o.Attachable, ConfigOnly: o.ConfigOnly, ConfigFrom: o.ConfigFrom, IPAM: o.IPAM, Options: maps.Clone(o.Options), Labels: o.Labels}
+	if n.ConfigOnly {
+		n.Driver = "null"
+	}
 	if n.Driver == "" {
 		n.Driver = "bridge"
 	}
@@ -339,12 +390,33 @@ func (e *Engine) RemoveNetwork(query string) error {
 			active = append(active, fmt.Sprintf("name:%q id:%q", c.Name, short(c.ID)))
 		}
 	}
+	if n.ConfigOnly {
+		if err := e.isConfigured(n); err != nil {
+			return err
+		}
+	}
 	if len(active) > 0 {
 		err := networkError("remove", n.Name, fault.Conflict, "error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(active, ", ")).(*fault.Error)
 		err.Hint = "stop these containers first, or kiste network disconnect -f " + n.Name + " NAME"
 		return err
 	}
 	return e.discardNetwork(n)
+}
+
+// isConfigured refuses where other networks were made of n.
+func (e *Engine) isConfigured(n *Network) error {
+	all, _, err := e.networks()
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.ConfigFrom == n.Name {
+			err := networkError("remove", n.Name, fault.Conflict, "configuration network %q is in use", n.Name).(*fault.Error)
+			err.Hint = "network " + other.Name + " was made of it"
+			return err
+		}
+	}
+	return nil
 }
 
 // discardNetwork removes a network's links, leases and document, the name
@@ -404,7 +476,7 @@ func (e *Engine) onNetwork(n *Network) ([]*Container, error) {
 }
 
 // PruneNetworks removes the networks that no container has and that goes
-// chooses, and gives their names.
+// chooses, but for those that are only configurations, and gives their names.
 func (e *Engine) PruneNetworks(goes func(n *Network) bool) (names []string, err error) {
 	all, bad, err := e.networks()
 	if err != nil {
@@ -416,7 +488,7 @@ func (e *Engine) PruneNetworks(goes func(n *Network) bool) (names []string, err 
 	}
 	for _, n := range all {
 		used := slices.ContainsFunc(containers, func(c *Container) bool { return c.Endpoint(n.ID) != nil })
-		if n.Predefined() || used || !goes(n) {
+		if n.Predefined() || n.ConfigOnly || used || !goes(n) {
 			continue
 		}
 		err := e.RemoveNetwork(n.ID)

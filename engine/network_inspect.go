@@ -7,8 +7,9 @@ import (
 // InspectNetwork gives n in Docker's shape, with the containers that run on it.
 func (e *Engine) InspectNetwork(n *Network) (inspect.NetworkInspectJSON, error) {
 	j := inspect.NetworkInspectJSON{Name: n.Name, ID: n.ID, Created: inspect.Stamp(n.Created), Scope: "local", Driver: n.Driver,
-		EnableIPv4: !n.NoIPv4, EnableIPv6: n.IPv6, IPAM: inspect.IPAMJSON{Driver: "default", Config: []inspect.SubnetJSON{}},
+		EnableIPv4: !n.NoIPv4, EnableIPv6: n.IPv6, IPAM: inspect.IPAMJSON{Driver: "default", Options: n.IPAM, Config: []inspect.SubnetJSON{}},
 		Internal: n.Internal, Attachable: n.Attachable, Containers: map[string]inspect.EndpointJSON{}, Options: orEmpty(n.Options), Labels: orEmpty(n.Labels)}
+	j.ConfigOnly, j.ConfigFrom.Network = n.ConfigOnly, n.ConfigFrom
 	for _, s := range n.Subnets {
 		j.IPAM.Config = append(j.IPAM.Config, inspect.SubnetJSON{Subnet: s.Subnet, IPRange: s.Range, Gateway: s.Gateway, AuxiliaryAddresses: s.Aux})
 	}

@@ -21,7 +21,7 @@ func (e *Engine) Connect(query, container string, wish bundle.NetworkWish) error
 	if err != nil {
 		return err
 	}
-	if n.Driver == "host" || n.Driver == "null" {
+	if n.Predefined() && n.Name != DefaultNetwork {
 		return networkError("connect to", n.Name, fault.Denied, "container cannot be connected to %s network", n.Name)
 	}
 	return e.onLive(container, func(c *Container) error {

@@ -22,6 +22,7 @@ var networkOptions = map[string][]string{
 	"com.docker.network.bridge.host_binding_ipv4":       {"bridge"},
 	"com.docker.network.bridge.gateway_mode_ipv4":       {"bridge"},
 	"com.docker.network.bridge.gateway_mode_ipv6":       {"bridge"},
+	"com.docker.network.bridge.inhibit_ipv4":            {"bridge"},
 	"com.docker.network.bridge.default_bridge":          {"bridge"}, // taken and ignored: it says nothing new
 	"com.docker.network.container_iface_prefix":         {"bridge", "macvlan", "ipvlan"},
 	"com.docker.network.bridge.trusted_host_interfaces": {"bridge"}, // ignored: a host's ports may be reached by all who reach the host
@@ -35,8 +36,28 @@ var networkOptions = map[string][]string{
 // modes are those of macvlan and ipvlan.
 var modes = map[string][]string{"macvlan": {"bridge", "private", "vepa", "passthru"}, "ipvlan": {"l2", "l3", "l3s"}}
 
+// gatewayModes are Docker's: how a bridge's host stands between it and others.
+var gatewayModes = []string{"nat", "nat-unprotected", "routed", "isolated"}
+
+// gatewayMode is that of a family of a bridge; empty: nat.
+func (n *Network) gatewayMode(four bool) string {
+	if four {
+		return n.Options["com.docker.network.bridge.gateway_mode_ipv4"]
+	}
+	return n.Options["com.docker.network.bridge.gateway_mode_ipv6"]
+}
+
+// hostless reports whether the host has no address of a family on n's bridge.
+func (n *Network) hostless(four bool) bool {
+	inhibited, _ := strconv.ParseBool(n.Options["com.docker.network.bridge.inhibit_ipv4"])
+	return n.gatewayMode(four) == "isolated" || four && inhibited
+}
+
 // checkNetwork refuses what a driver cannot do.
 func checkNetwork(n *Network) error {
+	if n.ConfigOnly {
+		return nil // what is made of it is checked
+	}
 	if !slices.Contains([]string{"bridge", "macvlan", "ipvlan"}, n.Driver) {
 		return &fault.Error{Op: "create network", On: n.Name, Kind: fault.NotFound, Err: fmt.Errorf("could not find plugin %s in v2 registry: plugin %q not found", n.Driver, n.Driver),
 			Hint: "drivers are bridge, macvlan and ipvlan"}
@@ -49,11 +70,30 @@ func checkNetwork(n *Network) error {
 			return err
 		}
 	}
-	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "isolate"} {
+	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "com.docker.network.bridge.inhibit_ipv4", "isolate"} {
 		if v, ok := n.Options[key]; ok {
 			if _, err := strconv.ParseBool(v); err != nil {
 				return n.refuse("%s: %q is neither true nor false", key, v)
 			}
+		}
+	}
+	for _, four := range []bool{true, false} {
+		mode := n.gatewayMode(four)
+		if mode != "" && !slices.Contains(gatewayModes, mode) {
+			return n.refuse("unknown gateway mode %s: there are %s", mode, strings.Join(gatewayModes, ", "))
+		}
+		if mode == "isolated" && !n.Internal {
+			return n.refuse("gateway mode 'isolated' can only be used for an internal network")
+		}
+	}
+	if a := n.Options["com.docker.network.bridge.host_binding_ipv4"]; a != "" {
+		if ip, err := network.ParseAddr(a); err != nil || !ip.Is4() {
+			return n.refuse("com.docker.network.bridge.host_binding_ipv4: %q is no IPv4 address", a)
+		}
+	}
+	if prefix := n.Options["com.docker.network.container_iface_prefix"]; prefix != "" {
+		if err := network.CheckName(prefix + "0"); err != nil {
+			return err
 		}
 	}
 	if _, err := n.mtu(); err != nil {
@@ -122,7 +162,7 @@ func (e *Engine) giveSubnets(n *Network, o NetworkOptions) error {
 			return n.refuse("invalid subnet %s: it should be %s", p, p.Masked())
 		}
 		for _, t := range taken {
-			if p.Overlaps(t.prefix) {
+			if !n.ConfigOnly && p.Overlaps(t.prefix) {
 				err := networkError("create", n.Name, fault.Conflict, "invalid pool request: Pool overlaps with other one on this address space").(*fault.Error)
 				err.Hint = "network " + t.of + " has " + t.prefix.String()
 				return err
@@ -132,8 +172,10 @@ func (e *Engine) giveSubnets(n *Network, o NetworkOptions) error {
 		n.Subnets = append(n.Subnets, Subnet{Subnet: p.String()})
 		n.IPv6 = n.IPv6 || p.Addr().Is6()
 	}
-	if err := n.fill(taken); err != nil {
-		return err
+	if !n.ConfigOnly {
+		if err := n.fill(taken); err != nil {
+			return err
+		}
 	}
 	if err := n.placeRanges(o); err != nil {
 		return err
@@ -223,6 +265,9 @@ func (n *Network) placeGateways(o NetworkOptions) error {
 		}
 		s.Gateway = addr.String()
 	}
+	if n.ConfigOnly {
+		return nil
+	}
 	for i := range n.Subnets {
 		s := &n.Subnets[i]
 		if s.Gateway != "" {
@@ -272,8 +317,8 @@ type takenPrefix struct {
 func prefixesOf(all []*Network) ([]takenPrefix, error) {
 	var taken []takenPrefix
 	for _, n := range all {
-		if n.Driver == "macvlan" || n.Driver == "ipvlan" {
-			continue // of another wire, where they may be the same
+		if n.Driver == "macvlan" || n.Driver == "ipvlan" || n.ConfigOnly {
+			continue // of another wire, where they may be the same, or of none
 		}
 		for _, s := range n.Subnets {
 			p, err := network.ParsePrefix(s.Subnet)

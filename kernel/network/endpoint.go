@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/internal/sys"
 )
 
 // An Endpoint is a namespace's way into a network, as data: a link inside, with
@@ -42,6 +43,10 @@ type Endpoint struct {
 	// filters what its bridges switch; elsewhere it is not needed, and not done.
 	Hairpin bool
 
+	// Sysctls are written when the link is there and not up yet, as NAME=VALUE,
+	// where IFNAME stands for the link: "net.ipv4.conf.IFNAME.log_martians=1".
+	Sysctls []string
+
 	// Sends and Receives limit what goes out of the link inside and what comes
 	// in, see Limit. Receives needs a veth.
 	Sends, Receives Rate
@@ -54,6 +59,7 @@ func (e Endpoint) String() string {
 		{"outer", e.Outer}, {"on", e.Parent}, {"mode", e.Mode}, {"mac", e.MAC}, {"mtu", number(e.MTU)}, {"", spaced(e.Addresses)},
 		{"via", spaced(e.Gateways)}, {"metric", number(e.Metric)}, {"routes", spaced(e.Routes)},
 		{"", map[bool]string{true: "isolated"}[e.Isolated]}, {"sends", rateWord(e.Sends)}, {"receives", rateWord(e.Receives)},
+		{"with", strings.Join(e.Sysctls, " ")},
 	} {
 		if w.value != "" {
 			words = append(words, strings.TrimSpace(w.name+" "+w.value))
@@ -99,6 +105,11 @@ func (e Endpoint) Check() error {
 	for _, p := range e.Addresses {
 		if !p.IsValid() {
 			return &fault.Error{Op: "add address to", On: e.Name, Kind: fault.Invalid, Err: errors.New("it is no address")}
+		}
+	}
+	for _, s := range e.Sysctls {
+		if _, _, err := e.sysctl(s); err != nil {
+			return err
 		}
 	}
 	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin) {
@@ -171,6 +182,9 @@ func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 	if err != nil {
 		return err
 	}
+	if err := to.setSysctls(e); err != nil {
+		return err
+	}
 	var c changes
 	if any6(e.Addresses) {
 		c.up(inside)
@@ -205,6 +219,37 @@ func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 		outer.limit(host, e.Receives)
 	}
 	return n.do(&outer)
+}
+
+// sysctl takes one of Sysctls apart: the file, and what is written there. Others
+// than those of the link are refused: the namespace is not this link's alone.
+func (e Endpoint) sysctl(s string) (path, value string, err error) {
+	name, value, ok := strings.Cut(s, "=")
+	part := strings.Split(name, ".")
+	ok = ok && len(part) == 5 && part[0] == "net" && (part[1] == "ipv4" || part[1] == "ipv6" || part[1] == "mpls") && (part[2] == "conf" || part[2] == "neigh") && part[3] == "IFNAME" &&
+		part[4] != "" && !strings.ContainsFunc(part[4], func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' })
+	if !ok {
+		return "", "", &fault.Error{Op: "take sysctl", On: s[:min(len(s), 100)], Kind: fault.Invalid, Err: errors.New("want one of the link, as net.ipv4.conf.IFNAME.log_martians=1")}
+	}
+	return "/proc/sys/net/" + part[1] + "/" + part[2] + "/" + e.Name + "/" + part[4], value, nil
+}
+
+func (n *Namespace) setSysctls(e Endpoint) error {
+	if len(e.Sysctls) == 0 {
+		return nil
+	}
+	return n.within(func() error {
+		for _, s := range e.Sysctls {
+			path, value, err := e.sysctl(s)
+			if err == nil {
+				err = sys.WriteKnob(path, value)
+			}
+			if err != nil {
+				return &fault.Error{Op: "set sysctl", On: s, Err: err}
+			}
+		}
+		return nil
+	})
 }
 
 // filtersBridges reports whether the packet filter sees what bridges switch:

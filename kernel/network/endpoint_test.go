@@ -122,6 +122,32 @@ func TestWhatCannotBeAttachedLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestSysctlsOfALink(t *testing.T) {
+	need.Power(t, host.Root)
+	h := lan(t)
+	n := node(t, h, 2, func(e *network.Endpoint) {
+		e.Sysctls = []string{"net.ipv4.conf.IFNAME.log_martians=1", "net.ipv4.neigh.IFNAME.gc_stale_time=77"}
+	})
+	must(t, n.Do(func() error {
+		for file, want := range map[string]string{"conf/eth0/log_martians": "1", "neigh/eth0/gc_stale_time": "77", "conf/all/log_martians": "0"} {
+			if got, err := os.ReadFile("/proc/sys/net/ipv4/" + file); err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %q, %v; want %s", file, got, err, want)
+			}
+		}
+		return nil
+	}))
+	for _, bad := range []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.all.log_martians=1", "net.ipv4.conf.IFNAME.../../x=1", "kernel.conf.IFNAME.a=1", "net.ipv4.conf.IFNAME.log_martians", ""} {
+		e := network.Endpoint{Parent: "br0", Name: "eth1", Sysctls: []string{bad}}
+		if err := h.Attach(e, n); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	before := links(t, n)
+	if err := h.Attach(network.Endpoint{Parent: "br0", Name: "eth1", Sysctls: []string{"net.ipv4.conf.IFNAME.no_such=1"}}, n); err == nil || links(t, n) != before {
+		t.Errorf("one that is not there: %v, %d links", err, links(t, n)-before)
+	}
+}
+
 func links(t *testing.T, n *network.Namespace) int {
 	t.Helper()
 	all, err := n.Links()
@@ -308,9 +334,14 @@ func TestMacvlan(t *testing.T) {
 func TestIPvlan(t *testing.T) {
 	need.Power(t, host.Root)
 	for _, mode := range []string{"", "l2", "l3", "l3s"} {
-		h, wire, n := fresh(t), fresh(t), fresh(t)
-		must(t, h.Create(network.Link{Name: "eth0", Kind: "veth", Up: true, Peer: "far", PeerNS: wire.FD}), wire.SetUp("far"), wire.AddAddress("far", at("10.4.0.1/24")))
-		err := h.Attach(network.Endpoint{Kind: "ipvlan", Mode: mode, Parent: "eth0", Name: "eth0", Addresses: []network.Prefix{at("10.4.0.2/24")}}, n)
+		h, wire, n, second := fresh(t), fresh(t), fresh(t), fresh(t)
+		must(t, h.Create(network.Link{Name: "eth0", Kind: "veth", Up: true, Peer: "far", PeerNS: wire.FD}), h.AddAddress("eth0", at("10.4.0.250/24")), wire.SetUp("far"), wire.AddAddress("far", at("10.4.0.1/24")))
+		one := network.Endpoint{Kind: "ipvlan", Mode: mode, Parent: "eth0", Name: "eth0", Addresses: []network.Prefix{at("10.4.0.2/24")}, Sends: 10_000_000}
+		if mode == "l3" || mode == "l3s" { // nobody answers there who asks where an address is: the wire has a route
+			one.Addresses, one.Gateways = []network.Prefix{at("10.5.0.2/24")}, []network.Addr{at("10.5.0.1/24").Addr()}
+			must(t, wire.AddRoute(network.Route{Destination: at("10.5.0.0/24"), Gateway: at("10.4.0.250/24").Addr()}))
+		}
+		err := h.Attach(one, n)
 		if errors.Is(err, fault.Unsupported) {
 			if fault.HintOf(err) == "" || !errors.Is(err, fault.Unsupported) {
 				t.Errorf("%v has no hint", err)
@@ -319,8 +350,14 @@ func TestIPvlan(t *testing.T) {
 			continue
 		}
 		must(t, err)
-		if mode == "" || mode == "l2" { // l3 answers nobody who asks where an address is: it wants routes
-			transfer(t, n, wire, "10.4.0.1", 1000)
+		another := one
+		another.Addresses = []network.Prefix{network.PrefixFrom(one.Addresses[0].Addr().Next(), 24)}
+		must(t, h.Attach(another, second))
+		transfer(t, n, wire, "10.4.0.1", 1000)
+		transfer(t, wire, n, one.Addresses[0].Addr().String(), 1000)
+		transfer(t, n, second, another.Addresses[0].Addr().String(), 1000)
+		if err := n.SetRates(h, "eth0", 1000, 1000); !errors.Is(err, fault.Unsupported) {
+			t.Errorf("%s: a rate of what comes in: %v", mode, err)
 		}
 	}
 }
