@@ -44,7 +44,7 @@ Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker
 			{"--ipv6", "", "with IPv6 addresses", option.Bool(&o.IPv6)},
 			{"--ignore", "", "one of that name that is there stays as it is", option.Bool(&ignore)},
 			{"--internal", "", "nothing leads out of it", option.Bool(&o.Internal)},
-			{"--attachable", "", "taken and ignored: containers always may join", option.Bool(&o.Attachable)},
+			{"--attachable", "", "kept and shown: containers always may join", option.Bool(&o.Attachable)},
 			{"--scope", "SCOPE", "local, which all are: of this host", option.String(&o.Scope)},
 			{"--config-only", "", "no network, but a configuration that others are made of", option.Bool(&o.ConfigOnly)},
 			{"--config-from", "NETWORK", "take subnets, options and labels of such a one", option.String(&o.ConfigFrom)},

@@ -12,7 +12,7 @@ import (
 )
 
 // leftOut are the options of Docker's verbs that Kiste does not have, and why. A
-// verb may be several, separated by spaces.
+// verb may be several, separated by spaces; one of two words has a hyphen.
 func leftOut() []struct{ verbs, options, why string } {
 	return []struct{ verbs, options, why string }{
 		{"run create", "--cpu-count --cpu-percent --io-maxbandwidth --io-maxiops --isolation", "of Windows"},
@@ -21,8 +21,10 @@ func leftOut() []struct{ verbs, options, why string } {
 		{"run create", "--gpus", "asks a driver of the vendor's; --device gives devices"},
 		{"run create", "--storage-opt", "asks the storage driver, of which ours takes no options"},
 		{"run create", "--use-api-socket", "hands Docker's socket in, which is a way to root; there is none here"},
-		{"run create rm", "--link", "Docker's legacy; containers of one network know each other's names"},
+		{"run create rm network-connect", "--link", "Docker's legacy; containers of one network know each other's names"},
 		{"create", "--attach", "start says to what it attaches"},
+		{"network-create", "--ingress", "of Swarm"},
+		{"network-inspect", "--verbose", "of Swarm"},
 		{"start", "--checkpoint --checkpoint-dir", "experimental in Docker; kiste-runtime saves and restores"},
 	}
 }
@@ -48,14 +50,16 @@ func optionsOf(t *testing.T, program string, args ...string) (all []string) {
 func TestDockersOptions(t *testing.T) {
 	need.Program(t, "docker")
 	kiste := filepath.Join(bin, "kiste")
-	for _, verb := range strings.Fields("run create start stop restart kill pause unpause attach exec logs top wait port rename update stats ps inspect rm commit cp diff export events") {
-		ours, without := optionsOf(t, kiste, "help", verb), []string{"--help"}
+	for _, verb := range strings.Fields("run create start stop restart kill pause unpause attach exec logs top wait port rename update stats ps inspect rm commit cp diff export events "+
+		"network-create network-connect network-disconnect network-ls network-rm network-prune network-inspect") {
+		words := strings.Split(verb, "-")
+		ours, without := optionsOf(t, kiste, append([]string{"help"}, words...)...), []string{"--help"}
 		for _, row := range leftOut() {
 			if slices.Contains(strings.Fields(row.verbs), verb) {
 				without = append(without, strings.Fields(row.options)...)
 			}
 		}
-		for _, option := range optionsOf(t, "docker", verb, "--help") {
+		for _, option := range optionsOf(t, "docker", append(words, "--help")...) {
 			if !slices.Contains(ours, option) && !slices.Contains(without, option) {
 				t.Errorf("docker %s has %s, and kiste %s has not", verb, option, verb)
 			}
