@@ -102,6 +102,11 @@ func checkNetwork(n *Network) error {
 	if mode := n.Mode(); mode != "" && !slices.Contains(modes[n.Driver], mode) {
 		return n.refuse("%s has no mode %q: it has %s", n.Driver, mode, strings.Join(modes[n.Driver], ", "))
 	}
+	if n.Driver != "bridge" && n.Link() == "" {
+		err := n.refuse("driver %s stands on a link of the host", n.Driver).(*fault.Error)
+		err.Hint = "-o parent=LINK: ip link lists them"
+		return err
+	}
 	if n.NoIPv4 && !n.IPv6 {
 		return n.refuse("IPv4 or IPv6 must be enabled")
 	}

@@ -83,6 +83,27 @@ func TestChangeRates(t *testing.T) {
 	}
 }
 
+// What is accepted is in force, and the same again where it is kept.
+func FuzzParseNetworkRate(f *testing.F) {
+	f.Add("10mbit:egress", "none")
+	f.Add("8kbit", "1mbps:ingress:egress")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		w := Wishes{NetworkRates: []string{a}}
+		if CheckNetworkRates(a) != nil || CheckNetworkRates(b) != nil {
+			return
+		}
+		both := Wishes{NetworkRates: []string{a, b}}
+		sends, receives := both.Rates()
+		if max(sends, receives) >= 1<<48 { // above, a float has no room for each byte
+			return
+		}
+		w.ChangeRates([]string{b})
+		if out, in := w.Rates(); out != sends || in != receives {
+			t.Errorf("%q and %q are %d and %d, and kept as %q: %d and %d", a, b, sends, receives, w.NetworkRates, out, in)
+		}
+	})
+}
+
 func TestParseNetwork(t *testing.T) {
 	for _, tt := range []struct {
 		in   []string

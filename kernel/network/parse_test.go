@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"path"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,4 +85,19 @@ func TestLeaseNames(t *testing.T) {
 	if got := leaseName(addr(t, "fd00::2")); len(got) > maxName {
 		t.Errorf("leaseName = %s, too long", got)
 	}
+}
+
+// Whatever is asked for, it is a file of the link and no other that is written.
+func FuzzSysctl(f *testing.F) {
+	f.Add("net.ipv4.conf.IFNAME.log_martians=1")
+	f.Add("net.ipv6.neigh.IFNAME.../../x=1")
+	f.Fuzz(func(t *testing.T, s string) {
+		file, _, err := Endpoint{Name: "eth0"}.sysctl(s)
+		if err != nil {
+			return
+		}
+		if ok, _ := path.Match("/proc/sys/net/*/*/eth0/[a-z0-9_]*", file); !ok || path.Clean(file) != file {
+			t.Errorf("%q is written to %q", s, file)
+		}
+	})
 }

@@ -168,4 +168,8 @@ func TestCgroupsThatCannotBeLimited(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+	v1 := rules.CgroupRate{Group: "/web", Sends: 1000}
+	if err := v1.Set("kiste"); !errors.Is(err, fault.Unsupported) || fault.HintOf(err) == "" {
+		t.Errorf("version 1 alone: %v", err)
+	}
 }
