@@ -50,7 +50,7 @@ func optionsOf(t *testing.T, program string, args ...string) (all []string) {
 func TestDockersOptions(t *testing.T) {
 	need.Program(t, "docker")
 	kiste := filepath.Join(bin, "kiste")
-	for _, verb := range strings.Fields("run create start stop restart kill pause unpause attach exec logs top wait port rename update stats ps inspect rm commit cp diff export events "+
+	for _, verb := range strings.Fields("run create start stop restart kill pause unpause attach exec logs top wait port rename update stats ps inspect rm commit cp diff export events " +
 		"network-create network-connect network-disconnect network-ls network-rm network-prune network-inspect") {
 		words := strings.Split(verb, "-")
 		ours, without := optionsOf(t, kiste, append([]string{"help"}, words...)...), []string{"--help"}
