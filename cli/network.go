@@ -33,7 +33,7 @@ The driver bridge connects containers with each other and the host, and through 
 
 Without --subnet the network gets addresses that nobody on this host has.
 
-Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker.network.bridge.name=LINK, .enable_ip_masquerade=BOOL, .enable_icc=BOOL (false: isolated, containers do not reach each other), .host_binding_ipv4=ADDRESS, .inhibit_ipv4=BOOL (true: the host has no IPv4 address on it), .gateway_mode_ipv4 and .gateway_mode_ipv6=nat|nat-unprotected|routed|isolated; of macvlan parent=LINK and macvlan_mode=bridge|private|vepa|passthru; of ipvlan parent=LINK and ipvlan_mode=l2|l3|l3s.`,
+Options of the driver: com.docker.network.driver.mtu=BYTES; of bridge com.docker.network.bridge.name=LINK, .enable_ip_masquerade=BOOL, .enable_icc=BOOL (false: isolated, containers do not reach each other), .host_binding_ipv4=ADDRESS, .inhibit_ipv4=BOOL (true: the host has no IPv4 address on it), .gateway_mode_ipv4 and .gateway_mode_ipv6=nat|nat-unprotected|routed|isolated, kiste.firewall=all|forward (forward: published ports obey the host's firewall where it is about what is forwarded, not where it is about input); of macvlan parent=LINK and macvlan_mode=bridge|private|vepa|passthru; of ipvlan parent=LINK and ipvlan_mode=l2|l3|l3s.`,
 		Options: []option.Row{
 			{"-d, --driver", "DRIVER", "bridge (the default), macvlan or ipvlan", option.String(&o.Driver)},
 			{"--subnet", "ADDRESS/SIZE", "a range of addresses: 10.5.0.0/24", option.Strings(&o.Subnets)},

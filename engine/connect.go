@@ -405,12 +405,7 @@ func (e *Engine) table() string {
 	if e.Store.First() {
 		return rules.DefaultName
 	}
-	const offset, prime = uint64(14695981039346656037), uint64(1099511628211) // FNV-1a
-	h := offset
-	for _, c := range []byte(filepath.Clean(e.Store.Run)) {
-		h = (h ^ uint64(c)) * prime
-	}
-	return fmt.Sprintf("%s-%012x", rules.DefaultName, h>>16)
+	return fmt.Sprintf("%s-%012x", rules.DefaultName, network.Hash(filepath.Clean(e.Store.Run))>>16)
 }
 
 // announceNames lets the resolver answer for the container whose process is pid.

@@ -26,12 +26,20 @@ var networkOptions = map[string][]string{
 	"com.docker.network.bridge.default_bridge":          {"bridge"}, // taken and ignored: it says nothing new
 	"com.docker.network.container_iface_prefix":         {"bridge", "macvlan", "ipvlan"},
 	"com.docker.network.bridge.trusted_host_interfaces": {"bridge"}, // ignored: a host's ports may be reached by all who reach the host
+	firewallOption: {"bridge"},
 	"isolate":      {"bridge"}, // podman's word; networks always are
 	"parent":       {"macvlan", "ipvlan"},
 	"macvlan_mode": {"macvlan"},
 	"ipvlan_mode":  {"ipvlan"},
 	"mode":         {"macvlan", "ipvlan"}, // podman's word
 }
+
+// firewallOption says which of the host's chains decide about published ports:
+// with firewallForward those for forward alone, else those for input too.
+const (
+	firewallOption  = "kiste.firewall"
+	firewallForward = "forward"
+)
 
 // modes are those of macvlan and ipvlan.
 var modes = map[string][]string{"macvlan": {"bridge", "private", "vepa", "passthru"}, "ipvlan": {"l2", "l3", "l3s"}}
@@ -95,6 +103,9 @@ func checkNetwork(n *Network) error {
 		if err := network.CheckName(prefix + "0"); err != nil {
 			return err
 		}
+	}
+	if v, ok := n.Options[firewallOption]; ok && v != firewallForward && v != "all" {
+		return n.refuse("%s: %q is neither all nor forward", firewallOption, v)
 	}
 	if _, err := n.mtu(); err != nil {
 		return n.refuse("%s", err.Error())

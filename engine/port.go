@@ -15,6 +15,7 @@ import (
 	"kiste/host"
 	"kiste/internal/sys"
 	"kiste/kernel/network"
+	"kiste/kernel/network/nft"
 	"kiste/kernel/network/rules"
 )
 
@@ -56,6 +57,9 @@ func (p *Prepared) publish() error {
 			return err
 		}
 	}
+	if !p.dry() {
+		p.warnClosed()
+	}
 	p.joining.plan.Rules.Ports = rulesOf(p.Container)
 	for i := range p.joining.plan.Endpoints {
 		e := &p.joining.plan.Endpoints[i]
@@ -78,7 +82,7 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 		if way == nil || err != nil || a.Is4() != (family == 0) {
 			continue
 		}
-		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family])}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: p.unjudged(way)}
 		if !p.dry() {
 			if b.Host, err = p.reserve(port, a, host); err != nil {
 				return err
@@ -91,6 +95,28 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 		return &fault.Error{Op: "publish port", On: port.Key(), Kind: fault.Invalid, Err: fmt.Errorf("the container has no address of the family of %s", port.HostIP), Hint: "kiste network create --ipv6 makes a network with both"}
 	}
 	return nil
+}
+
+// unjudged reports whether the host's chains for input have no say about ports
+// that lead to way.
+func (p *Prepared) unjudged(way *inspect.Endpoint) bool {
+	return slices.ContainsFunc(p.joining.networks, func(n *Network) bool { return n.ID == way.Network && n.Options[firewallOption] == firewallForward })
+}
+
+// warnClosed tells of chains that keep strangers from published ports because
+// they could not be copied.
+func (p *Prepared) warnClosed() {
+	c, err := nft.Open()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	walls, _ := rules.Firewalls(c, BridgePrefix)
+	for _, w := range walls {
+		if w.Closed && slices.ContainsFunc(p.Bindings, func(b inspect.Binding) bool { return !b.Unjudged }) {
+			p.o.Warn("its published ports are closed to other hosts by chain " + w.Chain + "; kiste doctor says why")
+		}
+	}
 }
 
 // bindingAddress is where ports are published of which no address is said.
@@ -180,7 +206,7 @@ func rulesOf(c *Container) []rules.Port {
 		if err != nil {
 			continue
 		}
-		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID}
+		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID, Unjudged: b.Unjudged}
 		if b.IP == "0.0.0.0" || b.IP == "::" {
 			p.Host = network.Addr{}
 		}

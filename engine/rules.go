@@ -2,20 +2,26 @@ package engine
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"kiste/kernel/network/nft"
 	"kiste/kernel/network/rules"
 )
 
-// Who flushes the host's rules takes ours away with them. The monitor hears of
-// it, and makes them again from the documents.
+// Who flushes the host's rules takes ours away with them, and who changes them may
+// change what they say about published ports. The monitor hears of it, and makes
+// ours again from the documents.
 
 // settleRules is how long whoever changes the packet filter is left alone.
 const settleRules = 50 * time.Millisecond
 
+// restShare bounds the work that others can make us do: after it as many times as
+// long is rested.
+const restShare = 4
+
 // watchRules makes this store's rules again whenever somebody has taken some
-// away, for as long as the monitor lives.
+// away or changed his own, for as long as the monitor lives.
 func (s *supervisor) watchRules() {
 	if os.Geteuid() != 0 {
 		return
@@ -31,9 +37,11 @@ func (s *supervisor) watchRules() {
 				if err != nil {
 					return
 				}
-				if lost || s.e.concerns(changes) {
+				if lost || s.e.concerns(changes) || foreign(changes) && s.e.publishes() {
 					time.Sleep(settleRules)
+					began := time.Now()
 					_ = s.e.restoreRules()
+					time.Sleep(restShare * time.Since(began))
 				}
 			}
 		}()
@@ -41,15 +49,24 @@ func (s *supervisor) watchRules() {
 	})
 }
 
-// concerns reports whether part of our table was taken away that this program
-// itself takes away only with all.
+// concerns reports whether part of our table or of a copy was taken away that
+// this program itself takes away only with all.
 func (e *Engine) concerns(changes []nft.Change) bool {
-	for _, c := range changes {
-		if c.Deleted && c.Set == "" && c.Table.Name == e.table() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(changes, func(c nft.Change) bool {
+		return c.Deleted && c.Set == "" && (c.Table.Name == e.table() || rules.IsCopy(e.table(), c.Table))
+	})
+}
+
+// foreign reports whether somebody else has changed what may be about input.
+func foreign(changes []nft.Change) bool {
+	return slices.ContainsFunc(changes, func(c nft.Change) bool { return rules.IsForeign(c.Table) })
+}
+
+// publishes reports whether this store has published ports.
+func (e *Engine) publishes() bool {
+	var all []rules.Port
+	err := e.withRules(func(r *rules.Rules) (err error) { all, err = r.Ports(); return err })
+	return err == nil && len(all) > 0
 }
 
 // restoreRules makes the rules of all networks that are used and of all ports

@@ -33,6 +33,8 @@ type Binding struct {
 	IP   string // of the host: "0.0.0.0"
 	Host uint16
 	To   string // the container's address
+
+	Unjudged bool `json:",omitempty"` // the host's chains for input have no say about it
 }
 
 // Endpoint is the container's place on the network with an id; nil: none.

@@ -135,14 +135,16 @@ func (n *Namespace) bridgeKnobs(b Bridge, created bool) error {
 // macOf is a MAC address that a name always has: one that is administered
 // locally, by FNV-1a.
 func macOf(name string) string {
-	h := fnv([]byte(name))
+	h := Hash(name)
 	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", byte(h>>32), byte(h>>24), byte(h>>16), byte(h>>8), byte(h))
 }
 
-func fnv(b []byte) uint64 {
+// Hash is FNV-1a of a text. It is no secret and no proof: whoever wishes finds two
+// texts with the same.
+func Hash(s string) uint64 {
 	h := uint64(14695981039346656037)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * 1099511628211
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
 	}
 	return h
 }

@@ -267,5 +267,5 @@ func leaseName(a Addr) string {
 	if a.Is4() {
 		return fmt.Sprintf("k%08x", binary.BigEndian.Uint32(a.b[:]))
 	}
-	return fmt.Sprintf("k6%012x", fnv(a.AsSlice())>>16)
+	return fmt.Sprintf("k6%012x", Hash(string(a.AsSlice()))>>16)
 }

@@ -31,6 +31,16 @@ func (b *Batch) String() string {
 // Len is the number of changes.
 func (b *Batch) Len() int { return len(b.ops) }
 
+// Rules is the number of rules that are added.
+func (b *Batch) Rules() (n int) {
+	for _, o := range b.ops {
+		if o.request.Kind == kind(unix.NFT_MSG_NEWRULE) {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *Batch) add(message, flags uint16, what string, t Table, name, line string, body netlink.Body) {
 	on := t.String()
 	if name != "" {

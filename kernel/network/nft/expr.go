@@ -168,6 +168,7 @@ const (
 	ctStateEstablished, ctStateRelated  = 1 << 1, 1 << 2
 	ctStatusDNAT                        = 1 << 5
 	ctDreg, ctKey, ctState, ctStatusKey = 1, 2, 0, 2
+	ctDirection                         = 1
 	verdictDrop, verdictAccept          = 0, 1
 )
 
@@ -201,6 +202,17 @@ func Known(scratch Register) []Expr {
 
 // Published matches packets of connections whose destination was changed.
 func Published(scratch Register) []Expr { return ct(ctStatusKey, "status", ctStatusDNAT, scratch) }
+
+// Asking matches packets of a connection in the direction of its first one.
+func Asking(scratch Register) []Expr {
+	return []Expr{
+		expr("ct", fmt.Sprintf("ct direction => %v", scratch), func(b *netlink.Body) {
+			b.Big32(ctDreg, uint32(scratch))
+			b.Big32(ctKey, ctDirection)
+		}),
+		Is(scratch, []byte{0}),
+	}
+}
 
 // OfFamily matches packets of IPv4 or IPv6.
 func OfFamily(f Family, scratch Register) []Expr {
@@ -237,6 +249,11 @@ func Drop() Expr   { return verdict("drop", verdictDrop, "") }
 func Return() Expr { return verdict("return", unix.NFT_RETURN, "") }
 func Jump(chain string) Expr {
 	return verdict("jump "+chain, unix.NFT_JUMP, chain)
+}
+
+// Goto goes on in another chain and does not come back.
+func Goto(chain string) Expr {
+	return verdict("goto "+chain, unix.NFT_GOTO, chain)
 }
 
 func verdict(text string, code int32, chain string) Expr {

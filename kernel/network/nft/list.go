@@ -27,10 +27,14 @@ func (c *Conn) Chains() ([]Listed, error) {
 	return list(c, unix.NFT_MSG_GETCHAIN, "list chains", head(0), parseChain)
 }
 
-// A ListedRule is one of a chain, by what its maker has said of it.
-type ListedRule struct{ Chain, Comment string }
+// A ListedRule is one of a chain of anybody's.
+type ListedRule struct {
+	Chain, Comment string // what its maker has said of it
+	Do             []Verbatim
+}
 
-// Rules lists those of a table. No such table has none.
+// Rules lists those of a table, each chain's in their order. No such table has
+// none.
 func (c *Conn) Rules(t Table) ([]ListedRule, error) {
 	m := head(t.Family)
 	m.Text(unix.NFTA_RULE_TABLE, t.Name)
@@ -139,6 +143,10 @@ func parseRule(data []byte) (ListedRule, error) {
 			r.Chain = netlink.Text(a.Data)
 		case unix.NFTA_RULE_USERDATA:
 			r.Comment = parseComment(a.Data)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			var wrong error
+			r.Do, wrong = parseVerbatim(a.Data)
+			err = errors.Join(err, wrong)
 		}
 	}
 	return r, err
@@ -275,11 +283,13 @@ func isElements(k uint16) bool {
 	return k&0xff == unix.NFT_MSG_NEWSETELEM || k&0xff == unix.NFT_MSG_DELSETELEM
 }
 
-// CountRules is the number of rules of a chain.
+// CountRules is the number of rules of a chain; without one, of all chains.
 func (c *Conn) CountRules(t Table, chain string) (int, error) {
 	m := head(t.Family)
 	m.Text(unix.NFTA_RULE_TABLE, t.Name)
-	m.Text(unix.NFTA_RULE_CHAIN, chain)
+	if chain != "" {
+		m.Text(unix.NFTA_RULE_CHAIN, chain)
+	}
 	return c.count(unix.NFT_MSG_GETRULE, "count rules of "+t.String()+" "+chain, m)
 }
 

@@ -2,7 +2,7 @@
 // nft.
 //
 //	takes    tables, chains, sets, elements and rules, as data
-//	gives    a Batch, done in one transaction; what tables, chains and sets hold; news of changes
+//	gives    a Batch, done in one transaction; what tables, chains and sets hold, also to be copied; news of changes
 //	touches  a netlink socket of NETLINK_NETFILTER in one network namespace
 //	state    the kernel's: nothing is kept in files
 //
@@ -30,6 +30,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -249,12 +250,20 @@ func Open() (*Conn, error) {
 func (c *Conn) Close() error { return c.socket.Close() }
 
 // Do does all of b in one transaction, or nothing of it.
-func (c *Conn) Do(b *Batch) error {
+func (c *Conn) Do(b *Batch) error { return c.DoAt(b, 0) }
+
+// DoAt is Do, where nobody has changed the packet filter since it had the
+// generation; else it is syscall.ERESTART. 0: whatever the generation is.
+func (c *Conn) DoAt(b *Batch, generation uint32) error {
 	if len(b.ops) == 0 {
 		return nil
 	}
+	begin := netlink.Body(slices.Clone(batchEdge))
+	if generation != 0 {
+		begin.Big32(unix.NFNL_BATCH_GENID, generation)
+	}
 	requests := make([]netlink.Request, 0, len(b.ops)+2)
-	requests = append(requests, netlink.Request{Kind: unix.NFNL_MSG_BATCH_BEGIN, Body: batchEdge})
+	requests = append(requests, netlink.Request{Kind: unix.NFNL_MSG_BATCH_BEGIN, Body: begin})
 	for i := range b.ops {
 		requests = append(requests, b.ops[i].request)
 	}

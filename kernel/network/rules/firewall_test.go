@@ -54,11 +54,19 @@ func TestADropOfTheHostStaysADrop(t *testing.T) {
 func TestAFirewallForInputIsExplained(t *testing.T) {
 	need.Program(t, "nft")
 	s := set(t)
+	must(t, s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}}}))
 	shell(t, s.host, "nft add table inet filter", "nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }'")
+	_, err := s.rules.Reconcile(rules.State{Bridges: bridges, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}}})
+	must(t, err)
+	answers(t, "a stranger", s.stranger, "tcp", "192.0.2.1:8080", "")
 	all := walls(t, s.host)
-	if len(all) != 1 || !all[0].Input || all[0].Allow != nil || !strings.Contains(all[0].Says, "127.0.0.1") {
-		t.Errorf("%+v", all)
+	if len(all) != 1 || !all[0].Input || len(all[0].Allow) != 1 || !strings.Contains(all[0].Says, "published ports too") {
+		t.Fatalf("%+v", all)
 	}
+	shell(t, s.host, strings.ReplaceAll(all[0].Allow[0], "PORT", "8080"))
+	_, err = s.rules.Reconcile(rules.State{Bridges: bridges, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}}})
+	must(t, err)
+	answers(t, "a stranger whom the host lets in", s.stranger, "tcp", "192.0.2.1:8080", "192.0.2.2")
 }
 
 func walls(t *testing.T, n *network.Namespace) []rules.Firewall {
@@ -88,7 +96,14 @@ func TestUFW(t *testing.T) {
 	need.Program(t, "ufw")
 	need.Program(t, "unshare")
 	s := set(t)
-	must(t, s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}, {Proto: rules.TCP, HostPort: 8080, To: addr("fd02::2"), ToPort: 80}}}))
+	state := rules.State{Bridges: bridges, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}, {Proto: rules.TCP, HostPort: 8080, To: addr("fd02::2"), ToPort: 80}}}
+	must(t, s.rules.Add(state))
+	reconcile := func() {
+		t.Helper()
+		if _, err := s.rules.Reconcile(state); err != nil {
+			t.Error(err)
+		}
+	}
 	dir := t.TempDir()
 	must(t, run("cp", "-a", "/etc/ufw", "/etc/default", dir))
 	ufw := func(line string) {
@@ -99,20 +114,77 @@ func TestUFW(t *testing.T) {
 	answers(t, "a stranger", s.stranger, "tcp", "192.0.2.1:8080", "")
 	answers(t, "a stranger", s.stranger, "tcp", "[2001:db8::1]:8080", "")
 	answers(t, "web", s.web, "tcp", "192.0.2.2:80", "")
-	allowed := false
+	allowed := map[bool]bool{}
 	for _, f := range walls(t, s.host) {
 		if f.Owner != "ufw" {
 			t.Errorf("%+v", f)
 		}
 		for _, line := range f.Allow {
-			ufw(line)
-			allowed = true
+			if f.Input && !allowed[true] {
+				reconcile()
+				answers(t, "a stranger whom ufw lets through, but not in", s.stranger, "tcp", "192.0.2.1:8080", "")
+			}
+			ufw(strings.ReplaceAll(line, "PORT", "8080"))
+			allowed[f.Input] = true
 		}
 	}
-	if !allowed {
+	if !allowed[true] || !allowed[false] {
 		t.Error("nothing says how to allow it")
+	}
+	reconcile()
+	notClosed(t, s)
+	if len(copiesOf(t, s)) != 2 {
+		t.Errorf("%+v", copiesOf(t, s))
 	}
 	answers(t, "a stranger whom ufw lets through", s.stranger, "tcp", "192.0.2.1:8080", "192.0.2.2")
 	answers(t, "a stranger whom ufw lets through", s.stranger, "tcp", "[2001:db8::1]:8080", "2001:db8::2")
+	answers(t, "web", s.web, "tcp", "192.0.2.2:80", "192.0.2.1")
+}
+
+// The real firewalld, on a bus of its own: what a zone does not open is closed,
+// and firewall-cmd opens it.
+func TestFirewalld(t *testing.T) {
+	for _, p := range []string{"firewalld", "firewall-cmd", "dbus-daemon", "unshare", "nsenter"} {
+		need.Program(t, p)
+	}
+	s := set(t)
+	state := rules.State{Bridges: bridges, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}, {Proto: rules.TCP, HostPort: 8080, To: addr("fd02::2"), ToPort: 80}}}
+	must(t, s.rules.Add(state))
+	dir := t.TempDir()
+	// All that it starts ends with the pid namespace, whose first process is sh.
+	shell(t, s.host, `cd `+dir+` && unshare -m -p -f --mount-proc sh -c 'mount -t tmpfs none /run && mkdir -p /run/dbus && cp -a /etc/firewalld conf && mount --bind conf /etc/firewalld &&
+dbus-daemon --system --fork --nopidfile && firewalld --nofork --nopid & exec sleep 1000' >log 2>&1 & echo $! >`+dir+`/pid`)
+	defer shell(t, s.host, "kill -9 $(pgrep -P $(cat "+dir+"/pid)) $(cat "+dir+"/pid)")
+	cmd := func(line string) {
+		shell(t, s.host, "cd "+dir+"; exec nsenter -m -t $(pgrep -P $(cat pid)) "+line+" 2>&1")
+	}
+	shell(t, s.host, "cd "+dir+"; for i in $(seq 100); do nsenter -m -t $(pgrep -P $(cat pid)) firewall-cmd --state && exit; sleep 0.2; done; cat log; exit 1")
+	reconcile := func() {
+		t.Helper()
+		if _, err := s.rules.Reconcile(state); err != nil {
+			t.Error(err)
+		}
+		notClosed(t, s)
+	}
+	reconcile()
+	answers(t, "a stranger", s.stranger, "tcp", "192.0.2.1:8080", "")
+	answers(t, "a stranger", s.stranger, "tcp", "[2001:db8::1]:8080", "")
+	answers(t, "the neighbour", s.peer, "tcp", "192.0.2.1:8080", "10.2.0.1")
+	opened := false
+	for _, f := range walls(t, s.host) {
+		if f.Owner != "firewalld" {
+			t.Errorf("%+v", f)
+		}
+		for _, line := range f.Allow {
+			opened = opened || f.Input
+			cmd(strings.ReplaceAll(line, "PORT", "8080"))
+		}
+	}
+	if !opened {
+		t.Errorf("nothing says how to open it: %+v", walls(t, s.host))
+	}
+	reconcile()
+	answers(t, "a stranger whom firewalld lets in", s.stranger, "tcp", "192.0.2.1:8080", "192.0.2.2")
+	answers(t, "a stranger whom firewalld lets in", s.stranger, "tcp", "[2001:db8::1]:8080", "2001:db8::2")
 	answers(t, "web", s.web, "tcp", "192.0.2.2:80", "192.0.2.1")
 }

@@ -1,9 +1,9 @@
 // Package rules has the packet filter's part of bridges and published ports:
-// one table of our own, inet kiste.
+// one table of our own, inet kiste, and copies of the host's chains for input.
 //
 //	takes    State: bridges and published ports, as data
 //	gives    the batch that makes it so; what is there; what is missing or too much
-//	touches  its own table of nf_tables in one network namespace
+//	touches  its own tables of nf_tables in one network namespace
 //	state    the kernel's; the elements carry the names of their owners
 //
 // Bridges are elements of sets, published ports elements of maps from protocol,
@@ -18,11 +18,14 @@
 //
 // # Other people's rules
 //
-// Nothing but the own table is read for a start or ever written. In nftables an
-// accept is one table's opinion, a drop is final: what the host's own tables,
-// iptables, ufw or firewalld drop, stays dropped, and what this table accepts
-// they still decide about. Published traffic is forwarded, not input: it meets
-// their rules for forwarding. See Firewalls.
+// Nothing but our own tables is ever written. In nftables an accept is one
+// table's opinion, a drop is final: what the host's own tables, iptables, ufw or
+// firewalld drop, stays dropped, and what this table accepts they still decide
+// about. Published traffic is forwarded, not input: it meets their rules for
+// forwarding, and for input a copy of theirs, which is asked before the port is
+// changed (input.go). It is made with the first port where a chain for input
+// may drop something, and anew by Reconcile when theirs has changed. See
+// Firewalls.
 //
 // A connection to 127.0.0.1 reaches a published port too: it leaves by the
 // bridge, which needs its sysctl route_localnet (kernel/network sets it), and
@@ -43,6 +46,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"kiste/fault"
 	"kiste/kernel/network"
@@ -95,6 +99,7 @@ type Port struct {
 	To       network.Addr // of the container
 	ToPort   uint16
 	Owner    string // who has it: the container's id; at most 127 bytes
+	Unjudged bool   // the host's chains for input have no say about it
 }
 
 // String is "tcp 127.0.0.1:8080 -> 10.66.0.2:80".
@@ -120,7 +125,7 @@ type State struct {
 
 // version is in the comment of the table; it counts the changes of base. A table
 // of another version is replaced.
-const version = "Kiste's, do not edit; rules 2"
+const version = "Kiste's, do not edit; rules 3"
 
 // DefaultName is the table of a host's first store; others need other names.
 const DefaultName = "kiste"
@@ -166,7 +171,14 @@ var sets = []nft.Set{
 	{Name: ports6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
 	{Name: any4, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
 	{Name: any6, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
+	{Name: judged4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}}, {Name: judgedAny4, Key: []nft.Type{nft.TypeProto, nft.TypeService}},
+	{Name: judged6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}}, {Name: judgedAny6, Key: []nft.Type{nft.TypeProto, nft.TypeService}},
 }
+
+// copySets are those that copies of the host's chains for input have too.
+var copySets = slices.DeleteFunc(slices.Clone(sets), func(s nft.Set) bool {
+	return !slices.Contains([]string{bridges, judged4, judgedAny4, judged6, judgedAny6}, s.Name)
+})
 
 // The chains that others call.
 const (
@@ -244,12 +256,16 @@ var loopback6 = []byte{15: 1}
 // words is its size in registers.
 func to(f nft.Family, set string, address func(nft.Register) nft.Expr, words int) nft.Rule {
 	port := map[nft.Family]int{nft.IPv4: 1, nft.IPv6: 4}[f] // behind the address, in the data
-	r := rule(publish, nft.OfFamily(f, nft.R(0)), nft.Load(nft.L4Proto, nft.R(0)))
+	return rule(publish, nft.OfFamily(f, nft.R(0)), portKey(address, words), nft.Map(nft.R(0), set, nft.R(0)), nft.To(f, nft.R(0), nft.R(port)))
+}
+
+// portKey puts into registers what such a map is asked for.
+func portKey(address func(nft.Register) nft.Expr, words int) []nft.Expr {
+	all := []nft.Expr{nft.Load(nft.L4Proto, nft.R(0))}
 	if address != nil {
-		r.Do = append(r.Do, address(nft.R(1)))
+		all = append(all, address(nft.R(1)))
 	}
-	r.Do = append(r.Do, nft.DestinationPort(nft.R(1+words)), nft.Map(nft.R(0), set, nft.R(0)), nft.To(f, nft.R(0), nft.R(port)))
-	return r
+	return append(all, nft.DestinationPort(nft.R(1+words)))
 }
 
 // elements are those of s, by set.
@@ -261,6 +277,10 @@ func elements(s State) map[string][]nft.Element {
 	for _, p := range s.Ports {
 		set, e := p.element()
 		all[set] = append(all[set], e)
+		if !p.Unjudged && !isLoopback(p.Host) {
+			judged := map[string]string{ports4: judged4, ports6: judged6, any4: judgedAny4, any6: judgedAny6}[set]
+			all[judged] = append(all[judged], nft.Element{Key: e.Key})
+		}
 	}
 	return all
 }
@@ -294,6 +314,11 @@ func (p Port) element() (set string, e nft.Element) {
 	}
 	e.Key = nft.Key(proto, port)
 	return pick(p.To, any4, any6), e
+}
+
+func isLoopback(a network.Addr) bool {
+	b := a.AsSlice()
+	return len(b) == 4 && b[0] == 127 || bytes.Equal(b, loopback6)
 }
 
 func pick(a network.Addr, v4, v6 string) string {
@@ -330,7 +355,7 @@ func (s State) check() error {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Invalid,
 				Err: errors.New("want a protocol, ports from 1 to 65535, and addresses of one family")}
 		}
-		if p.Host.Is6() && bytes.Equal(p.Host.AsSlice(), loopback6) {
+		if p.Host.Is6() && isLoopback(p.Host) {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Unsupported,
 				Err: errors.New("the kernel lets nothing that is for ::1 leave the host, as it does for 127.0.0.1"), Hint: "publish it at 127.0.0.1, or at another address"}
 		}
@@ -346,18 +371,12 @@ func Compile(name string, s State) (*nft.Batch, error) {
 	var b nft.Batch
 	t := named(name)
 	base(&b, t)
-	add(&b, t, elements(s))
+	place{t, sets, ""}.add(&b, elements(s))
 	return &b, nil
 }
 
 func named(name string) nft.Table {
 	return nft.Table{Family: nft.Inet, Name: name, Comment: version}
-}
-
-func add(b *nft.Batch, t nft.Table, all map[string][]nft.Element) {
-	for _, s := range sets {
-		b.AddElements(t, s.Name, all[s.Name]...)
-	}
 }
 
 // Changes is the batch that makes want of have, where the table is there. It is
@@ -366,18 +385,9 @@ func Changes(name string, have, want State) (*nft.Batch, error) {
 	if err := want.check(); err != nil {
 		return nil, err
 	}
-	return changes(named(name), elements(have), elements(want)), nil
-}
-
-func changes(t nft.Table, have, want map[string][]nft.Element) *nft.Batch {
 	var b nft.Batch
-	for _, s := range sets {
-		b.DeleteElements(t, s.Name, without(have[s.Name], want[s.Name])...)
-	}
-	for _, s := range sets {
-		b.AddElements(t, s.Name, without(want[s.Name], have[s.Name])...)
-	}
-	return &b
+	place{named(name), sets, ""}.change(&b, elements(have), elements(want))
+	return &b, nil
 }
 
 // without are those of a that are not the same in b.

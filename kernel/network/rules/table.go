@@ -2,6 +2,9 @@ package rules
 
 import (
 	"errors"
+	"maps"
+	"slices"
+	"syscall"
 
 	"kiste/fault"
 	"kiste/kernel/network"
@@ -27,6 +30,9 @@ func Open(name string) (*Rules, error) {
 // Close gives the descriptor back.
 func (r *Rules) Close() error { return r.conn.Close() }
 
+// tries bounds how often a change is begun anew because somebody else was faster.
+const tries = 50
+
 // Add adds s in one transaction, and makes the table where it is missing: then
 // what others had in it is missing too, and theirs to add again. What is there
 // already stays; a port that somebody else has is fault.Exists, and who has it
@@ -35,30 +41,61 @@ func (r *Rules) Add(s State) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	const tries = 3
-	var err error
-	for range tries {
-		if err = r.add(s); fault.KindOf(err) != fault.NotFound {
-			break
+	anew := false
+	err := r.settle(func(refused map[string]string) error {
+		err := r.add(s, anew, refused)
+		switch kind := fault.KindOf(err); {
+		case r.aboutCopy(err) != "":
+		case kind == fault.NotFound && !anew, kind == fault.Exists && anew: // somebody was faster, or the first
+			anew = !anew
+			return errAgain{err}
 		}
-		var whole *nft.Batch
-		if whole, err = Compile(r.t.Name, s); err != nil {
-			return err
-		}
-		if err = r.conn.Do(whole); fault.KindOf(err) != fault.Exists { // else somebody was faster
-			break
-		}
-	}
+		return err
+	})
 	if fault.KindOf(err) == fault.Exists {
 		return r.taken(s, err)
 	}
 	return err
 }
 
-func (r *Rules) add(s State) error {
+// errAgain says that a change is to be begun anew.
+type errAgain struct{ error }
+
+func (e errAgain) Unwrap() error { return e.error }
+
+// settle does a change that builds on what it has read, until nobody has changed
+// that meanwhile. Refused tells it which copies the kernel did not take.
+func (r *Rules) settle(change func(refused map[string]string) error) (err error) {
+	refused := map[string]string{}
+	for range tries {
+		err = change(refused)
+		var again errAgain
+		if !errors.As(err, &again) && !errors.Is(err, syscall.ERESTART) && !r.refused(err, refused) {
+			break
+		}
+	}
+	return err
+}
+
+func (r *Rules) add(s State, anew bool, refused map[string]string) error {
+	generation, err := r.conn.Generation()
+	if err != nil {
+		return err
+	}
 	var b nft.Batch
-	add(&b, r.t, elements(s))
-	return r.conn.Do(&b)
+	if anew {
+		base(&b, r.t)
+	}
+	all := elements(s)
+	r.main().add(&b, all)
+	alone := b.Len()
+	if err := r.addToCopies(&b, all, anew, refused); err != nil {
+		return err
+	}
+	if b.Len() == alone {
+		generation = 0 // nothing builds on what was read
+	}
+	return r.conn.DoAt(&b, generation)
 }
 
 // taken names the owner of a port that is taken.
@@ -88,47 +125,52 @@ func owner(p Port) string {
 // a table that is not there.
 func (r *Rules) Remove(s State) error {
 	unwanted := elements(s)
-	err := r.remove(unwanted)
-	if fault.KindOf(err) != fault.NotFound {
+	copies, err := r.there()
+	if err != nil {
 		return err
 	}
-	// Something is not there: the rest is.
-	have, err := r.read()
+	places := []place{r.main()}
+	for _, t := range copies {
+		places = append(places, copyPlace(t))
+	}
+	var b nft.Batch
+	for _, p := range places {
+		p.delete(&b, unwanted)
+	}
+	if err := r.conn.Do(&b); fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	for _, p := range places { // something is not there: the rest is
+		err = errors.Join(err, r.removeRest(p, unwanted))
+	}
+	return err
+}
+
+// removeRest takes out what is there.
+func (r *Rules) removeRest(p place, unwanted map[string][]nft.Element) error {
+	have, err := p.read(r.conn)
 	if err != nil {
 		return ignoreMissing(err)
 	}
+	rest := map[string][]nft.Element{}
 	for set, list := range unwanted {
-		unwanted[set] = without(list, without(list, have[set]))
+		rest[set] = without(list, without(list, have[set]))
 	}
-	return r.remove(unwanted)
-}
-
-func (r *Rules) remove(unwanted map[string][]nft.Element) error {
 	var b nft.Batch
-	for _, s := range sets {
-		b.DeleteElements(r.t, s.Name, unwanted[s.Name]...)
-	}
+	p.delete(&b, rest)
 	return r.conn.Do(&b)
 }
 
-// Delete deletes the table; one that is not there is no error.
+// Delete deletes the table and its copies of others; what is not there is no
+// error.
 func (r *Rules) Delete() error {
-	var b nft.Batch
-	b.DeleteTable(r.t)
-	return ignoreMissing(r.conn.Do(&b))
-}
-
-// read is all that is in the sets; no table is fault.NotFound.
-func (r *Rules) read() (map[string][]nft.Element, error) {
-	all := map[string][]nft.Element{}
-	for _, s := range sets {
-		list, err := r.conn.Elements(r.t, s.Name)
-		if err != nil {
-			return nil, err
-		}
-		all[s.Name] = list
+	copies, err := r.there()
+	for _, t := range append(slices.Collect(maps.Values(copies)), r.t) {
+		var b nft.Batch
+		b.DeleteTable(t)
+		err = errors.Join(err, ignoreMissing(r.conn.Do(&b)))
 	}
-	return all, nil
+	return err
 }
 
 // Ports lists the published ports; none where there is no table.
@@ -153,17 +195,29 @@ func (r *Rules) Ports() ([]Port, error) {
 
 // Reconcile makes the table hold want and nothing else, in one transaction, and
 // says whether something had to be done. One that was flushed, one of another
-// version and one that somebody took rules out of are made anew. Who else adds
-// at the same time must be kept out by the caller.
+// version and one that somebody took rules out of are made anew; so are copies
+// of chains that somebody has changed. Who else adds at the same time must be
+// kept out by the caller.
 func (r *Rules) Reconcile(want State) (changed bool, err error) {
 	if err := want.check(); err != nil {
 		return false, err
 	}
-	b, err := r.reconcile(want)
-	if err != nil || b.Len() == 0 {
-		return false, err
-	}
-	return true, r.conn.Do(b)
+	err = r.settle(func(refused map[string]string) error {
+		generation, err := r.conn.Generation()
+		if err != nil {
+			return err
+		}
+		b, err := r.reconcile(want)
+		if err != nil {
+			return err
+		}
+		if err := r.reconcileCopies(b, elements(want), refused); err != nil {
+			return err
+		}
+		changed = b.Len() > 0
+		return r.conn.DoAt(b, generation)
+	})
+	return changed && err == nil, err
 }
 
 func (r *Rules) reconcile(want State) (*nft.Batch, error) {
@@ -174,16 +228,17 @@ func (r *Rules) reconcile(want State) (*nft.Batch, error) {
 	case err != nil:
 		return nil, err
 	case whole:
-		have, err := r.read()
+		have, err := r.main().read(r.conn)
 		if err != nil {
 			return nil, err
 		}
-		return changes(r.t, have, elements(want)), nil
+		r.main().change(&b, have, elements(want))
+		return &b, nil
 	default:
 		b.DeleteTable(r.t)
 	}
 	base(&b, r.t)
-	add(&b, r.t, elements(want))
+	r.main().add(&b, elements(want))
 	return &b, nil
 }
 
