@@ -2,53 +2,34 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"kiste/engine"
-	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/reference"
 )
 
-// A filter of ps has a key, and makes a test of each value. The table is
-// Docker's: daemon/list.go of moby.
-type filter struct {
-	key, help string
-	test      func(l *lookup, value string) (test, error)
-}
-
 // A test reports whether a container is to be listed.
-type test func(c *engine.Container) bool
+type test = func(c *engine.Container) bool
 
-func filters() []filter {
-	return []filter{
-		{"ancestor", "IMAGE", ancestorFilter},
-		{"before", "CONTAINER", beforeFilter},
-		{"exited", "CODE", exitedFilter},
-		{"expose", "PORT[/PROTOCOL]", exposeFilter},
-		{"health", "starting|healthy|unhealthy|none", healthFilter},
-		{"id", "ID", idFilter},
-		{"is-task", "true|false", taskFilter},
-		{"label", "KEY[=VALUE]", labelFilter},
-		{"name", "NAME", nameFilter},
-		{"network", "NAME", networkFilter},
-		{"publish", "PORT[/PROTOCOL]", publishFilter},
-		{"since", "CONTAINER", sinceFilter},
-		{"status", "created|restarting|running|removing|paused|exited|dead", statusFilter},
-		{"volume", "NAME|PATH", volumeFilter},
-	}
-}
-
-// filterNames lists the filters for help.
-func filterNames() string {
-	var names []string
-	for _, f := range filters() {
-		names = append(names, f.key+"="+f.help)
-	}
-	return strings.Join(names, ", ")
+// containerFilters are Docker's: daemon/list.go of moby.
+var containerFilters = []filter[*lookup, *engine.Container]{
+	{"ancestor", "IMAGE", ancestorFilter},
+	{"before", "CONTAINER", beforeFilter},
+	{"exited", "CODE", exitedFilter},
+	{"expose", "PORT[/PROTOCOL]", exposeFilter},
+	{"health", "starting|healthy|unhealthy|none", healthFilter},
+	{"id", "ID", idFilter},
+	{"is-task", "true|false", taskFilter},
+	{"label", "KEY[=VALUE]", labelFilter},
+	{"name", "NAME", nameFilter},
+	{"network", "NAME", networkFilter},
+	{"publish", "PORT[/PROTOCOL]", publishFilter},
+	{"since", "CONTAINER", sinceFilter},
+	{"status", "created|restarting|running|removing|paused|exited|dead", statusFilter},
+	{"volume", "NAME|PATH", volumeFilter},
 }
 
 // A lookup is what filters need to look at.
@@ -59,51 +40,6 @@ type lookup struct {
 
 // errRegexp says that a filter has a regular expression and this is kiste.
 var errRegexp = errors.New("it needs regular expressions")
-
-// chosen are the tests of the filters that were given, by key.
-type chosen map[string][]test
-
-// fit reports whether c passes all labels, and one test of each other key.
-func (f chosen) fit(c *engine.Container) bool {
-	for key, tests := range f {
-		passes := func(t test) bool { return t(c) }
-		fails := func(t test) bool { return !t(c) }
-		if key == "label" && slices.ContainsFunc(tests, fails) || !slices.ContainsFunc(tests, passes) {
-			return false
-		}
-	}
-	return true
-}
-
-func (l *lookup) parse(words []string) (chosen, error) {
-	f := chosen{}
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if key = strings.ToLower(strings.TrimSpace(key)); !ok {
-			return nil, badFilter(w, "bad format of filter (expected name=value)", "KEY=VALUE, as in name=web")
-		}
-		all := filters()
-		i := slices.IndexFunc(all, func(r filter) bool { return r.key == key })
-		if i < 0 {
-			return nil, badFilter(w, "invalid filter '"+key+"'", filterNames())
-		}
-		t, err := all[i].test(l, value)
-		switch {
-		case err == errRegexp:
-			return nil, err
-		case err != nil && fault.KindOf(err) == fault.NotFound:
-			return nil, err
-		case err != nil:
-			return nil, badFilter(w, fmt.Sprintf("invalid filter '%s=%s'", key, value), key+"="+all[i].help)
-		}
-		f[key] = append(f[key], t)
-	}
-	return f, nil
-}
-
-func badFilter(word, why, hint string) error {
-	return &fault.Error{Op: "use filter", On: word, Kind: fault.Invalid, Err: errors.New(why), Hint: hint}
-}
 
 var errNoSuchValue = errors.New("it cannot have this value")
 
@@ -136,19 +72,12 @@ func healthFilter(_ *lookup, v string) (test, error) {
 
 // taskFilter is about tasks of Swarm, and there are none.
 func taskFilter(_ *lookup, v string) (test, error) {
-	is, err := strconv.ParseBool(v)
+	is, err := filterBool("is-task", v)
 	return func(*engine.Container) bool { return !is }, err
 }
 
 func labelFilter(_ *lookup, v string) (test, error) {
 	return func(c *engine.Container) bool { return hasLabel(c.Result.Labels, v) }, nil
-}
-
-// hasLabel looks for KEY or KEY=VALUE.
-func hasLabel(labels map[string]string, label string) bool {
-	key, want, exact := strings.Cut(label, "=")
-	have, ok := labels[key]
-	return ok && (!exact || have == want)
 }
 
 func beforeFilter(l *lookup, v string) (test, error) {

@@ -28,7 +28,7 @@ func psCommand() *Command {
 
 With --format each is shown as a template says, in which {{.ID}}, {{.Names}}, {{.Image}}, {{.Command}}, {{.CreatedAt}}, {{.RunningFor}}, {{.Status}}, {{.State}}, {{.Ports}}, {{.Labels}}, {{.Label "KEY"}}, {{.Mounts}}, {{.LocalVolumes}}, {{.Networks}} and {{.Size}} stand for its values; "table {{.ID}}\t{{.Names}}" makes columns of them, and "json" shows all. Without it the psFormat of docker's config.json counts.
 
-Filters: ` + filterNames() + `. One of those with the same key has to fit, but all labels. NAME is a regular expression.`,
+Filters: ` + filterNames(containerFilters) + `. One of those with the same key has to fit, but all labels. NAME is a regular expression.`,
 		Examples: []string{"kiste ps -a", "kiste ps --filter status=exited --format '{{.Names}} {{.Status}}'", "kiste rm $(kiste ps -aq)"},
 		Options: []option.Row{
 			{"-a, --all", "", "list those that have ended, too", option.Bool(&o.all)},
@@ -52,7 +52,7 @@ func listContainers(env *Env, o psOptions) error {
 	if o.format == "" && !o.quiet {
 		o.format = userFormat("psFormat")
 	}
-	filters, err := (&lookup{e: e, match: env.Match}).parse(o.filters)
+	filters, err := choose(containerFilters, &lookup{e: e, match: env.Match}, o.filters)
 	switch {
 	case err == errRegexp || err == nil && env.lacks(o.format):
 		return becomeKisted(env.words)
@@ -103,7 +103,7 @@ func together(all []error) error {
 }
 
 // chooseContainers leaves those that o wants to see.
-func chooseContainers(all []*engine.Container, o psOptions, filters chosen) []*engine.Container {
+func chooseContainers(all []*engine.Container, o psOptions, filters chosen[*engine.Container]) []*engine.Container {
 	if o.latest {
 		o.last = 1
 	}

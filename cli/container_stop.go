@@ -10,6 +10,7 @@ import (
 	"kiste/cli/option"
 	"kiste/container/bundle"
 	"kiste/engine"
+	"kiste/fault"
 )
 
 // eachName does the same for every name. One that fails does not keep the others
@@ -34,6 +35,18 @@ func eachPrinted(env *Env, args []string, do func(e *engine.Engine, name string)
 		err := do(e, name)
 		if err == nil {
 			fmt.Fprintln(env.Out, name)
+		}
+		return err
+	})
+}
+
+// eachRemoved is eachPrinted of a removal. With force one that is not there is no
+// error.
+func eachRemoved(env *Env, args []string, force bool, remove func(e *engine.Engine, name string) error) error {
+	return eachPrinted(env, args, func(e *engine.Engine, name string) error {
+		err := remove(e, name)
+		if force && fault.KindOf(err) == fault.NotFound {
+			return nil
 		}
 		return err
 	})

@@ -75,7 +75,7 @@ func TestContainerFilters(t *testing.T) {
 		{"expose=80", "web"}, {"expose=70-90/tcp", "web"}, {"expose=53", ""}, {"expose=53/udp", "web"}, {"publish=80", ""},
 		{"volume=data", "web"}, {"volume=/data", "web"}, {"volume=/srv", "web"}, {"volume=/mnt", "web"}, {"volume=/else", ""},
 	} {
-		filters, err := look.parse(strings.Fields(tt.filters))
+		filters, err := choose(containerFilters, look, strings.Fields(tt.filters))
 		if err != nil {
 			t.Fatal(tt.filters, err)
 		}
@@ -90,14 +90,14 @@ func TestContainerFilters(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"name", "colour=red", "status=happy", "exited=x", "", "health=good", "is-task=x", "expose=x", "expose=9-8", "publish=70000"} {
-		if f, err := look.parse([]string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+		if f, err := choose(containerFilters, look, []string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
 			t.Errorf("%q: %v, %v", bad, f, err)
 		}
 	}
-	if _, err := look.parse([]string{"since=nobody"}); !errors.Is(err, fault.NotFound) {
+	if _, err := choose(containerFilters, look, []string{"since=nobody"}); !errors.Is(err, fault.NotFound) {
 		t.Errorf("since a container that is not there: %v", err)
 	}
-	if _, err := (&lookup{}).parse([]string{"name=a.b"}); err != errRegexp {
+	if _, err := choose(containerFilters, &lookup{}, []string{"name=a.b"}); err != errRegexp {
 		t.Errorf("a regular expression: %v", err)
 	}
 }
@@ -118,7 +118,7 @@ func TestWhichContainersAreListed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			all := []*engine.Container{aContainer("new", "running"), aContainer("done", "exited"), aContainer("old", "running")}
-			filters, err := (&lookup{}).parse(tt.o.filters)
+			filters, err := choose(containerFilters, &lookup{}, tt.o.filters)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,78 +3,25 @@ package cli
 import (
 	"path"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"kiste/cli/option"
-	"kiste/fault"
 	"kiste/image/catalog"
 	"kiste/image/reference"
 	"kiste/store"
 )
 
-// An imageTest reports whether an image is to be listed, or removed.
-type imageTest func(e *catalog.Entry) bool
+// An imageTest reports whether an image is to be listed, or not.
+type imageTest = func(e *catalog.Entry) bool
 
-// An imageFilter makes a test of a filter's value, as Docker has it.
-type imageFilter struct {
-	key, help string
-	test      func(s store.Store, value string) (imageTest, error)
-}
-
-func imageFilters() []imageFilter {
-	return []imageFilter{
-		{"before", "IMAGE", beforeImage},
-		{"dangling", "true|false", danglingImage},
-		{"label", "KEY[=VALUE]", labelledImage},
-		{"reference", "PATTERN", referenceImage},
-		{"since", "IMAGE", sinceImage},
-		{"until", "TIME", untilImage},
-	}
-}
-
-func imageFilterNames() string {
-	var names []string
-	for _, f := range imageFilters() {
-		names = append(names, f.key+"="+f.help)
-	}
-	return strings.Join(names, ", ")
-}
-
-// chooseImages makes one test of all filters: labels have to fit all, of each
-// other key one.
-func chooseImages(s store.Store, words []string) (imageTest, error) {
-	tests := map[string][]imageTest{}
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok {
-			return nil, badFilter(w, "bad format of filter (expected name=value)", "KEY=VALUE, as in reference=debian:*")
-		}
-		all := imageFilters()
-		i := slices.IndexFunc(all, func(f imageFilter) bool { return f.key == strings.ToLower(key) })
-		if i < 0 {
-			return nil, badFilter(w, "invalid filter '"+key+"'", imageFilterNames())
-		}
-		t, err := all[i].test(s, value)
-		switch {
-		case err != nil && fault.KindOf(err) == fault.NotFound:
-			return nil, err
-		case err != nil:
-			return nil, badFilter(w, "invalid filter '"+w+"'", key+"="+all[i].help)
-		}
-		tests[all[i].key] = append(tests[all[i].key], t)
-	}
-	return func(e *catalog.Entry) bool {
-		for key, ts := range tests {
-			passes := func(t imageTest) bool { return t(e) }
-			fails := func(t imageTest) bool { return !t(e) }
-			if key == "label" && slices.ContainsFunc(ts, fails) || !slices.ContainsFunc(ts, passes) {
-				return false
-			}
-		}
-		return true
-	}, nil
+// imageFilters are Docker's.
+var imageFilters = []filter[store.Store, *catalog.Entry]{
+	{"before", "IMAGE", beforeImage},
+	{"dangling", "true|false", danglingImage},
+	{"label", "KEY[=VALUE]", labelledImage},
+	{"reference", "PATTERN", referenceImage},
+	{"since", "IMAGE", sinceImage},
+	{"until", "TIME", untilImage},
 }
 
 func beforeImage(s store.Store, v string) (imageTest, error) {
@@ -93,7 +40,7 @@ func untilImage(_ store.Store, v string) (imageTest, error) {
 }
 
 func danglingImage(_ store.Store, v string) (imageTest, error) {
-	is, err := strconv.ParseBool(v)
+	is, err := filterBool("dangling", v)
 	return func(e *catalog.Entry) bool { return (e.Name == "") == is }, err
 }
 

@@ -30,7 +30,7 @@ func imagesCommand() *Command {
 
 With --format each is shown as a template says, in which {{.ID}}, {{.Repository}}, {{.Tag}}, {{.Digest}}, {{.CreatedAt}}, {{.CreatedSince}}, {{.Size}} and {{.Platform}} stand for its values; "json" shows all of them. Without it the imagesFormat of docker's config.json counts.
 
-Filters: ` + imageFilterNames() + `. An image without a name is dangling.`,
+Filters: ` + filterNames(imageFilters) + `. An image without a name is dangling.`,
 		Examples: []string{"kiste images", "kiste images --filter 'reference=*/app:*'", "kiste images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"},
 		Options: []option.Row{
 			{"-a, --all", "", "list all: Kiste hides none", option.Bool(&o.all)},
@@ -62,11 +62,11 @@ func listImages(env *Env, o imagesOptions) error {
 		return becomeKisted(env.words)
 	}
 	all, damaged := catalog.List(s)
-	keep, err := chooseImages(s, o.filters)
+	keep, err := choose(imageFilters, s, o.filters)
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(e catalog.Entry) bool { return !keep(&e) })
+	all = slices.DeleteFunc(all, func(e catalog.Entry) bool { return !keep.fit(&e) })
 	slices.SortStableFunc(all, func(a, b catalog.Entry) int { return b.Created.Compare(a.Created) })
 	if err := showImages(env, all, o); err != nil {
 		return err

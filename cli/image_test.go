@@ -53,17 +53,17 @@ func TestImageFilters(t *testing.T) {
 	for filter, want := range map[string]bool{"reference=debian": true, "reference=deb*:1?": true, "reference=docker.io/*/debian:12": true, "reference=alpine": false,
 		"reference=x reference=debian": true, "dangling=true": false, "dangling=false": true, "label=a": true, "label=a=b": true, "label=a=c": false, "label=x": false, "label=a label=x": false,
 		"before=new:1": true, "before=old:1": false, "since=old:1": true, "since=new:1": false, "until=90m": true, "until=150m": false, "until=2001-01-01": false} {
-		keep, err := chooseImages(where, strings.Fields(filter))
-		if err != nil || keep(&e) != want {
+		keep, err := choose(imageFilters, where, strings.Fields(filter))
+		if err != nil || keep.fit(&e) != want {
 			t.Errorf("%s: %v; want %v", filter, err, want)
 		}
 	}
 	for _, bad := range []string{"colour=x", "dangling=perhaps", "until=x", "reference=[", "label"} {
-		if _, err := chooseImages(where, []string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
+		if _, err := choose(imageFilters, where, []string{bad}); !errors.Is(err, fault.Invalid) || fault.HintOf(err) == "" {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	if _, err := chooseImages(where, []string{"since=nothing"}); !errors.Is(err, fault.NotFound) {
+	if _, err := choose(imageFilters, where, []string{"since=nothing"}); !errors.Is(err, fault.NotFound) {
 		t.Errorf("since an image that is not here: %v", err)
 	}
 }

@@ -91,7 +91,7 @@ func networkListCommand() *Command {
 
 With --format each is shown as a template says, in which {{.ID}}, {{.Name}}, {{.Driver}}, {{.Scope}}, {{.IPv4}}, {{.IPv6}}, {{.Internal}}, {{.CreatedAt}}, {{.Labels}} and {{.Label "KEY"}} stand for its values; "table {{.ID}}\t{{.Name}}" makes columns of them, and "json" shows all. Without it the networksFormat of docker's config.json counts.
 
-Filters: ` + networkFilters + `.`,
+Filters: ` + filterNames(networkFilters) + `.`,
 		Options: []option.Row{
 			{"-f, --filter", "KEY=VALUE", "list only some; see above", option.Strings(&filters)},
 			{"--format", "TEXT", `show each as TEXT says, or "json"`, option.String(&format)},
@@ -104,7 +104,7 @@ Filters: ` + networkFilters + `.`,
 			if err != nil {
 				return err
 			}
-			fits, err := chooseNetworks(e, filters)
+			chosen, err := choose(networkFilters, e, filters)
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ Filters: ` + networkFilters + `.`,
 			if err != nil {
 				return err
 			}
-			all = slices.DeleteFunc(all, func(n *engine.Network) bool { return !fits(n) })
+			all = slices.DeleteFunc(all, func(n *engine.Network) bool { return !chosen.fit(n) })
 			if err := showNetworks(env, all, format, quiet, whole); err != nil {
 				return err
 			}
@@ -141,60 +141,44 @@ func showNetworks(env *Env, all []*engine.Network, format string, quiet, whole b
 	return l.print(env, rows)
 }
 
-const networkFilters = "dangling=BOOL, driver=NAME, id=ID, label=KEY[=VALUE], name=TEXT, scope=local, type=custom|builtin"
+// A networkTest reports whether a network is to be listed.
+type networkTest = func(n *engine.Network) bool
 
-// chooseNetworks is what the filters of "network ls" choose: all labels, and one
-// of the values of each other key.
-func chooseNetworks(e *engine.Engine, words []string) (func(n *engine.Network) bool, error) {
-	var all []func(n *engine.Network) bool
-	any := map[string][]func(n *engine.Network) bool{}
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok {
-			return nil, badFilter(w, "bad format of filter (expected name=value)", networkFilters)
-		}
-		var test func(n *engine.Network) bool
-		switch key {
-		case "driver":
-			test = func(n *engine.Network) bool { return n.Driver == value }
-		case "id":
-			test = func(n *engine.Network) bool { return strings.HasPrefix(n.ID, value) }
-		case "name":
-			test = func(n *engine.Network) bool { return strings.Contains(n.Name, value) }
-		case "scope":
-			test = func(*engine.Network) bool { return value == "local" }
-		case "type":
-			if value != "custom" && value != "builtin" {
-				return nil, badFilter(w, "invalid filter: 'type'='"+value+"'", networkFilters)
-			}
-			test = func(n *engine.Network) bool { return n.Predefined() == (value == "builtin") }
-		case "dangling":
-			want, err := strconv.ParseBool(value)
-			if err != nil {
-				return nil, badFilter(w, fmt.Sprintf("invalid filter 'dangling=[%s]'", value), networkFilters)
-			}
-			used, err := e.UsedNetworks()
-			if err != nil {
-				return nil, err
-			}
-			test = func(n *engine.Network) bool { return want == (!n.Predefined() && !used[n.ID]) }
-		case "label":
-			all = append(all, func(n *engine.Network) bool { return hasLabel(n.Labels, value) })
-			continue
-		default:
-			return nil, badFilter(w, "invalid filter '"+key+"'", networkFilters)
-		}
-		any[key] = append(any[key], test)
+// networkFilters are those of "network ls".
+var networkFilters = []filter[*engine.Engine, *engine.Network]{
+	{"dangling", "BOOL", danglingNetwork},
+	{"driver", "NAME", func(_ *engine.Engine, v string) (networkTest, error) {
+		return func(n *engine.Network) bool { return n.Driver == v }, nil
+	}},
+	{"id", "ID", func(_ *engine.Engine, v string) (networkTest, error) {
+		return func(n *engine.Network) bool { return strings.HasPrefix(n.ID, v) }, nil
+	}},
+	{"label", "KEY[=VALUE]", func(_ *engine.Engine, v string) (networkTest, error) {
+		return func(n *engine.Network) bool { return hasLabel(n.Labels, v) }, nil
+	}},
+	{"name", "TEXT", func(_ *engine.Engine, v string) (networkTest, error) {
+		return func(n *engine.Network) bool { return strings.Contains(n.Name, v) }, nil
+	}},
+	{"scope", "local", func(_ *engine.Engine, v string) (networkTest, error) {
+		return func(*engine.Network) bool { return v == "local" }, nil
+	}},
+	{"type", "custom|builtin", networkOfType},
+}
+
+func danglingNetwork(e *engine.Engine, v string) (networkTest, error) {
+	want, err := filterBool("dangling", v)
+	if err != nil {
+		return nil, err
 	}
-	return func(n *engine.Network) bool {
-		passes := func(f func(n *engine.Network) bool) bool { return f(n) }
-		for _, tests := range any {
-			if !slices.ContainsFunc(tests, passes) {
-				return false
-			}
-		}
-		return !slices.ContainsFunc(all, func(f func(n *engine.Network) bool) bool { return !f(n) })
-	}, nil
+	used, err := e.UsedNetworks()
+	return func(n *engine.Network) bool { return want == (!n.Predefined() && !used[n.ID]) }, err
+}
+
+func networkOfType(_ *engine.Engine, v string) (networkTest, error) {
+	if v != "custom" && v != "builtin" {
+		return nil, dockersWords("invalid filter: 'type'='" + v + "'")
+	}
+	return func(n *engine.Network) bool { return n.Predefined() == (v == "builtin") }, nil
 }
 
 func networkInspectCommand() *Command {
@@ -213,13 +197,7 @@ func networkRemoveCommand() *Command {
 		Min:      1, Max: -1,
 		Complete: "network",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachPrinted(env, args, func(e *engine.Engine, name string) error {
-				err := e.RemoveNetwork(name)
-				if force && fault.KindOf(err) == fault.NotFound {
-					return nil
-				}
-				return err
-			})
+			return eachRemoved(env, args, force, (*engine.Engine).RemoveNetwork)
 		},
 	}
 }

@@ -86,7 +86,7 @@ func volumeListCommand() *Command {
 
 With --format each is shown as a template says, in which {{.Name}}, {{.Driver}}, {{.Mountpoint}}, {{.Scope}}, {{.Labels}} and {{.Label "KEY"}} stand for its values; "table {{.Name}}\t{{.Mountpoint}}" makes columns of them, and "json" shows all. Without it the volumesFormat of docker's config.json counts.
 
-Filters: ` + volumeFilters + `.`,
+Filters: ` + filterNames(volumeFilters) + `.`,
 		Options: []option.Row{
 			{"-f, --filter", "KEY=VALUE", "list only some; see above", option.Strings(&filters)},
 			{"--format", "TEXT", `show each as TEXT says, or "json"`, option.String(&format)},
@@ -98,7 +98,7 @@ Filters: ` + volumeFilters + `.`,
 			if err != nil {
 				return err
 			}
-			fits, err := chooseVolumes(filters)
+			chosen, err := choose(volumeFilters, e, filters)
 			if err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ Filters: ` + volumeFilters + `.`,
 			if err != nil {
 				return err
 			}
-			all = slices.DeleteFunc(all, func(v *engine.VolumeInfo) bool { return !fits(v) })
+			all = slices.DeleteFunc(all, func(v *engine.VolumeInfo) bool { return !chosen.fit(v) })
 			if err := showVolumes(env, all, format, quiet); err != nil {
 				return err
 			}
@@ -131,42 +131,24 @@ func showVolumes(env *Env, all []*engine.VolumeInfo, format string, quiet bool) 
 	return l.print(env, rows)
 }
 
-const volumeFilters = "dangling=BOOL, driver=NAME, label=KEY[=VALUE], name=TEXT"
+// A volumeTest reports whether a volume is to be listed.
+type volumeTest = func(v *engine.VolumeInfo) bool
 
-// chooseVolumes is what the filters of "volume ls" choose: all labels, and one of
-// the values of each other key.
-func chooseVolumes(words []string) (func(v *engine.VolumeInfo) bool, error) {
-	var all []func(v *engine.VolumeInfo) bool
-	names, drivers := []string{}, []string{}
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok {
-			return nil, badFilter(w, "bad format of filter (expected name=value)", volumeFilters)
-		}
-		switch key {
-		case "dangling":
-			want, err := strconv.ParseBool(value)
-			if err != nil {
-				return nil, badFilter(w, fmt.Sprintf("invalid filter 'dangling=[%s]'", value), volumeFilters)
-			}
-			all = append(all, func(v *engine.VolumeInfo) bool { return want == (v.Links == 0) })
-		case "driver":
-			drivers = append(drivers, value)
-		case "name":
-			names = append(names, value)
-		case "label":
-			all = append(all, func(v *engine.VolumeInfo) bool { return hasLabel(v.Labels, value) })
-		default:
-			return nil, badFilter(w, "invalid filter '"+key+"'", volumeFilters)
-		}
-	}
-	return func(v *engine.VolumeInfo) bool {
-		inName := func(s string) bool { return strings.Contains(v.Name, s) }
-		if len(names) > 0 && !slices.ContainsFunc(names, inName) || len(drivers) > 0 && !slices.Contains(drivers, "local") {
-			return false
-		}
-		return !slices.ContainsFunc(all, func(f func(v *engine.VolumeInfo) bool) bool { return !f(v) })
-	}, nil
+// volumeFilters are those of "volume ls".
+var volumeFilters = []filter[*engine.Engine, *engine.VolumeInfo]{
+	{"dangling", "BOOL", func(_ *engine.Engine, v string) (volumeTest, error) {
+		want, err := filterBool("dangling", v)
+		return func(i *engine.VolumeInfo) bool { return want == (i.Links == 0) }, err
+	}},
+	{"driver", "NAME", func(_ *engine.Engine, v string) (volumeTest, error) {
+		return func(*engine.VolumeInfo) bool { return v == "local" }, nil
+	}},
+	{"label", "KEY[=VALUE]", func(_ *engine.Engine, v string) (volumeTest, error) {
+		return func(i *engine.VolumeInfo) bool { return hasLabel(i.Labels, v) }, nil
+	}},
+	{"name", "TEXT", func(_ *engine.Engine, v string) (volumeTest, error) {
+		return func(i *engine.VolumeInfo) bool { return strings.Contains(i.Name, v) }, nil
+	}},
 }
 
 // VolumeJSON is a volume as GET /volumes/{name} answers.
@@ -254,13 +236,7 @@ func volumeRemoveCommand() *Command {
 		Min:      1, Max: -1,
 		Complete: "volume",
 		Run: func(_ context.Context, env *Env, args []string) error {
-			return eachPrinted(env, args, func(e *engine.Engine, name string) error {
-				err := e.RemoveVolume(name)
-				if force && fault.KindOf(err) == fault.NotFound {
-					return nil
-				}
-				return err
-			})
+			return eachRemoved(env, args, force, (*engine.Engine).RemoveVolume)
 		},
 	}
 }
