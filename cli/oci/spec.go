@@ -3,6 +3,7 @@ package oci
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,7 +54,11 @@ func writeSpec(path string, spec *specs.Spec) error {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return &fault.Error{Op: "write", On: path, Err: err, Hint: "it is never overwritten: move it away"}
+		hint := ""
+		if errors.Is(err, fs.ErrExist) {
+			hint = "it is never overwritten: move it away"
+		}
+		return &fault.Error{Op: "write", On: path, Err: err, Hint: hint}
 	}
 	_, err = f.Write(data)
 	return errors.Join(err, f.Close())
