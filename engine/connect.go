@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +25,7 @@ func (p *Prepared) choose() error {
 	if err := p.checkRates(); err != nil {
 		return err
 	}
-	if os.Geteuid() != 0 {
+	if shares() && !w.OnUserNetwork() {
 		return nil // see userNet
 	}
 	if w.Network.Kind == bundle.Default {
@@ -47,7 +46,7 @@ func (p *Prepared) choose() error {
 	}
 	for _, wish := range places {
 		n, err := p.e.networkFor(wish.Name, p.o.DryRun)
-		if errors.Is(err, fault.NotFound) {
+		if errors.Is(err, fault.NotFound) && !shares() {
 			if at := plugged(wish); at != nil {
 				p.Plugged = append(p.Plugged, *at)
 				continue
@@ -80,10 +79,10 @@ func (p *Prepared) networkFacts(f *bundle.Facts) error {
 		resolv = other.FilePaths["/etc/resolv.conf"]
 	}
 	f.ResolvConf, _ = readSmall(resolv)
+	if shares() && slices.ContainsFunc(p.Wishes.Hosts, func(h bundle.Host) bool { return h.IP == "host-gateway" }) {
+		f.Gateways = userGateways()
+	}
 	if len(p.Endpoints) == 0 {
-		if os.Geteuid() != 0 && slices.ContainsFunc(p.Wishes.Hosts, func(h bundle.Host) bool { return h.IP == "host-gateway" }) {
-			f.Gateways = userGateways()
-		}
 		return nil
 	}
 	if bundle.OnlyLoopback(f.ResolvConf) {
@@ -101,7 +100,7 @@ func (p *Prepared) networkFacts(f *bundle.Facts) error {
 		f.Addresses = append(f.Addresses, p.Endpoints[i].Addresses()...)
 	}
 	for i, way := range p.way() {
-		if way != nil {
+		if way != nil && !shares() {
 			f.Gateways = append(f.Gateways, []string{way.Gateway, way.Gateway6}[i])
 		}
 	}
@@ -158,6 +157,12 @@ func (p *Prepared) connect() error {
 		}
 	}
 	j.plan.Table = p.e.table()
+	if shares() && !p.dry() {
+		var err error
+		if j.plan.Host, err = p.e.share(); err != nil {
+			return err
+		}
+	}
 	j.sends, j.receives = p.Wishes.Rates()
 	ways := p.way()
 	for i := range p.Endpoints {
@@ -465,6 +470,7 @@ func (e *Engine) disconnect(c *Container) {
 	for i := range c.Plugged {
 		c.Plugged[i].Clear()
 	}
+	e.endShared()
 }
 
 // sortedEndpoints are a container's in the order in which the default route is

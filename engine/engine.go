@@ -88,6 +88,10 @@ type Engine struct {
 	// Nil: neither is done.
 	Kisted func() (string, error)
 
+	// Inside says that this process is root of a user namespace for the files of its
+	// user, who has his networks elsewhere.
+	Inside bool
+
 	keepNames func() error // of the monitor: see to it that there is a resolver
 }
 

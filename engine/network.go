@@ -284,6 +284,9 @@ func (e *Engine) makeNetwork(o NetworkOptions) (*Network, error) {
 	if err := checkNetwork(n); err != nil {
 		return nil, err
 	}
+	if shares() && n.Driver != "bridge" {
+		return nil, networkError("create", o.Name, fault.Unsupported, "driver %s needs a link of the host, which is root's: ordinary users have bridges", n.Driver)
+	}
 	if err := e.Store.Open(); err != nil {
 		return nil, err
 	}
@@ -436,10 +439,13 @@ func (e *Engine) discardNetwork(n *Network) error {
 
 // takeDown takes a network's bridge and its place in the rules away.
 func (e *Engine) takeDown(n *Network) error {
-	if n.Driver != "bridge" || os.Geteuid() != 0 {
+	if n.Driver != "bridge" {
 		return nil
 	}
-	host, err := network.Here()
+	host, err := e.bridgeHost()
+	if shares() && errors.Is(err, fault.NotFound) {
+		return nil // and so it is not there
+	}
 	if err != nil {
 		return err
 	}
@@ -451,9 +457,21 @@ func (e *Engine) takeDown(n *Network) error {
 	return errors.Join(err, e.withRules(func(r *rules.Rules) error { return r.Remove(rules.State{Bridges: []rules.Bridge{n.rules()}}) }))
 }
 
-// withRules opens this store's table.
+// withRules opens this store's table, where bridges are.
 func (e *Engine) withRules(do func(r *rules.Rules) error) error {
-	r, err := rules.Open(e.table())
+	host, err := e.bridgeHost()
+	if shares() && errors.Is(err, fault.NotFound) {
+		return nil // it went with all its rules
+	}
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	return e.withRulesIn(host, do)
+}
+
+func (e *Engine) withRulesIn(host *network.Namespace, do func(r *rules.Rules) error) error {
+	r, err := rules.OpenIn(host, e.table())
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ func (e *Engine) Connect(query, container string, wish bundle.NetworkWish) error
 			return networkError("connect to", n.Name, fault.Conflict, "container sharing network namespace with another container or host cannot be connected to any other network")
 		case kind == bundle.HostNS:
 			return networkError("connect to", n.Name, fault.Conflict, "container cannot be connected to multiple networks with one of the networks in host mode")
+		case c.runs() && c.Served != nil:
+			return &fault.Error{Op: "connect to network", On: n.Name, Kind: fault.Unsupported, Err: errors.New("the container runs in a network of its own, " + c.Served.Name),
+				Hint: "stop it, connect it and start it; or run it with --network"}
 		case c.Endpoint(n.ID) != nil:
 			return networkError("connect to", n.Name, fault.Exists, "endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
@@ -74,9 +77,9 @@ func (e *Engine) onLive(container string, do func(*Container) error) error {
 	return errors.Join(e.renameLive(c), e.hostsLive(c))
 }
 
-// live opens the host's network and that of a container that runs.
-func live(c *Container, do func(host, inside *network.Namespace) error) error {
-	host, err := network.Here()
+// live opens the network that bridges are in and that of a container that runs.
+func (e *Engine) live(c *Container, do func(host, inside *network.Namespace) error) error {
+	host, err := e.bridgeHost()
 	if err != nil {
 		return err
 	}
@@ -102,6 +105,11 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 			e.giveBack(at, c.ID)
 		}
 	}()
+	if shares() {
+		if _, err := e.share(); err != nil {
+			return err
+		}
+	}
 	networks, err := e.networksOf(c.Endpoints)
 	if err != nil {
 		return err
@@ -111,12 +119,9 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 		return err
 	}
 	link.Sends, link.Receives = c.Wishes.Rates()
-	return live(c, func(host, inside *network.Namespace) error {
+	return e.live(c, func(host, inside *network.Namespace) error {
 		if n.Driver == "bridge" {
-			if _, err := host.MakeBridge(n.bridge()); err != nil {
-				return err
-			}
-			if err := e.withRules(func(r *rules.Rules) error { return r.Add(rules.State{Bridges: []rules.Bridge{n.rules()}}) }); err != nil {
+			if err := e.makeBridge(host, n); err != nil {
 				return err
 			}
 		}
@@ -125,6 +130,15 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 		}
 		return host.Attach(link, inside)
 	})
+}
+
+// makeBridge makes a network's bridge and its place in the rules in the namespace
+// host, unless they are there.
+func (e *Engine) makeBridge(host *network.Namespace, n *Network) error {
+	if _, err := host.MakeBridge(n.bridge()); err != nil {
+		return err
+	}
+	return e.withRulesIn(host, func(r *rules.Rules) error { return r.Add(rules.State{Bridges: []rules.Bridge{n.rules()}}) })
 }
 
 // dropDefaults takes the default routes away of the families that get others.
@@ -167,6 +181,7 @@ func (e *Engine) Disconnect(query, container string, force bool) error {
 				return err
 			}
 			e.giveBack(&at, c.ID)
+			e.endShared()
 			e.EmitNetwork("disconnect", n, map[string]string{"container": c.ID})
 		}
 		c.Endpoints = slices.Delete(c.Endpoints, i, i+1)
@@ -190,7 +205,7 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 	if slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.To == inspect.Bare(at.IP) || b.To == inspect.Bare(at.IP6) }) {
 		e.unpublish(c)
 	}
-	return live(c, func(_, inside *network.Namespace) error {
+	return e.live(c, func(_, inside *network.Namespace) error {
 		if err := inside.Delete(at.Link); err != nil && fault.KindOf(err) != fault.NotFound {
 			return err
 		}

@@ -85,14 +85,8 @@ func (p *Prepared) userNet([]string) error {
 	switch {
 	case i >= 0 && root:
 		return &fault.Error{Op: "use network", On: kind, Kind: fault.Unsupported, Err: errors.New("it serves the containers of ordinary users"), Hint: "root's are on bridges: --network bridge"}
-	case i < 0 && (root || kind != bundle.Default && kind != bundle.Bridge):
+	case i < 0 && (root || len(p.Endpoints) > 0 || kind != bundle.Default && kind != bundle.Bridge):
 		return nil
-	}
-	for _, n := range w.Networks {
-		if n.Name != DefaultNetwork {
-			return &fault.Error{Op: "join network", On: n.Name, Kind: fault.Unsupported, Err: errors.New("containers of ordinary users are on no network with others"),
-				Hint: "as root there are such; or join the network of one container: --network container:NAME"}
-		}
 	}
 	n := &userNetwork{mtu: userMTU, six: host.HasIPv6Route(), ports: w.Published(p.Image), why: "--network"}
 	if i >= 0 {
@@ -123,8 +117,8 @@ func (n *userNetwork) choose(unasked bool) error {
 	if host.PastaVersion() >= goodPasta {
 		n.driver = userDrivers()[0]
 	}
-	if err := sys.Access(process.TunDevice, access); err != nil {
-		return process.NoTun(err)
+	if err := sys.Access(network.TunDevice, access); err != nil {
+		return network.NoTun(err)
 	}
 	return nil
 }
@@ -248,14 +242,12 @@ func (p *Prepared) serveNetwork(pid int) error {
 		return err
 	}
 	s := &attended{work: p.work, what: n.driver.what}
-	for _, name := range []string{networkReady, networkEnds, networkErrors} {
-		if err := os.Remove(filepath.Join(p.work, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	if err := s.forget(); err != nil {
+		return err
 	}
 	args, files, err := n.driver.run(p.e, n, pid, p.work)
 	if err == nil {
-		err = s.start(pid, args, files)
+		err = s.startFor(pid, args, files)
 	}
 	for _, f := range files {
 		f.Close()
@@ -282,7 +274,7 @@ func findPorts(ports []bundle.Port) error {
 	for i := range ports {
 		p := &ports[i]
 		if p.Proto == "sctp" {
-			return &fault.Error{Op: "publish port", On: p.Key(), Kind: fault.Unsupported, Err: errors.New("sctp is forwarded for root's containers only")}
+			return noSCTP(p)
 		}
 		var address []byte
 		if p.HostIP != "" {
@@ -297,6 +289,10 @@ func findPorts(ports []bundle.Port) error {
 		}
 	}
 	return nil
+}
+
+func noSCTP(p *bundle.Port) error {
+	return &fault.Error{Op: "publish port", On: p.Key(), Kind: fault.Unsupported, Err: errors.New("sctp is forwarded for root's containers only")}
 }
 
 func findPort(p *bundle.Port, address []byte) error {
@@ -438,6 +434,10 @@ type UserStack struct {
 	V4, V6   UserFamily
 	Ports    []bundle.Port
 	Loopback bool
+
+	// Watch is a file of SharedPorts that are published too, as it changes, and
+	// Watched where that is told, as PublishedPorts. Empty: there is none.
+	Watch, Watched string
 }
 
 // A UserFamily has a family's addresses; all empty: there is none.
@@ -452,33 +452,44 @@ func runUserStack(e *Engine, n *userNetwork, pid int, work string) ([]string, []
 	if err != nil {
 		return nil, nil, err
 	}
-	c := UserStack{Tap: firstPassed, Ready: filepath.Join(work, networkReady), MTU: n.mtu, Ports: n.ports, Loopback: n.loopback,
-		V4: UserFamily{fmt.Sprintf("%s/%d", userIP, userBits), userGateway, userDNS}}
-	if n.six {
-		c.V6 = UserFamily{fmt.Sprintf("%s/%d", userIP6, userBits6), userGateway6, userDNS6}
-	}
+	c := n.stack(work)
 	text, err := store.Encode(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	tap, there, err := process.Tap(pid, userLink)
+	there, err := process.OpenNetwork(pid)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer there.Close()
-	if err := setUp(there, n.mtu, c.V4, c.V6); err != nil {
+	tap, err := there.Tap(userLink)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := setUp(there, userLink, n.mtu, c.V4, c.V6); err != nil {
 		tap.Close()
 		return nil, nil, err
 	}
 	return []string{path, "kiste", UserStackCommand, string(text)}, []*os.File{tap}, nil
 }
 
-// setUp gives the container's interface its addresses.
-func setUp(there *network.Namespace, mtu int, families ...UserFamily) error {
-	if err := there.SetMTU(userLink, mtu); err != nil {
+// stack is what the stack in kisted is told, which has its files in the directory
+// work.
+func (n *userNetwork) stack(work string) UserStack {
+	c := UserStack{Tap: firstPassed, Ready: filepath.Join(work, networkReady), MTU: n.mtu, Ports: n.ports, Loopback: n.loopback,
+		V4: UserFamily{fmt.Sprintf("%s/%d", userIP, userBits), userGateway, userDNS}}
+	if n.six {
+		c.V6 = UserFamily{fmt.Sprintf("%s/%d", userIP6, userBits6), userGateway6, userDNS6}
+	}
+	return c
+}
+
+// setUp gives a tap device its addresses.
+func setUp(there *network.Namespace, link string, mtu int, families ...UserFamily) error {
+	if err := there.SetMTU(link, mtu); err != nil {
 		return err
 	}
-	if err := there.SetUp(userLink); err != nil {
+	if err := there.SetUp(link); err != nil {
 		return err
 	}
 	for _, f := range families {
@@ -491,7 +502,7 @@ func setUp(there *network.Namespace, mtu int, families ...UserFamily) error {
 		}
 		gateway, err := network.ParseAddr(f.Gateway)
 		if err == nil {
-			err = there.AddAddress(userLink, p)
+			err = there.AddAddress(link, p)
 		}
 		if err == nil {
 			err = there.AddRoute(network.Route{Gateway: gateway})
@@ -510,14 +521,30 @@ type attended struct {
 	process *os.Process // the attendant
 }
 
-// start starts the attendant of the process pid over a program.
-func (s *attended) start(pid int, args []string, files []*os.File) error {
+// forget removes what an earlier one has written, and more files of the directory.
+func (s *attended) forget(more ...string) error {
+	for _, name := range append(more, networkReady, networkEnds, networkErrors) {
+		if err := os.Remove(filepath.Join(s.work, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// startFor starts the attendant of the process pid over a program.
+func (s *attended) startFor(pid int, args []string, files []*os.File) error {
 	fd, err := sys.PidfdOpen(pid)
 	if err != nil {
 		return err
 	}
 	served := os.NewFile(uintptr(fd), "pidfd")
 	defer served.Close()
+	return s.start(served, args, files)
+}
+
+// start starts an attendant over a program, which ends both when served can be
+// read.
+func (s *attended) start(served *os.File, args []string, files []*os.File) error {
 	ends, err := os.OpenFile(filepath.Join(s.work, networkEnds), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -628,7 +655,14 @@ func (e *Engine) endNetwork(c *Container) {
 		return
 	}
 	c.Served, c.Bindings = nil, nil
-	file := filepath.Join(e.Store.Running(c.ID), networkServer)
+	s := &attended{work: e.Store.Running(c.ID)}
+	s.end(networkEnding)
+}
+
+// end ends the attendant that has written down where it is, unless it ends by
+// itself before that.
+func (s *attended) end(patience time.Duration) {
+	file := filepath.Join(s.work, networkServer)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return
@@ -640,7 +674,7 @@ func (e *Engine) endNetwork(c *Container) {
 	}
 	fd, err := server.Open()
 	if err == nil {
-		if ended, err := sys.PollFor(networkEnding, fd); err == nil && !ended[0] {
+		if ended, err := sys.PollFor(patience, fd); err == nil && !ended[0] {
 			_ = sys.PidfdSignal(fd, syscall.SIGKILL)
 		}
 		sys.Close(fd)

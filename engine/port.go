@@ -57,7 +57,13 @@ func (p *Prepared) publish() error {
 			return err
 		}
 	}
-	if !p.dry() {
+	switch {
+	case p.dry():
+	case shares(): // who listens there is a program, which the host's rules know
+		if err := p.e.forward(p.ID, portsOf(p.Container)); err != nil {
+			return err
+		}
+	default:
 		p.warnClosed()
 	}
 	p.joining.plan.Rules.Ports = rulesOf(p.Container)
@@ -140,18 +146,35 @@ func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint1
 	if want != port.Host { // the other family has chosen
 		last = want
 	}
+	if shares() && port.Proto == "sctp" {
+		return 0, noSCTP(&port)
+	}
 	for try := want; ; try++ {
-		f, got, err := sys.Reserve(int(proto), a.AsSlice(), try)
+		f, got, err := reserveOne(proto, a, try)
 		switch {
 		case err == nil:
-			p.reserved = append(p.reserved, f)
+			p.reserved = append(p.reserved, f...)
 			return got, nil
+		case errors.Is(err, syscall.EACCES):
+			port.Host, port.HostLast = try, 0
+			return 0, explainPort(&port, err)
 		case errors.Is(err, syscall.EPROTONOSUPPORT) && try > 0: // SCTP, which the kernel has as a module
 			return try, nil
 		case !errors.Is(err, syscall.EADDRINUSE) || try >= last:
 			return 0, p.e.whoHas(port.Proto, a, want, err)
 		}
 	}
+}
+
+// reserveOne takes a port. Where the stack is going to listen on it, it only finds
+// out whether that can.
+func reserveOne(proto rules.Proto, a network.Addr, port uint16) ([]*os.File, uint16, error) {
+	if shares() {
+		got, err := sys.CanBind(proto.String() == "udp", a.AsSlice(), int(port))
+		return nil, uint16(got), err
+	}
+	f, got, err := sys.Reserve(int(proto), a.AsSlice(), port)
+	return []*os.File{f}, got, err
 }
 
 // whoHas says why a port cannot be published.
@@ -207,7 +230,7 @@ func rulesOf(c *Container) []rules.Port {
 			continue
 		}
 		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID, Unjudged: b.Unjudged}
-		if b.IP == "0.0.0.0" || b.IP == "::" {
+		if b.IP == "0.0.0.0" || b.IP == "::" || shares() { // to the shared namespace all come at one address
 			p.Host = network.Addr{}
 		}
 		all = append(all, p)
@@ -219,6 +242,9 @@ func rulesOf(c *Container) []rules.Port {
 func (e *Engine) unpublish(c *Container) {
 	if ports := rulesOf(c); len(ports) > 0 {
 		_ = e.withRules(func(r *rules.Rules) error { return r.Remove(rules.State{Ports: ports}) })
+		if shares() && len(c.Endpoints) > 0 {
+			_ = e.forward(c.ID, nil)
+		}
 	}
 	c.Bindings = nil
 }
@@ -235,6 +261,9 @@ func closeAll(files []*os.File) {
 // reserveAgain reserves the ports of a container that another monitor has kept.
 // Who took one meanwhile keeps it: its connections come to the container.
 func reserveAgain(c *Container) (reserved []*os.File) {
+	if shares() {
+		return nil // the stack has them
+	}
 	for _, p := range rulesOf(c) {
 		at := p.Host.AsSlice()
 		if !p.Host.IsValid() {

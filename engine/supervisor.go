@@ -36,11 +36,12 @@ type supervisor struct {
 	unwritten map[string]monitor.End // of containers whose end could not be written down
 	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
 
-	names  *nameKeeper
-	rules  sync.Once     // they are watched
-	first  chan struct{} // closed when somebody's request has been answered
-	served sync.Once     // of that
-	looked atomic.Bool   // all containers have been looked at
+	names   *nameKeeper
+	rules   sync.Once     // they are watched
+	sharing atomic.Bool   // the shared namespace is watched
+	first   chan struct{} // closed when somebody's request has been answered
+	served  sync.Once     // of that
+	looked  atomic.Bool   // all containers have been looked at
 
 	brief map[string]bool // whose documents a power cut could still take
 }

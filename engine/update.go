@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"os"
 	"reflect"
 
 	"kiste/container/bundle"
@@ -80,11 +79,12 @@ func (e *Engine) update(c *Container, o UpdateOptions) error {
 	if err := c.checkRates(); err != nil {
 		return err
 	}
-	if err := c.rerate(c.Wishes.Rates()); err != nil {
-		return errors.Join(err, c.rerate(sends, receives))
+	nowSends, nowReceives := c.Wishes.Rates()
+	if err := e.rerate(c, nowSends, nowReceives); err != nil {
+		return errors.Join(err, e.rerate(c, sends, receives))
 	}
 	if err := c.relimit(&was, o.Limits); err != nil {
-		return errors.Join(err, c.rerate(sends, receives))
+		return errors.Join(err, e.rerate(c, sends, receives))
 	}
 	return nil
 }
@@ -98,8 +98,8 @@ func (c *Container) checkRates() error {
 	case sends == 0 && receives == 0:
 	case kind == bundle.HostNS || kind == bundle.Container || kind == bundle.Path:
 		err = errors.New("its network is that of others")
-	case os.Geteuid() != 0 && kind != bundle.None:
-		err = errors.New("links of ordinary users have none")
+	case shares() && kind != bundle.None && !c.Wishes.OnUserNetwork():
+		err = errors.New("an ordinary user's has rates on networks that he has created")
 	}
 	if err == nil {
 		return nil
@@ -108,14 +108,14 @@ func (c *Container) checkRates() error {
 }
 
 // rerate changes the rates of the links of a container that runs.
-func (c *Container) rerate(sends, receives network.Rate) error {
+func (e *Engine) rerate(c *Container, sends, receives network.Rate) error {
 	if !c.runs() {
 		return nil
 	}
 	if len(c.Plugged) > 0 {
 		return &fault.Error{Op: "limit the network of", On: c.Name, Kind: fault.Unsupported, Err: errors.New("CNI plugins are told when it starts, and never again"), Hint: "stop it first: the next start has the rate"}
 	}
-	return live(c, func(host, inside *network.Namespace) error {
+	return e.live(c, func(host, inside *network.Namespace) error {
 		for i := range c.Endpoints {
 			if err := inside.SetRates(host, c.Endpoints[i].Link, sends, receives); err != nil {
 				return err

@@ -208,6 +208,10 @@ func (s Store) Leases(id string) string { return filepath.Join(s.Run, "networks"
 // Names is the directory of what the resolver is told of containers that run.
 func (s Store) Names() string { return filepath.Join(s.Run, "names") }
 
+// Shared is the directory of the network namespace that an ordinary user's
+// containers share.
+func (s Store) Shared() string { return filepath.Join(s.Run, "shared") }
+
 // Events is the directory of what has happened.
 func (s Store) Events() string { return filepath.Join(s.Lib, "events") }
 

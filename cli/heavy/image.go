@@ -211,7 +211,7 @@ func gc(_ context.Context, env *cli.Env, _ []string, _ any) error {
 	if done || err != nil {
 		return err
 	}
-	swept, err := (&engine.Engine{Store: where}).Sweep()
+	swept, err := (&engine.Engine{Store: where, Inside: os.Getenv(insideVariable) != ""}).Sweep()
 	for _, id := range swept.Containers {
 		fmt.Fprintf(env.Out, "Removed container: %s\n", id)
 	}

@@ -3,13 +3,17 @@ package heavy
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kiste/cli"
+	"kiste/container/bundle"
 	"kiste/engine"
 	"kiste/engine/userstack"
 	"kiste/fault"
@@ -44,7 +48,54 @@ func userStack(_ context.Context, _ *cli.Env, args []string, _ any) error {
 	if err := os.WriteFile(o.Ready, strconv.AppendInt(nil, int64(os.Getpid()), 10), 0o600); err != nil {
 		return err
 	}
+	if o.Watch != "" {
+		return followPorts(s, &o)
+	}
 	select {}
+}
+
+// followPorts publishes the ports of a file as it changes, and tells which it has.
+func followPorts(s *userstack.Stack, o *engine.UserStack) error {
+	w, err := sys.NewWatch()
+	if err == nil {
+		err = w.Add(filepath.Dir(o.Watch), unix.IN_MOVED_TO)
+	}
+	done := 0 // the serial of what is published
+	for err == nil {
+		var want engine.SharedPorts
+		err = store.ReadJSON(o.Watch, &want)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err == nil && want.Serial != done {
+			err, done = publish(s, &want, o.Watched), want.Serial
+		}
+		if err == nil {
+			err = w.Wait(time.Time{})
+		}
+	}
+	return err
+}
+
+// publish publishes the ports, and writes what has become of them to the file have.
+func publish(s *userstack.Stack, want *engine.SharedPorts, file string) error {
+	ports, keys := []userstack.Port{}, map[userstack.Port]string{}
+	for _, p := range want.Ports {
+		port, err := stackPort(p.Port)
+		if err != nil {
+			return err
+		}
+		ports, keys[port] = append(ports, port), p.Key()
+	}
+	have := engine.PublishedPorts{Serial: want.Serial, Failed: map[string]string{}}
+	for port, err := range s.Publish(ports) {
+		have.Failed[keys[port]] = err.Error()
+	}
+	b, err := store.Encode(have)
+	if err != nil {
+		return err
+	}
+	return store.WriteBriefly(file, b)
 }
 
 // stackConfig is what the engine says in the stack's words.
@@ -60,15 +111,21 @@ func stackConfig(o *engine.UserStack) (userstack.Config, error) {
 		}
 	}
 	for _, p := range o.Ports {
-		port := userstack.Port{Protocol: p.Proto, HostPort: p.Host, Port: p.Container}
-		if p.HostIP != "" {
-			if port.Host, err = netip.ParseAddr(p.HostIP); err != nil {
-				return c, err
-			}
+		port, err := stackPort(p)
+		if err != nil {
+			return c, err
 		}
 		c.Ports = append(c.Ports, port)
 	}
 	return c, nil
+}
+
+func stackPort(p bundle.Port) (port userstack.Port, err error) {
+	port = userstack.Port{Protocol: p.Proto, HostPort: p.Host, Port: p.Container}
+	if p.HostIP != "" {
+		port.Host, err = netip.ParseAddr(p.HostIP)
+	}
+	return port, err
 }
 
 func stackFamily(f engine.UserFamily) (out userstack.Family, err error) {

@@ -187,7 +187,12 @@ func (w *Wishes) Places() ([]NetworkWish, error) {
 // Kept reports whether somebody has to stay for the container's networks: names
 // that peers resolve, ports that the host leads on.
 func (w *Wishes) Kept() bool {
-	return len(w.Ports) > 0 || w.PublishAll || slices.ContainsFunc(w.Networks, func(n NetworkWish) bool { return n.Name != Bridge })
+	return len(w.Ports) > 0 || w.PublishAll || w.OnUserNetwork()
+}
+
+// OnUserNetwork reports whether a network is asked for that is not the default one.
+func (w *Wishes) OnUserNetwork() bool {
+	return slices.ContainsFunc(w.Networks, func(n NetworkWish) bool { return n.Name != Bridge })
 }
 
 // merge takes what more asks for, unless both ask.

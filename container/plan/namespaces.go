@@ -33,7 +33,7 @@ func (c *compiler) namespaces() error {
 	if err := c.checkNamespaces(); err != nil {
 		return err
 	}
-	c.p.OwnMemory = c.joined["time"]
+	c.p.OwnMemory = c.joined["time"] || c.visited()
 	switch {
 	case c.joined["user"], c.unshares():
 		// What is not joined has to belong to the joined user namespace.
@@ -207,8 +207,16 @@ func mapText(ms []IDMap) string {
 	return strings.Join(parts, ",")
 }
 
+// visited reports whether the parent, an ordinary user, brings the network in: by
+// /proc, where it finds no process that nobody may look into. With the parent's
+// memory this one would be such as soon as another child has said so of itself.
+func (c *compiler) visited() bool { return c.o.Served != "" || c.o.Network.Host != "" }
+
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
+	if c.visited() {
+		c.child("let the parent find this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(1)))
+	}
 	c.enterCgroups(c.earlyTasks())
 	c.enterBy(c.f.ClassTasks, "class", "linux.intelRdt")
 	c.awaitParent()

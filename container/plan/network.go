@@ -16,6 +16,10 @@ type Network struct {
 	Table     string // of the rules
 	Endpoints []network.Endpoint
 
+	// Host is the path of the network namespace in which the bridges and the rules
+	// are; empty: the parent's.
+	Host string
+
 	// Names is where somebody answers for names, before the program begins;
 	// empty: nobody.
 	Names string
@@ -27,13 +31,13 @@ const networkField = "linux.namespaces.network"
 // taken is an error that costs nothing, the links last.
 func (c *compiler) joinNetworks(n *Network) {
 	for _, b := range n.Bridges {
-		c.act("make the bridge "+b.Name+" with "+addressText(b.Addresses)+", unless it is there", networkField, Act{Kind: ActBridge, Bridge: b})
+		c.act("make the bridge "+b.Name+" with "+addressText(b.Addresses)+", unless it is there", networkField, Act{Kind: ActBridge, Bridge: b, Host: n.Host})
 	}
 	if len(n.Rules.Bridges)+len(n.Rules.Ports) > 0 {
-		c.act("let packets through: "+rulesText(n.Rules), networkField, Act{Kind: ActRules, Name: n.Table, Rules: n.Rules})
+		c.act("let packets through: "+rulesText(n.Rules), networkField, Act{Kind: ActRules, Name: n.Table, Rules: n.Rules, Host: n.Host})
 	}
 	for _, e := range n.Endpoints {
-		c.act("join by "+e.String(), networkField, Act{Kind: ActEndpoint, Endpoint: e})
+		c.act("join by "+e.String(), networkField, Act{Kind: ActEndpoint, Endpoint: e, Host: n.Host})
 	}
 	if n.Names != "" {
 		c.act("let the resolver answer at "+n.Names, networkField, Act{Kind: ActNames})

@@ -98,6 +98,7 @@ type Act struct {
 	Bridge   network.Bridge // of ActBridge, ActEndpoint and ActRules: see package network
 	Endpoint network.Endpoint
 	Rules    rules.State
+	Host     string // path of the network namespace where Bridge and Rules are, and Endpoint leads; empty: this process's
 	Rlimit   privilege.Rlimit
 	Value    string // of ActOOM; of ActHooks their kind; of ActDevice the name in the container; of ActEnter the kind as in /proc/PID/ns
 	FD       Slot   // where the child finds the descriptor

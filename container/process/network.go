@@ -1,7 +1,10 @@
 package process
 
 import (
+	"time"
+
 	"kiste/container/plan"
+	"kiste/fault"
 	"kiste/kernel/network"
 	"kiste/kernel/network/rules"
 )
@@ -19,7 +22,7 @@ type networks struct {
 func (r *run) network(a *plan.Act) (err error) {
 	n := &r.networks
 	if n.host == nil {
-		if n.host, err = network.Here(); err != nil {
+		if n.host, err = openHost(a.Host); err != nil {
 			return err
 		}
 	}
@@ -31,7 +34,7 @@ func (r *run) network(a *plan.Act) (err error) {
 		return n.rule(a)
 	}
 	if n.inside == nil {
-		if n.inside, err = network.OpenProcess(r.child.PID); err != nil {
+		if n.inside, err = OpenNetwork(r.child.PID); err != nil {
 			return err
 		}
 	}
@@ -44,9 +47,18 @@ func (r *run) network(a *plan.Act) (err error) {
 	return nil
 }
 
+// openHost is the network namespace at path, where bridges are; empty: this
+// process's.
+func openHost(path string) (*network.Namespace, error) {
+	if path == "" {
+		return network.Here()
+	}
+	return network.Open(path)
+}
+
 // rule lets packets to the container through. Its bridges' part stays.
 func (n *networks) rule(a *plan.Act) error {
-	table, err := rules.Open(a.Name)
+	table, err := rules.OpenIn(n.host, a.Name)
 	if err != nil {
 		return err
 	}
@@ -54,21 +66,35 @@ func (n *networks) rule(a *plan.Act) error {
 	if err := table.Add(a.Rules); err != nil {
 		return err
 	}
-	n.undo = append(n.undo, func() { _ = Unpublish(a.Name, a.Rules.Ports) })
+	n.undo = append(n.undo, func() { n.unpublish(a.Name, a.Rules.Ports) })
 	return nil
 }
 
-// Unpublish takes published ports away, from the table with the name.
-func Unpublish(name string, ports []rules.Port) error {
+// unpublish takes published ports away, from the table with the name.
+func (n *networks) unpublish(name string, ports []rules.Port) {
 	if len(ports) == 0 {
-		return nil
+		return
 	}
-	table, err := rules.Open(name)
+	table, err := rules.OpenIn(n.host, name)
 	if err != nil {
-		return err
+		return
 	}
 	defer table.Close()
-	return table.Remove(rules.State{Ports: ports})
+	_ = table.Remove(rules.State{Ports: ports})
+}
+
+// finding is how long a child may take until its parent, an ordinary user, finds it,
+// and how often that looks.
+const finding, glance = 5 * time.Second, 200 * time.Microsecond
+
+// OpenNetwork is the network namespace of a child that has just been born, and is
+// going to let its parent find it.
+func OpenNetwork(pid int) (n *network.Namespace, err error) {
+	for late := time.Now().Add(finding); ; time.Sleep(glance) {
+		if n, err = network.OpenProcess(pid); fault.KindOf(err) != fault.Denied || time.Now().After(late) {
+			return n, err
+		}
+	}
 }
 
 func (n *networks) close() {

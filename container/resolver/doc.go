@@ -24,6 +24,8 @@
 // own on questions in a second, questions under way and connections: who floods
 // waits for himself alone.
 //
-// To enter the namespaces CAP_SYS_ADMIN is needed over them. A Resolver is safe
+// To enter the namespaces CAP_SYS_ADMIN is needed over them, or to be the owner of
+// their user namespaces; then long answers are asked for from outside, where this
+// process reaches what the container does. A Resolver is safe
 // for concurrent use.
 package resolver

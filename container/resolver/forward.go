@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kiste/internal/sys"
 	"kiste/kernel/network"
 )
@@ -241,39 +243,43 @@ func (s *service) fresh(v6 bool) (*os.File, error) {
 	case f := <-p.sockets:
 		if len(p.sockets) < batch/2 && p.filling.CompareAndSwap(false, true) {
 			go func() {
-				_ = s.trip(func() error { return p.fill() })
+				if all, err := s.datagrams(v6); err == nil {
+					p.keep(all)
+				}
 				p.filling.Store(false)
 			}()
 		}
 		return f, nil
 	default:
 	}
-	var first *os.File
-	err := s.trip(func() (err error) {
-		if first, err = sys.Datagram(v6); err == nil {
-			_ = p.fill()
-		}
+	all, err := s.datagrams(v6)
+	if err != nil {
+		return nil, err
+	}
+	p.keep(all[1:])
+	return all[0], nil
+}
+
+// datagrams are as many new sockets as are made at once.
+func (s *service) datagrams(v6 bool) (all []*os.File, err error) {
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	err = s.inside(func(ns *network.Namespace) error {
+		all, err = s.r.traveller.sockets(ns, family, unix.SOCK_DGRAM, batch)
 		return err
 	})
-	return first, err
+	return all, err
 }
 
-// trip lets do work in the container's namespace for a moment.
-func (s *service) trip(do func() error) error {
-	return s.inside(func(ns *network.Namespace) error { return s.r.traveller.in(ns.FD, do) })
-}
-
-// fill fills the pool.
-func (p *pool) fill() error {
-	for {
-		f, err := sys.Datagram(p.v6)
-		if err != nil {
-			return err
-		}
+// keep fills the pool, and closes what is too many.
+func (p *pool) keep(all []*os.File) {
+	for _, f := range all {
 		select {
 		case p.sockets <- f:
 		default:
-			return f.Close()
+			f.Close()
 		}
 	}
 }
@@ -304,7 +310,12 @@ func (s *service) dialTCP(ctx context.Context, to server) (conn net.Conn, err er
 		err = open()
 		return conn, err
 	}
-	err = s.inside(func(ns *network.Namespace) error { return ns.Do(open) })
+	err = s.inside(func(ns *network.Namespace) error {
+		if ns.Foreign() { // what it reaches of the outside is what this process reaches
+			return open()
+		}
+		return ns.Do(open)
+	})
 	if to.hosts && to.addr.Is6() && noWay(err) {
 		err = open()
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -74,7 +75,7 @@ func (r *Resolver) serve(c Container) (*service, error) {
 		err = &fault.Error{Op: "find process", Kind: fault.NotFound, Err: os.ErrProcessDone}
 	}
 	if err == nil {
-		err = r.traveller.in(s.ns.FD, s.listen)
+		err = s.listen()
 	}
 	if err != nil {
 		s.close()
@@ -86,20 +87,16 @@ func (r *Resolver) serve(c Container) (*service, error) {
 	return s, nil
 }
 
-// listen is called in the container's namespace, where nothing may be up yet.
+// listen opens the sockets in the container's namespace, where nothing may be up
+// yet, and leads questions there.
 func (s *service) listen() error {
-	here, err := network.Here()
-	if err != nil {
-		return err
-	}
-	defer here.Close()
-	if err := here.SetUp("lo"); err != nil {
+	if err := s.ns.SetUp("lo"); err != nil {
 		return err
 	}
 	if err := s.bind(0); err != nil {
 		return err
 	}
-	err = rules.Resolver{UDP: s.udp.LocalAddr().(*net.UDPAddr).AddrPort().Port(), TCP: s.tcp.Addr().(*net.TCPAddr).AddrPort().Port()}.Lead()
+	err := rules.Resolver{UDP: s.udp.LocalAddr().(*net.UDPAddr).AddrPort().Port(), TCP: s.tcp.Addr().(*net.TCPAddr).AddrPort().Port()}.Lead(s.ns)
 	if fault.KindOf(err) != fault.Unsupported {
 		return err
 	}
@@ -110,13 +107,40 @@ func (s *service) listen() error {
 	return s.bind(dnsPort)
 }
 
-func (s *service) bind(port uint16) (err error) {
-	at := netip.AddrPortFrom(Address, port)
-	if s.udp, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at)); err != nil {
+func (s *service) bind(port uint16) error {
+	udp, err := s.bound(unix.SOCK_DGRAM, port)
+	if err != nil {
 		return err
 	}
-	s.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
+	defer udp.Close()
+	packets, err := net.FilePacketConn(udp)
+	if err != nil {
+		return err
+	}
+	s.udp = packets.(*net.UDPConn)
+	tcp, err := s.bound(unix.SOCK_STREAM, port)
+	if err != nil {
+		return err
+	}
+	defer tcp.Close()
+	streams, err := net.FileListener(tcp)
+	if err == nil {
+		s.tcp = streams.(*net.TCPListener)
+	}
 	return err
+}
+
+// bound is a socket at Address in the container's namespace.
+func (s *service) bound(kind int, port uint16) (*os.File, error) {
+	all, err := s.r.traveller.sockets(s.ns, unix.AF_INET, kind, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.BindSocket(all[0], Address.AsSlice(), port); err != nil {
+		all[0].Close()
+		return nil, err
+	}
+	return all[0], nil
 }
 
 // awaitEnd gives the namespace up when the container's process has ended: the

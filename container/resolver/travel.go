@@ -1,6 +1,8 @@
 package resolver
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"kiste/internal/sys"
@@ -65,4 +67,29 @@ func (t trip) make(home int) bool {
 	back := sys.Setns(home, unix.CLONE_NEWNET)
 	t.done <- err
 	return back == nil
+}
+
+// sockets are count sockets of the family and the type in the network namespace n:
+// by a trip, or where threads cannot go, by n's own way.
+func (t *traveller) sockets(n *network.Namespace, family, kind, count int) (all []*os.File, err error) {
+	if n.Foreign() {
+		return n.Sockets(family, kind, count)
+	}
+	err = t.in(n.FD, func() error {
+		for range count {
+			f, err := sys.NewSocket(family, kind)
+			if err != nil {
+				return err
+			}
+			all = append(all, f)
+		}
+		return nil
+	})
+	if err != nil {
+		for _, f := range all {
+			f.Close()
+		}
+		return nil, err
+	}
+	return all, nil
 }

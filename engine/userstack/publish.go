@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -15,14 +16,31 @@ import (
 	"kiste/fault"
 )
 
-// publish listens on the host for all ports.
-func (s *Stack) publish() error {
-	for _, p := range s.c.Ports {
-		if err := s.listen(p); err != nil {
-			return explain(p, err)
+// Publish makes these the ports that are published: it listens on the host for
+// those that are new, and no more for those that are missing, whose connections go
+// on. Those that cannot be had are in failed.
+func (s *Stack) Publish(all []Port) (failed map[Port]error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, end := range s.ports {
+		if !slices.Contains(all, p) {
+			_ = end()
+			delete(s.ports, p)
 		}
 	}
-	return nil
+	failed = map[Port]error{}
+	for _, p := range all {
+		if s.ports[p] != nil {
+			continue
+		}
+		end, err := s.listen(p)
+		if err != nil {
+			failed[p] = explain(p, err)
+			continue
+		}
+		s.ports[p] = end
+	}
+	return failed
 }
 
 // explain adds what we know of a port that cannot be had.
@@ -37,23 +55,22 @@ func explain(p Port, err error) error {
 	return e
 }
 
-func (s *Stack) listen(p Port) error {
+// listen begins to forward a port, and gives what ends it.
+func (s *Stack) listen(p Port) (end func() error, err error) {
 	if p.Protocol == "udp" {
 		l, err := net.ListenPacket("udp"+p.version(), p.at())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.closers = append(s.closers, l.Close)
 		go s.serveUDP(l.(*net.UDPConn), p)
-		return nil
+		return l.Close, nil
 	}
 	l, err := net.Listen("tcp"+p.version(), p.at())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.closers = append(s.closers, l.Close)
 	go s.serveTCP(l, p)
-	return nil
+	return l.Close, nil
 }
 
 // at is where the host listens, as package net has it.

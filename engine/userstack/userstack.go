@@ -40,6 +40,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -100,6 +101,9 @@ type Stack struct {
 	pings   [2]*pinger // of IPv4 and IPv6; nil: not allowed
 	closers []func() error
 
+	mu    sync.Mutex
+	ports map[Port]func() error // that listen, and how each ends
+
 	tcp, udp, queries, echoes slots
 }
 
@@ -120,11 +124,13 @@ func (s slots) give() { <-s }
 // Start begins to forward between the tap device and the host. The device is the
 // Stack's from here on. The ports listen when it returns.
 func Start(tap *os.File, c Config) (*Stack, error) {
-	s := &Stack{c: c, tap: tap, dial: net.Dialer{Timeout: 30 * time.Second},
+	s := &Stack{c: c, tap: tap, ports: map[Port]func() error{}, dial: net.Dialer{Timeout: 30 * time.Second},
 		tcp: make(slots, maxFlows), udp: make(slots, maxFlows), queries: make(slots, maxFlows), echoes: make(slots, maxFlows)}
 	err := s.build()
 	if err == nil {
-		err = s.publish()
+		for _, bad := range s.Publish(c.Ports) {
+			err = errors.Join(err, bad)
+		}
 	}
 	if err != nil {
 		s.Close()
@@ -135,6 +141,7 @@ func Start(tap *os.File, c Config) (*Stack, error) {
 
 // Close ends all connections.
 func (s *Stack) Close() {
+	s.Publish(nil)
 	for _, end := range s.closers {
 		_ = end()
 	}

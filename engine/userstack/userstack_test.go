@@ -266,8 +266,8 @@ func TestAPortThatIsTaken(t *testing.T) {
 	}
 	defer l.Close()
 	p := Port{Protocol: "tcp", Host: netip.MustParseAddr("127.0.0.1"), HostPort: uint16(l.Addr().(*net.TCPAddr).Port), Port: 80}
-	s := &Stack{c: Config{Ports: []Port{p}}}
-	if err := s.publish(); fault.KindOf(err) != fault.Conflict {
+	s := &Stack{ports: map[Port]func() error{}}
+	if err := s.Publish([]Port{p})[p]; fault.KindOf(err) != fault.Conflict {
 		t.Error(err)
 	}
 	if err := explain(p, syscall.EACCES); fault.KindOf(err) != fault.Denied || fault.HintOf(err) == "" {

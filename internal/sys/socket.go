@@ -146,21 +146,36 @@ func ListenUnix(path string, mode os.FileMode) (*os.File, error) {
 	return l, err
 }
 
-// Datagram is a UDP socket in the network namespace of the calling thread, for
-// ever, whoever uses it where: udp(7).
-func Datagram(v6 bool) (*os.File, error) {
-	family := unix.AF_INET
-	if v6 {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// NewSocket is a socket of ip(7) in the network namespace of the calling thread,
+// for ever, whoever uses it where. Family and kind are unix.AF_INET and
+// unix.SOCK_STREAM, for instance. It is the caller's to close.
+func NewSocket(family, kind int) (*os.File, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, named("socket", err)
 	}
-	return os.NewFile(uintptr(fd), "udp"), nil
+	return os.NewFile(uintptr(fd), "socket"), nil
 }
 
-// ConnectDatagram lets a socket of Datagram send to and hear of the address, of 4
+// BindSocket gives a socket of NewSocket an address, of 4 or 16 bytes, and a port:
+// 0 is one that is free. One of streams listens from then on.
+func BindSocket(f *os.File, address []byte, port uint16) error {
+	return onFile(f, func(fd int) error {
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if err == nil && kind == unix.SOCK_STREAM {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		if err == nil {
+			err = unix.Bind(fd, inetAddress(address, int(port)))
+		}
+		if err == nil && kind == unix.SOCK_STREAM {
+			err = unix.Listen(fd, unix.SOMAXCONN)
+		}
+		return named("bind", err)
+	})
+}
+
+// ConnectDatagram lets a socket of NewSocket send to and hear of the address, of 4
 // or 16 bytes, and port alone. It gets a port of its own that the kernel chooses
 // by chance.
 func ConnectDatagram(f *os.File, address []byte, port uint16) error {

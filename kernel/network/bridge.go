@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
-	"kiste/internal/sys"
 	"kiste/kernel/network/netlink"
 )
 
@@ -109,27 +108,20 @@ func any6(addresses []Prefix) bool {
 // do, it may go on doing.
 func (n *Namespace) bridgeKnobs(b Bridge, created bool) error {
 	speaks := any6(b.Addresses)
-	type knob struct{ family, name, value string }
-	knobs := []knob{{"ipv6", "accept_ra", "0"}}
+	of := func(family, name, value string) knob {
+		return knob{"/proc/sys/net/" + family + "/conf/" + b.Name + "/" + name, value, family == "ipv6" && !speaks} // a kernel without IPv6
+	}
+	knobs := []knob{of("ipv6", "accept_ra", "0")}
 	if b.LocalNet {
-		knobs = append(knobs, knob{"ipv4", "route_localnet", "1"})
+		knobs = append(knobs, of("ipv4", "route_localnet", "1"))
 	}
 	switch {
 	case speaks:
-		knobs = append(knobs, knob{"ipv6", "disable_ipv6", "0"})
+		knobs = append(knobs, of("ipv6", "disable_ipv6", "0"))
 	case created:
-		knobs = append(knobs, knob{"ipv6", "disable_ipv6", "1"})
+		knobs = append(knobs, of("ipv6", "disable_ipv6", "1"))
 	}
-	return n.within(func() error {
-		for _, k := range knobs {
-			path := "/proc/sys/net/" + k.family + "/conf/" + b.Name + "/" + k.name
-			err := sys.WriteKnob(path, k.value)
-			if err != nil && (k.family == "ipv4" || speaks || fault.KindOf(err) != fault.NotFound) { // a kernel without IPv6
-				return &fault.Error{Op: "set up bridge", On: path, Err: err}
-			}
-		}
-		return nil
-	})
+	return n.turn("set up bridge", knobs...)
 }
 
 // macOf is a MAC address that a name always has: one that is administered

@@ -2,7 +2,7 @@
 // rates of network namespaces.
 //
 //	takes    links, addresses, routes as data; a network namespace, by descriptor
-//	gives    a Namespace: create, delete, list, set up, MakeBridge, Attach; Own: one for this process; a Lab of several
+//	gives    a Namespace: create, delete, list, set up, MakeBridge, Attach; Own: one for this process; NewOwned: an ordinary user's; Tap; a Lab of several
 //	touches  rtnetlink sockets, network namespaces, sysctls below /proc/sys/net
 //	state    the kernel's: nothing is kept in files
 //
@@ -31,7 +31,8 @@
 //
 // # Privileges
 //
-// CAP_NET_ADMIN in the user namespace that owns the network namespace; for a
-// new one CAP_SYS_ADMIN. A Namespace must not be used by several goroutines at
+// CAP_NET_ADMIN in the user namespace that owns the network namespace, or to be
+// that one's owner: then children of this process enter it, see Foreign. For a new
+// one CAP_SYS_ADMIN, or NewOwned. A Namespace must not be used by several goroutines at
 // once.
 package network

@@ -238,23 +238,23 @@ func (n *Namespace) setSysctls(e Endpoint) error {
 	if len(e.Sysctls) == 0 {
 		return nil
 	}
-	return n.within(func() error {
-		for _, s := range e.Sysctls {
-			path, value, err := e.sysctl(s)
-			if err == nil {
-				err = sys.WriteKnob(path, value)
-			}
-			if err != nil {
-				return &fault.Error{Op: "set sysctl", On: s, Err: err}
-			}
+	knobs := make([]knob, len(e.Sysctls))
+	for i, s := range e.Sysctls {
+		path, value, err := e.sysctl(s)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		knobs[i] = knob{path: path, value: value}
+	}
+	return n.turn("set sysctl", knobs...)
 }
 
 // filtersBridges reports whether the packet filter sees what bridges switch:
 // br_netfilter.
 func (n *Namespace) filtersBridges() bool {
+	if n.Foreign() {
+		return hasBridgeFilter() // it is on in each new namespace
+	}
 	on := false
 	_ = n.within(func() error {
 		for _, name := range []string{"iptables", "ip6tables"} {
@@ -263,6 +263,12 @@ func (n *Namespace) filtersBridges() bool {
 		return nil
 	})
 	return on
+}
+
+// hasBridgeFilter reports whether the host has br_netfilter.
+func hasBridgeFilter() bool {
+	_, err := sys.ReadKnob("/proc/sys/net/bridge/bridge-nf-call-iptables", 16)
+	return err == nil
 }
 
 // within calls f in n. The thread comes back; where it cannot, which the kernel

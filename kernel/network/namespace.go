@@ -20,6 +20,7 @@ import (
 type Namespace struct {
 	// FD is a descriptor of it, for Link.PeerNS.
 	FD     int
+	owner  int // descriptor of the user namespace to enter first; none: threads of ours enter
 	socket *netlink.Socket
 }
 
@@ -40,11 +41,12 @@ func openHere(path string) (*Namespace, error) {
 		_ = sys.Close(fd)
 		return nil, &fault.Error{Op: "open netlink socket", Err: err}
 	}
-	return &Namespace{FD: fd, socket: s}, nil
+	return &Namespace{FD: fd, owner: none, socket: s}, nil
 }
 
 // Open is the network namespace that the file path stands for: a pin, or
-// /proc/PID/ns/net.
+// /proc/PID/ns/net. It may be one that belongs to another user namespace of this
+// process's user.
 func Open(path string) (*Namespace, error) {
 	fd, err := sys.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -55,11 +57,18 @@ func Open(path string) (*Namespace, error) {
 		s, err = netlink.Open(unix.NETLINK_ROUTE)
 		return err
 	})
-	if err != nil {
+	if err == nil {
+		return &Namespace{FD: fd, owner: none, socket: s}, nil
+	}
+	if !errors.Is(err, syscall.EPERM) {
 		_ = sys.Close(fd)
 		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
 	}
-	return &Namespace{FD: fd, socket: s}, nil
+	n, err := openForeign(fd)
+	if err != nil {
+		return nil, &fault.Error{Op: "open network namespace", On: path, Err: err}
+	}
+	return n, nil
 }
 
 // OpenProcess is the network namespace of the process pid. Who must know that it
@@ -133,7 +142,11 @@ func (n *Namespace) Do(f func() error) error {
 
 // Close gives the descriptors back.
 func (n *Namespace) Close() error {
-	return errors.Join(sys.Close(n.FD), n.socket.Close())
+	err := errors.Join(sys.Close(n.FD), n.socket.Close())
+	if n.Foreign() {
+		err = errors.Join(err, sys.Close(n.owner))
+	}
+	return err
 }
 
 // Create creates l. A name that is taken is fault.Exists; a kind that this
@@ -402,12 +415,15 @@ func isOne(knob string) bool {
 
 // Forward makes the namespace a router: packets for others are sent on.
 func (n *Namespace) Forward() error {
+	all := knob{path: "/proc/sys/net/ipv4/ip_forward", value: "1"}
+	if n.Foreign() {
+		return n.turn("turn on forwarding", all)
+	}
 	return n.within(func() error {
-		const all = "/proc/sys/net/ipv4/ip_forward"
-		if isOne(all) {
+		if isOne(all.path) {
 			return nil
 		}
-		if err := sys.WriteKnob(all, "1"); err != nil {
+		if err := sys.WriteKnob(all.path, all.value); err != nil {
 			return &fault.Error{Op: "turn on forwarding", Err: err}
 		}
 		return nil
@@ -418,6 +434,9 @@ func (n *Namespace) Forward() error {
 // advertisements of routers, which a router would not, go on doing so.
 func (n *Namespace) Forward6() error {
 	const all = "/proc/sys/net/ipv6/conf/all/forwarding"
+	if n.Foreign() { // whose links have learnt nothing
+		return n.turn("turn on forwarding of IPv6", knob{path: all, value: "1"})
+	}
 	return n.within(func() error {
 		if isOne(all) {
 			return nil

@@ -243,8 +243,12 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, &fault.Error{Op: "open netlink socket of the packet filter", Err: err, Hint: hint(err)}
 	}
-	return &Conn{s}, nil
+	return On(s), nil
 }
+
+// On is a Conn over a socket of NETLINK_NETFILTER, which is the Conn's from here
+// on.
+func On(s *netlink.Socket) *Conn { return &Conn{s} }
 
 // Close gives the descriptor back.
 func (c *Conn) Close() error { return c.socket.Close() }

@@ -481,7 +481,7 @@ func TestPortsThatAreRefused(t *testing.T) {
 func TestResolver(t *testing.T) {
 	need.Power(t, host.Root, host.NFT)
 	n := fresh(t)
-	must(t, n.Do(func() error { return rules.Resolver{UDP: 1053, TCP: 1054}.Lead() }))
+	must(t, rules.Resolver{UDP: 1053, TCP: 1054}.Lead(n))
 	lead := func(udp, tcp string) {
 		serve(t, n, "127.0.0.11:"+udp)
 		if tcp != udp {
@@ -491,7 +491,7 @@ func TestResolver(t *testing.T) {
 		answers(t, "a container", n, "tcp", "127.0.0.11:53", "127.0.0.1")
 	}
 	lead("1053", "1054")
-	must(t, n.Do(func() error { return rules.Resolver{UDP: 2053, TCP: 2053}.Lead() }))
+	must(t, rules.Resolver{UDP: 2053, TCP: 2053}.Lead(n))
 	lead("2053", "2053")
 	serve(t, n, "127.0.0.1:53") // its own
 	answers(t, "a container, of its own server", n, "udp", "127.0.0.1:53", "127.0.0.1")

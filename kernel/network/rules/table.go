@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"kiste/fault"
 	"kiste/kernel/network"
 	"kiste/kernel/network/nft"
@@ -25,6 +27,23 @@ func Open(name string) (*Rules, error) {
 		return nil, err
 	}
 	return &Rules{c, named(name)}, nil
+}
+
+// OpenIn is Open for the network namespace n.
+func OpenIn(n *network.Namespace, name string) (*Rules, error) {
+	c, err := connIn(n)
+	if err != nil {
+		return nil, err
+	}
+	return &Rules{c, named(name)}, nil
+}
+
+func connIn(n *network.Namespace) (*nft.Conn, error) {
+	s, err := n.Netlink(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, &fault.Error{Op: "open netlink socket of the packet filter", Err: err}
+	}
+	return nft.On(s), nil
 }
 
 // Close gives the descriptor back.
@@ -314,10 +333,10 @@ func (v Resolver) Compile() *nft.Batch {
 
 const dnsPort = 53
 
-// Lead leads the questions of the calling thread's network namespace to v's
-// ports; they may be others than before. See network.Namespace.Do.
-func (v Resolver) Lead() error {
-	c, err := nft.Open()
+// Lead leads the questions of the network namespace n to v's ports; they may be
+// others than before.
+func (v Resolver) Lead(n *network.Namespace) error {
+	c, err := connIn(n)
 	if err != nil {
 		return err
 	}
