@@ -2,8 +2,12 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"kiste/container/monitor"
@@ -97,15 +101,98 @@ func (s *supervisor) answerExec(stream *os.File, q request) {
 	r.Error = toFailure(err)
 	_ = send(stream, r)
 	stream.Close()
-	if err == nil {
+	if err == nil && x != nil {
 		x.died(wait())
+		_ = os.Remove(x.noteFile())
 	}
+}
+
+// notes is where the monitor writes down whose ends it has to tell, for the one that
+// comes when it is killed.
+func (e *Engine) notes() string { return e.monitorFile("monitor.execs") }
+
+// noteFile is a link whose target tells which process a command is.
+func (e *Engine) noteFile(container, exec string) string {
+	return filepath.Join(e.notes(), container+"-"+exec)
+}
+
+func (x *Exec) noteFile() string { return x.e.noteFile(x.c.ID, x.id) }
+
+// note writes x down. It is best effort: a command does not end for want of room.
+func (x *Exec) note(id process.Identity) {
+	target := fmt.Sprint(id.PID, " ", id.Start, " ", bootID())
+	if errors.Is(os.Symlink(target, x.noteFile()), fs.ErrNotExist) {
+		_ = os.Mkdir(x.e.notes(), 0o700)
+		_ = os.Symlink(target, x.noteFile())
+	}
+}
+
+// tellInherited tells the ends of the commands that a monitor before this one has
+// written down, which was killed.
+func (s *supervisor) tellInherited() {
+	names, _ := os.ReadDir(s.e.notes())
+	for _, name := range names {
+		id, execID, _ := strings.Cut(name.Name(), "-")
+		x := &Exec{e: s.e, c: &Container{}, id: execID}
+		x.c.ID = id
+		target, _ := os.Readlink(x.noteFile())
+		var of process.Identity
+		var boot string
+		if _, err := fmt.Sscan(target, &of.PID, &of.Start, &boot); err != nil || boot != bootID() || !isID(id) {
+			_ = os.Remove(x.noteFile())
+			continue
+		}
+		s.work(1)
+		go func() {
+			defer s.work(-1)
+			s.inherit(x, of)
+		}()
+	}
+}
+
+// inherit waits for the end of a process whose parent is the guard now, or nobody of
+// ours, and tells it, if its container is there.
+func (s *supervisor) inherit(x *Exec, of process.Identity) {
+	var pidfd *os.File
+	if fd, err := of.Watch(); err == nil {
+		s.forgetStale(of)
+		pidfd, _ = sys.Watched(fd, "pidfd")
+	}
+	end := s.endOf(of.PID, pidfd)
+	if c, err := s.e.read(x.c.ID); err == nil {
+		x.c = c
+		x.died(end)
+	}
+	_ = os.Remove(x.noteFile())
+}
+
+// endOf waits for the end of a process that is not this one's child, by its pidfd,
+// which it closes; nil: it has ended. Its parent, whoever that is, has to wait for it
+// before the kernel tells the code.
+func (s *supervisor) endOf(pid int, pidfd *os.File) monitor.End {
+	exit := func() (syscall.WaitStatus, bool) { return 0, false }
+	if pidfd != nil {
+		defer pidfd.Close()
+		_ = sys.WaitPidfd(pidfd)
+		exit = func() (syscall.WaitStatus, bool) { return sys.PidfdExit(int(pidfd.Fd())) }
+	}
+	status, known := exit()
+	if !known {
+		status, known = s.seen(pid)
+	}
+	if !known {
+		status, known = exit()
+	}
+	return monitor.End{Status: status, Known: known}
 }
 
 func (s *supervisor) exec(q request, r *reply) (x *Exec, wait func() monitor.End, err error) {
 	asked := q.Exec
-	if asked == nil {
+	if asked == nil || !isID(q.ID) || !isID(asked.ID) {
 		return nil, nil, &fault.Error{Op: "exec in container", On: short(q.ID), Kind: fault.Invalid}
+	}
+	if _, err := os.Readlink(s.e.noteFile(q.ID, asked.ID)); q.Again && err == nil {
+		return nil, nil, nil // the monitor before this one had done it
 	}
 	if asked.PID > 0 {
 		return s.left(q)
@@ -129,6 +216,9 @@ func (s *supervisor) exec(q request, r *reply) (x *Exec, wait func() monitor.End
 	if x.Console != nil {
 		x.Console.Close()
 	}
+	if id, err := process.Identify(x.PID); err == nil {
+		x.note(id)
+	}
 	return x, func() monitor.End {
 		status, err := x.Process.Wait()
 		return monitor.End{Status: status, Known: err == nil}
@@ -141,7 +231,8 @@ func (s *supervisor) left(q request) (*Exec, func() monitor.End, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	fd, err := process.Identity{PID: q.Exec.PID, Start: q.Exec.Start}.Open()
+	of := process.Identity{PID: q.Exec.PID, Start: q.Exec.Start}
+	fd, err := of.Open()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,12 +240,9 @@ func (s *supervisor) left(q request) (*Exec, func() monitor.End, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &Exec{e: s.e, c: c, id: q.Exec.ID}, func() monitor.End {
-		defer pidfd.Close()
-		_ = sys.WaitPidfd(pidfd)
-		status, known := sys.PidfdExit(int(pidfd.Fd()))
-		return monitor.End{Status: status, Known: known}
-	}, nil
+	x := &Exec{e: s.e, c: c, id: q.Exec.ID}
+	x.note(of)
+	return x, func() monitor.End { return s.endOf(of.PID, pidfd) }, nil
 }
 
 // nothing is the streams of who has none.

@@ -87,6 +87,7 @@ func (e *Engine) Monitor() error {
 	if err := s.hearGuard(); err != nil {
 		return err
 	}
+	s.tellInherited()
 	s.work(1)
 	go s.firstLook()
 	go s.serve()
@@ -209,6 +210,7 @@ func (s *supervisor) untilIdle() error {
 		}
 		_ = os.Remove(s.e.monitorSocket())
 		_ = os.Remove(s.e.endsFile())
+		_ = sys.Rmdir(s.e.notes())
 		s.listener.Close()
 		s.e.leaveGroup()
 		if err != nil {
