@@ -265,11 +265,13 @@ func (e *Engine) unplug(id string) error {
 
 // leavePlugged is unplug, with what fails written down: the next start, gc and
 // rm try again.
-func (e *Engine) leavePlugged(c *Container) {
+func (e *Engine) leavePlugged(c *Container) error {
 	c.State.Unplugged = ""
-	if err := e.unplug(c.ID); err != nil {
+	err := e.unplug(c.ID)
+	if err != nil {
 		c.State.Unplugged = err.Error()
 	}
+	return err
 }
 
 // checkPlugged is what plugins find wrong with the networks of a container that

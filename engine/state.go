@@ -158,7 +158,7 @@ func (e *Engine) cleanUp(c *Container) {
 	e.tellNetworks("disconnect", c)
 	e.disconnect(c)
 	e.endNetwork(c)
-	e.leavePlugged(c)
+	_ = e.leavePlugged(c) // which writes it down
 	if c.Cgroup != "" {
 		removeAnyGroup(c.Cgroup)
 	}

@@ -30,7 +30,8 @@ const groupAge = time.Minute
 
 // Sweep removes what killed keepers have left of containers: directories
 // without a document, containers of --rm, claims on names and ids, runtime
-// directories, empty cgroups, anonymous volumes. It writes down the end of those that it keeps. A
+// directories, empty cgroups, anonymous volumes. It writes down the end of those
+// that it keeps, and lets CNI plugins try again what they have not undone. A
 // container that somebody holds, and one whose document is damaged, it leaves
 // alone. While anybody makes a container it is fault.Conflict.
 func (e *Engine) Sweep() (Swept, error) { return e.sweep(groupAge) }
@@ -104,8 +105,7 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 		e.cleanUp(c)
 		return e.write(c)
 	case c.State.Unplugged != "" && !IsActive(c.State.Status):
-		e.leavePlugged(c)
-		return e.write(c)
+		return errors.Join(e.leavePlugged(c), e.write(c))
 	}
 	return nil
 }

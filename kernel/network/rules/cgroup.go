@@ -107,9 +107,18 @@ func (c CgroupRate) Set(name string) error {
 	}
 	defer conn.Close()
 	if err := conn.Do(b); err != nil {
-		return err
+		return lacksMatch(err)
 	}
 	return sweepRates(conn, ratesTable(name), c.Mount)
+}
+
+// lacksMatch says what is missing where an expression is: all else that a batch of
+// compile names is made by it.
+func lacksMatch(err error) error {
+	if kind := fault.KindOf(err); kind != fault.NotFound && kind != fault.Unsupported {
+		return err
+	}
+	return &fault.Error{Op: "limit the network of cgroups", Kind: fault.Unsupported, Err: err, Hint: "modprobe nft_socket nft_limit; the packet filter knows cgroups from Linux 5.13 on"}
 }
 
 func (c *CgroupRate) compile(name string) (*nft.Batch, error) {
