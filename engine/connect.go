@@ -396,12 +396,12 @@ func (n *Network) bridge() network.Bridge {
 
 // rules are what the packet filter has to know of n's bridge.
 func (n *Network) rules() rules.Bridge {
-	routed := func(key string) bool { return strings.HasPrefix(n.Options["com.docker.network.bridge."+key], "routed") }
-	r := rules.Bridge{Name: n.Link(), Internal: n.Internal, Routed4: routed("gateway_mode_ipv4") || !n.on("com.docker.network.bridge.enable_ip_masquerade"), Routed6: routed("gateway_mode_ipv6")}
+	masquerades := n.on("com.docker.network.bridge.enable_ip_masquerade")
+	r := rules.Bridge{Name: n.Link(), Internal: n.Internal, Routed4: n.gatewayMode(true) == "routed" || !masquerades, Routed6: n.gatewayMode(false) == "routed" || !masquerades,
+		Open4: n.gatewayMode(true) == "nat-unprotected", Open6: n.gatewayMode(false) == "nat-unprotected"}
 	for _, s := range n.Subnets {
 		r.Subnets = append(r.Subnets, mustPrefix(s.Subnet))
 	}
-	r.Open = n.Options["com.docker.network.bridge.gateway_mode_ipv4"] == "nat-unprotected"
 	return r
 }
 

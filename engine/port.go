@@ -88,7 +88,7 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 		if way == nil || err != nil || a.Is4() != (family == 0) {
 			continue
 		}
-		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: p.unjudged(way)}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: p.unjudged(way), Direct: p.direct(way, family == 0)}
 		if !p.dry() {
 			if b.Host, err = p.reserve(port, a, host); err != nil {
 				return err
@@ -107,6 +107,12 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 // that lead to way.
 func (p *Prepared) unjudged(way *inspect.Endpoint) bool {
 	return slices.ContainsFunc(p.joining.networks, func(n *Network) bool { return n.ID == way.Network && n.Options[firewallOption] == firewallForward })
+}
+
+// direct reports whether published ports are reached at way's own address of a
+// family.
+func (p *Prepared) direct(way *inspect.Endpoint, four bool) bool {
+	return slices.ContainsFunc(p.joining.networks, func(n *Network) bool { return n.ID == way.Network && n.gatewayMode(four) == "routed" })
 }
 
 // warnClosed tells of chains that keep strangers from published ports because
@@ -229,7 +235,7 @@ func rulesOf(c *Container) []rules.Port {
 		if err != nil {
 			continue
 		}
-		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID, Unjudged: b.Unjudged}
+		p := rules.Port{Proto: proto, Host: at, HostPort: b.Host, To: to, ToPort: ports[0].Container, Owner: c.ID, Unjudged: b.Unjudged, Direct: b.Direct}
 		if b.IP == "0.0.0.0" || b.IP == "::" || shares() { // to the shared namespace all come at one address
 			p.Host = network.Addr{}
 		}

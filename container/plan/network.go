@@ -62,7 +62,7 @@ func rulesText(s rules.State) string {
 		for _, w := range []struct {
 			on   bool
 			text string
-		}{{b.Internal, "internal"}, {b.Open, "open"}, {b.Routed4, "routed"}, {b.Routed6, "routed for IPv6"}} {
+		}{{b.Internal, "internal"}, {b.Open4, "open"}, {b.Open6, "open for IPv6"}, {b.Routed4, "routed"}, {b.Routed6, "routed for IPv6"}} {
 			if w.on {
 				word += " (" + w.text + ")"
 			}

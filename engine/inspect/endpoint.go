@@ -35,6 +35,7 @@ type Binding struct {
 	To   string // the container's address
 
 	Unjudged bool `json:",omitempty"` // the host's chains for input have no say about it
+	Direct   bool `json:",omitempty"` // it is reached at the container's own address, too
 }
 
 // Endpoint is the container's place on the network with an id; nil: none.

@@ -57,7 +57,8 @@ import (
 type Bridge struct {
 	Name     string // of the link
 	Internal bool   // nothing comes in or goes out
-	Open     bool   // others reach ports that are not published: a routed network
+	Open4    bool   // others reach ports that are not published, by IPv4
+	Open6    bool   // and by IPv6
 	Routed4  bool   // packets leave with the containers' own IPv4 addresses
 	Routed6  bool   // and IPv6 addresses
 
@@ -100,6 +101,7 @@ type Port struct {
 	ToPort   uint16
 	Owner    string // who has it: the container's id; at most 127 bytes
 	Unjudged bool   // the host's chains for input have no say about it
+	Direct   bool   // others reach ToPort at To itself, too: a routed network
 }
 
 // String is "tcp 127.0.0.1:8080 -> 10.66.0.2:80".
@@ -125,7 +127,7 @@ type State struct {
 
 // version is in the comment of the table; it counts the changes of base. A table
 // of another version is replaced.
-const version = "Kiste's, do not edit; rules 3"
+const version = "Kiste's, do not edit; rules 4"
 
 // DefaultName is the table of a host's first store; others need other names.
 const DefaultName = "kiste"
@@ -147,28 +149,32 @@ func base(b *nft.Batch, t nft.Table) {
 // The sets. Of links by name; paths are pairs of links between which packets go
 // freely.
 const (
-	bridges = "bridges"
-	paths   = "paths"
-	guarded = "guarded" // nobody reaches what is not published
-	closed  = "closed"  // nothing comes in or goes out
-	masq4   = "masquerade4"
-	masq6   = "masquerade6"
-	ports4  = "ports4"
-	ports6  = "ports6"
-	near4   = "near4" // which addresses are behind which link
-	near6   = "near6"
-	any4    = "any4"
-	any6    = "any6"
+	bridges  = "bridges"
+	paths    = "paths"
+	guarded4 = "guarded4" // nobody reaches what is not published
+	guarded6 = "guarded6"
+	direct4  = "direct4" // but these, of routed networks
+	direct6  = "direct6"
+	closed   = "closed" // nothing comes in or goes out
+	masq4    = "masquerade4"
+	masq6    = "masquerade6"
+	ports4   = "ports4"
+	ports6   = "ports6"
+	near4    = "near4" // which addresses are behind which link
+	near6    = "near6"
+	any4     = "any4"
+	any6     = "any6"
 )
 
 var link = []nft.Type{nft.TypeIfname}
 
 var sets = []nft.Set{
-	{Name: bridges, Key: link}, {Name: guarded, Key: link}, {Name: closed, Key: link}, {Name: masq4, Key: link}, {Name: masq6, Key: link},
+	{Name: bridges, Key: link}, {Name: guarded4, Key: link}, {Name: guarded6, Key: link}, {Name: closed, Key: link}, {Name: masq4, Key: link}, {Name: masq6, Key: link},
 	{Name: paths, Key: []nft.Type{nft.TypeIfname, nft.TypeIfname}},
 	{Name: near4, Key: []nft.Type{nft.TypeIfname, nft.TypeIPv4}, Range: true}, {Name: near6, Key: []nft.Type{nft.TypeIfname, nft.TypeIPv6}, Range: true},
 	{Name: ports4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
 	{Name: ports6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
+	{Name: direct4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}}, {Name: direct6, Key: []nft.Type{nft.TypeProto, nft.TypeIPv6, nft.TypeService}},
 	{Name: any4, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv4, nft.TypeService}},
 	{Name: any6, Key: []nft.Type{nft.TypeProto, nft.TypeService}, Data: []nft.Type{nft.TypeIPv6, nft.TypeService}},
 	{Name: judged4, Key: []nft.Type{nft.TypeProto, nft.TypeIPv4, nft.TypeService}}, {Name: judgedAny4, Key: []nft.Type{nft.TypeProto, nft.TypeService}},
@@ -182,12 +188,13 @@ var copySets = slices.DeleteFunc(slices.Clone(sets), func(s nft.Set) bool {
 
 // The chains that others call.
 const (
-	publish = "publish"
-	strange = "strange"
+	publish     = "publish"
+	strange     = "strange"
+	unpublished = "unpublished"
 )
 
 var chains = []nft.Chain{
-	{Name: publish}, {Name: strange},
+	{Name: publish}, {Name: strange}, {Name: unpublished},
 	{Name: "raw", Type: "filter", Hook: nft.Prerouting, Priority: nft.PriorityRaw},
 	{Name: "prerouting", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityDNAT},
 	{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT},
@@ -237,7 +244,11 @@ func table() []nft.Rule {
 		rule("forward", from, nft.In(r0, closed), nft.Drop()),
 		rule("forward", onto, nft.In(r0, closed), nft.Drop()),
 		rule("forward", onto, nft.In(r0, bridges), nft.Published(r0), nft.Accept()),
-		rule("forward", onto, nft.In(r0, guarded), nft.Drop()),
+		rule("forward", nft.OfFamily(nft.IPv4, r0), onto, nft.In(r0, guarded4), nft.Jump(unpublished)),
+		rule("forward", nft.OfFamily(nft.IPv6, r0), onto, nft.In(r0, guarded6), nft.Jump(unpublished)),
+		rule(unpublished, nft.OfFamily(nft.IPv4, r0), portKey(nft.Destination4, 1), nft.In(r0, direct4), nft.Accept()),
+		rule(unpublished, nft.OfFamily(nft.IPv6, r0), portKey(nft.Destination6, 4), nft.In(r0, direct6), nft.Accept()),
+		rule(unpublished, nft.Drop()),
 
 		// By address: where the host filters what its bridges switch (br_netfilter),
 		// the link that it came from is not known here.
@@ -281,6 +292,12 @@ func elements(s State) map[string][]nft.Element {
 			judged := map[string]string{ports4: judged4, ports6: judged6, any4: judgedAny4, any6: judgedAny6}[set]
 			all[judged] = append(all[judged], nft.Element{Key: e.Key})
 		}
+		if set = pick(p.To, direct4, direct6); p.Direct {
+			e = nft.Element{Key: nft.Key([]byte{byte(p.Proto)}, p.To.AsSlice(), nft.Port(p.ToPort))}
+			if !slices.ContainsFunc(all[set], func(o nft.Element) bool { return bytes.Equal(o.Key, e.Key) }) { // two ports of the host may lead there
+				all[set] = append(all[set], e)
+			}
+		}
 	}
 	return all
 }
@@ -291,7 +308,7 @@ func (b Bridge) elements(all map[string][]nft.Element) {
 		set string
 		in  bool
 	}{
-		{bridges, true}, {guarded, !b.Open}, {closed, b.Internal}, {masq4, !b.Internal && !b.Routed4}, {masq6, !b.Internal && !b.Routed6},
+		{bridges, true}, {guarded4, !b.Open4}, {guarded6, !b.Open6}, {closed, b.Internal}, {masq4, !b.Internal && !b.Routed4}, {masq6, !b.Internal && !b.Routed6},
 	} {
 		if s.in {
 			all[s.set] = append(all[s.set], nft.Element{Key: name})

@@ -201,10 +201,34 @@ func TestWallsBetweenNetworks(t *testing.T) {
 	answers(t, "a neighbour who routes through the host", s.stranger, "tcp", "[fd02::2]:80", "")
 	answers(t, "a neighbour who routes through the host", s.stranger, "tcp", "10.4.0.2:80", "")
 	// A routed network is open, and its containers go out under their own names.
-	must(t, s.rules.Remove(rules.State{Bridges: bridges[:1]}), s.rules.Add(rules.State{Bridges: []rules.Bridge{{Name: "br0", Open: true, Routed4: true, Routed6: true}}}))
+	must(t, s.rules.Remove(rules.State{Bridges: bridges[:1]}), s.rules.Add(rules.State{Bridges: []rules.Bridge{{Name: "br0", Open4: true, Open6: true, Routed4: true, Routed6: true}}}))
 	answers(t, "a neighbour of a routed network", s.stranger, "tcp", "10.2.0.2:80", "192.0.2.2")
 	answers(t, "web", s.web, "tcp", "192.0.2.2:80", "10.2.0.2")
 	answers(t, "web", s.web, "tcp", "[2001:db8::2]:80", "fd02::2")
+}
+
+// Of one family a network may be open, and of a routed one published ports are
+// reached at the container's own address.
+func TestOpenFamiliesAndDirectPorts(t *testing.T) {
+	s := set(t)
+	must(t, s.stranger.AddRoute(network.Route{Destination: at("10.0.0.0/8"), Gateway: addr("192.0.2.1")}))
+	must(t, s.stranger.AddRoute(network.Route{Destination: at("fd00::/8"), Gateway: addr("2001:db8::1")}))
+	must(t, s.rules.Remove(rules.State{Bridges: bridges[:1]}), s.rules.Add(rules.State{Bridges: []rules.Bridge{{Name: "br0", Open6: true, Routed4: true, Routed6: true}}}))
+	answers(t, "a neighbour, where IPv6 is open", s.stranger, "tcp", "[fd02::2]:80", "2001:db8::2")
+	answers(t, "a neighbour, where IPv6 is open", s.stranger, "tcp", "10.2.0.2:80", "")
+	ports := rules.State{Ports: []rules.Port{
+		{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80, Direct: true}, {Proto: rules.TCP, HostPort: 8081, To: addr("10.2.0.2"), ToPort: 80, Direct: true},
+	}}
+	must(t, s.rules.Add(ports), s.rules.Add(ports))
+	answers(t, "a neighbour, of a published port", s.stranger, "tcp", "10.2.0.2:80", "192.0.2.2")
+	answers(t, "a neighbour, of a published port", s.stranger, "tcp", "192.0.2.1:8080", "192.0.2.2")
+	answers(t, "a neighbour, of another protocol", s.stranger, "udp", "10.2.0.2:80", "")
+	answers(t, "a neighbour, of another container", s.stranger, "tcp", "10.2.0.3:80", "")
+	if changed, err := s.rules.Reconcile(rules.State{Bridges: append([]rules.Bridge{{Name: "br0", Open6: true, Routed4: true, Routed6: true}}, bridges[1:]...), Ports: ports.Ports}); changed || err != nil {
+		t.Errorf("Reconcile of what is there: %v, %v", changed, err)
+	}
+	must(t, s.rules.Remove(ports))
+	answers(t, "a neighbour, of a port that was published", s.stranger, "tcp", "10.2.0.2:80", "")
 }
 
 func TestPublishedPorts(t *testing.T) {
