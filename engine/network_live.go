@@ -74,7 +74,30 @@ func (e *Engine) onLive(container string, do func(*Container) error) error {
 	if err := e.write(c); err != nil || !c.runs() {
 		return err
 	}
-	return errors.Join(e.renameLive(c), e.hostsLive(c))
+	bad := []error{e.renameLive(c)}
+	for _, reader := range e.inNetworkOf(c) {
+		bad = append(bad, c.resolveLive(reader), c.hostsLive(reader))
+	}
+	return errors.Join(bad...)
+}
+
+// inNetworkOf are a container that runs and those that have joined its network,
+// whose files say the same.
+func (e *Engine) inNetworkOf(c *Container) []*Container {
+	all := []*Container{c}
+	others, _, _ := e.Brief() // a damaged document's are told of by "kiste ps"
+	for _, o := range others {
+		if o.Wishes.Network.Kind != bundle.Container || !o.runs() {
+			continue
+		}
+		if id, err := e.id(o.Wishes.Network.Of); err != nil || id != c.ID {
+			continue
+		}
+		if whole, err := e.read(o.ID); err == nil { // with its files
+			all = append(all, whole)
+		}
+	}
+	return all
 }
 
 // live opens the network that bridges are in and that of a container that runs.
@@ -225,9 +248,8 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 	})
 }
 
-// renameLive tells the resolver of a container's new places. One that has asked
-// the host's servers until now asks the resolver as long as it is on a network
-// of users.
+// renameLive tells the resolver of a container's new places, if it is on a network
+// of users, or ever was.
 func (e *Engine) renameLive(c *Container) error {
 	tell := e.tell
 	if _, err := e.Named(c.ID); err != nil {
@@ -240,27 +262,28 @@ func (e *Engine) renameLive(c *Container) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(tell(e.named(c, networks, identity(c.State))), c.resolveLive())
+	return tell(e.named(c, networks, identity(c.State)))
 }
 
 func (c *Container) onUserNetwork() bool {
 	return slices.ContainsFunc(c.Endpoints, func(at inspect.Endpoint) bool { return at.User })
 }
 
-// resolveLive lets a container that has started with the host's servers ask the
-// resolver, or them again, where it has left its resolv.conf as it was made. The
-// resolver answers it further, for who has read the file before.
-func (c *Container) resolveLive() error {
-	i := slices.IndexFunc(c.Result.Files, func(f bundle.File) bool { return f.Path == "/etc/resolv.conf" })
-	if i < 0 {
+// resolveLive lets a reader in c's network that has started with the host's servers
+// ask the resolver as long as c is on a network of users, and them again after
+// that, where he has left his resolv.conf as it was made. The resolver answers
+// further, for who has read the file before.
+func (c *Container) resolveLive(reader *Container) error {
+	i := slices.IndexFunc(reader.Result.Files, func(f bundle.File) bool { return f.Path == "/etc/resolv.conf" })
+	if i < 0 || reader != c && len(reader.Wishes.DNS) > 0 { // the resolver asks c's servers
 		return nil
 	}
-	from := string(c.Result.Files[i].Data)
-	to := bundle.ResolverConf(&c.Wishes, []byte(from))
+	from := string(reader.Result.Files[i].Data)
+	to := bundle.ResolverConf(&reader.Wishes, []byte(from))
 	if !c.onUserNetwork() {
 		from, to = to, from
 	}
-	path := c.FilePaths["/etc/resolv.conf"]
+	path := reader.FilePaths["/etc/resolv.conf"]
 	if text, err := readSmall(path); err != nil || string(text) != from || from == to {
 		return nil
 	}
@@ -280,11 +303,10 @@ func overwrite(path string, b []byte) error {
 	return f.Truncate(int64(len(b)))
 }
 
-// hostsLive writes a container's own addresses into its /etc/hosts, where the
-// container has left it as it was made: the file is bound, so that it is
-// written in place.
-func (e *Engine) hostsLive(c *Container) error {
-	path := c.FilePaths["/etc/hosts"]
+// hostsLive writes c's addresses into the /etc/hosts of a reader in its network:
+// the file is bound, so that it is written in place.
+func (c *Container) hostsLive(reader *Container) error {
+	path := reader.FilePaths["/etc/hosts"]
 	text, err := readSmall(path)
 	if path == "" || err != nil {
 		return nil
