@@ -93,7 +93,9 @@ func Here(dir string, env []string) Launcher {
 // In launches hooks in all namespaces of the process pid, as their root, in the
 // directory dir there: those of createContainer, for which a container waits
 // that has not entered its root yet. A hook without an environment gets env.
-func In(pid int, dir string, env []string) Launcher {
+// Shared says that others may be in some of these namespaces: what an ordinary
+// user's hook shares with this process they shall not see.
+func In(pid int, dir string, env []string, shared bool) Launcher {
 	return func(h specs.Hook, files [3]*os.File) (*process.Process, error) {
 		if len(h.Env) == 0 {
 			h.Env = env
@@ -102,7 +104,7 @@ func In(pid int, dir string, env []string) Launcher {
 		if err != nil {
 			return nil, err
 		}
-		p, err := plan.CompileHook(h, dir, &plan.Target{Namespaces: kinds, Alone: os.Geteuid() != 0})
+		p, err := plan.CompileHook(h, dir, &plan.Target{Namespaces: kinds, Alone: os.Geteuid() != 0 && !shared})
 		if err != nil {
 			return nil, err
 		}

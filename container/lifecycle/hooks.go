@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -32,11 +33,16 @@ func (c *Container) hookState(status specs.ContainerState) specs.State {
 func (m *making) runHooks(kind string, pid int) error {
 	launch := hook.Here(m.c.doc.Bundle, os.Environ())
 	if kind == hook.CreateContainer {
-		launch = hook.In(pid, m.c.doc.Rootfs, os.Environ())
+		launch = hook.In(pid, m.c.doc.Rootfs, os.Environ(), joins(m.spec))
 	}
 	state := m.c.hookState(statusAt(kind))
 	state.Pid = pid // of a process that is being restored the document does not know yet
 	return hook.Run(kind, hook.Of(m.spec.Hooks, kind), state, launch)
+}
+
+// joins reports whether the container enters a namespace that is there already.
+func joins(s *specs.Spec) bool {
+	return s.Linux != nil && slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Path != "" })
 }
 
 // statusAt is the status that hooks before the pivot are told of. Those of

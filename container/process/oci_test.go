@@ -87,7 +87,7 @@ func (b *ociBox) mount(m specs.Mount) *ociBox {
 func (b *ociBox) hooks(kind string, pid int) error {
 	launch := hook.Here(b.dir, os.Environ())
 	if kind == hook.CreateContainer {
-		launch = hook.In(pid, b.root, os.Environ())
+		launch = hook.In(pid, b.root, os.Environ(), false)
 	}
 	return hook.Run(kind, hook.Of(b.spec.Hooks, kind), specs.State{Version: specs.Version, ID: "box", Status: specs.StateCreating, Pid: pid, Bundle: b.dir}, launch)
 }
