@@ -8,6 +8,7 @@ import (
 
 func num(n uint64) Arg             { return Arg{Kind: Num, Value: n} }
 func named(n uint64, t string) Arg { return Arg{Kind: Num, Value: n, Text: t} }
+func modeArg(n uint64) Arg         { return Arg{Kind: Num, Form: Octal, Value: n} }
 func str(s string) Arg             { return Arg{Kind: Str, Text: s} }
 func from(s Slot) Arg              { return Arg{Kind: FromSlot, Slot: s} }
 func buf(b []byte, text string) Arg {
@@ -72,7 +73,7 @@ func setattr(mount Slot, flags uint64, set, clear, propagation uint64) Call {
 		text += "|AT_RECURSIVE"
 	}
 	return call("mount_setattr", unix.SYS_MOUNT_SETATTR, from(mount), str(""), named(flags|unix.AT_EMPTY_PATH, text),
-		buf(words(set, clear, propagation, 0), "{set "+hex(set)+" clear "+hex(clear)+" propagation "+hex(propagation)+"}"), num(32))
+		Arg{Kind: Buf, Form: Attr, Bytes: words(set, clear, propagation, 0)}, num(32))
 }
 
 func fsopen(fstype string) Call {
@@ -92,7 +93,7 @@ func fsCreate(fs Slot) Call {
 }
 
 func fsmount(fs Slot, attrs uint64) Call {
-	return call("fsmount", unix.SYS_FSMOUNT, from(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), named(attrs, attrText(attrs)))
+	return call("fsmount", unix.SYS_FSMOUNT, from(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), Arg{Kind: Num, Form: Attrs, Value: attrs})
 }
 
 // openTarget opens where something is to be mounted, by path. The root is the
@@ -101,30 +102,30 @@ func fsmount(fs Slot, attrs uint64) Call {
 // (CVE-2019-19921, CVE-2026-41579).
 func openTarget(dir Arg, path string, strict bool) Call {
 	if strict {
-		return openIn(dir, path, unix.O_PATH, "O_PATH", unix.RESOLVE_NO_SYMLINKS, "|RESOLVE_NO_SYMLINKS")
+		return openIn(dir, path, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	}
-	return openIn(dir, path, unix.O_PATH, "O_PATH", 0, "")
+	return openIn(dir, path, unix.O_PATH, 0)
 }
 
 // openDir opens a directory of the container. Links of procfs are refused:
 // they lead to where our descriptors do (CVE-2024-21626).
 func openDir(path string) Call {
-	return openIn(cwd(), path, unix.O_PATH|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY", 0, "")
+	return openIn(cwd(), path, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-func openIn(dir Arg, path string, flags uint64, flagText string, resolve uint64, resolveText string) Call {
+func openIn(dir Arg, path string, flags, resolve uint64) Call {
 	return call("openat2", unix.SYS_OPENAT2, dir, str(path),
-		buf(words(flags|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|resolve), "{"+flagText+"|O_CLOEXEC, RESOLVE_NO_MAGICLINKS"+resolveText+"}"), num(24))
+		Arg{Kind: Buf, Form: How, Bytes: words(flags|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|resolve)}, num(24))
 }
 
 func mkdir(path string, mode uint64) Call { return mkdirIn(cwd(), path, mode) }
 
 func mkdirIn(dir Arg, name string, mode uint64) Call {
-	return call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), named(mode, "0"+octal(mode)))
+	return call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), modeArg(mode))
 }
 
 func open(path string, flags, mode uint64, text string) Call {
-	return call("openat", unix.SYS_OPENAT, cwd(), str(path), named(flags, text), named(mode, "0"+octal(mode)))
+	return call("openat", unix.SYS_OPENAT, cwd(), str(path), named(flags, text), modeArg(mode))
 }
 
 // touch makes an empty file to mount something on. It opens none: a file that
@@ -144,7 +145,7 @@ func unlinkIn(dir Arg, name string) Call {
 }
 
 func write(fd Slot, text string) Call {
-	return call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Bytes: []byte(text), Text: quote(text)}, num(uint64(len(text))))
+	return call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Form: Quoted, Bytes: []byte(text)}, num(uint64(len(text))))
 }
 
 // prctl: the arguments that are left out are 0, which prctl(2) asks for.
@@ -155,4 +156,4 @@ func prctl(name string, option uint64, args ...Arg) Call {
 	return call("prctl", unix.SYS_PRCTL, all...)
 }
 
-func umask(mask uint64) Call { return call("umask", unix.SYS_UMASK, named(mask, "0"+octal(mask))) }
+func umask(mask uint64) Call { return call("umask", unix.SYS_UMASK, modeArg(mask)) }

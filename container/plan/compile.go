@@ -46,9 +46,9 @@ type Facts struct {
 	// LastCap is the number of the kernel's last capability.
 	LastCap int
 
-	// Held are the capabilities that the parent has: without a user namespace
-	// nobody can be given others. 0: not known.
-	Held privilege.Caps
+	// Held tells whether the parent has capabilities: without a user namespace
+	// nobody can be given others. Nil: nobody knows.
+	Held func(privilege.Caps) bool
 
 	// AppArmor and SELinux: the kernel has them, switched on.
 	AppArmor, SELinux bool

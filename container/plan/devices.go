@@ -202,7 +202,7 @@ func (c *compiler) placeNode(target Slot, at string) []Call {
 		return c.place(target, at, false, true)
 	}
 	return []Call{touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
-		openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, "O_PATH|O_NOFOLLOW", 0, "").to(target)}
+		openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, 0).to(target)}
 }
 
 func orZero(id *uint32) uint32 {

@@ -199,6 +199,6 @@ func (c *compiler) joinTerminal() {
 	}
 	c.pts = c.slot("devpts")
 	c.child("find the container's terminals", "process.terminal",
-		openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY", unix.RESOLVE_NO_SYMLINKS, "|RESOLVE_NO_SYMLINKS").to(c.pts))
+		openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS).to(c.pts))
 	c.terminal()
 }

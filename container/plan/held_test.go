@@ -17,14 +17,14 @@ func TestWhatCannotBeGrantedIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &specs.Process{Args: []string{"true"}, Cwd: "/", Capabilities: &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}}
-	made, err := CompileExec(p, Target{Root: "/"}, Options{}, Facts{Host: true, LastCap: 40, Held: chown})
+	made, err := CompileExec(p, Target{Root: "/"}, Options{}, Facts{Host: true, LastCap: 40, Held: chown.Has})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if text := made.String(); !strings.Contains(text, "keep the capabilities cap_chown ") {
 		t.Errorf("%s", text)
 	}
-	made, err = CompileExec(p, Target{Root: "/", UIDs: []IDMap{{0, 1000, 10}}}, Options{}, Facts{Host: true, LastCap: 40, Held: chown})
+	made, err = CompileExec(p, Target{Root: "/", UIDs: []IDMap{{0, 1000, 10}}}, Options{}, Facts{Host: true, LastCap: 40, Held: chown.Has})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,9 +21,11 @@ func (c *compiler) identity() {
 	}
 	bounding, permitted, effective := c.caps(caps.Bounding), c.caps(caps.Permitted), c.caps(caps.Effective)
 	drop := make([]Call, 0, c.f.LastCap+1)
+	args := make([]Arg, 0, 2*cap(drop)) // of all of them
 	for n := 0; n <= c.f.LastCap; n++ {
 		if !bounding.Has(privilege.Caps(1) << n) {
-			drop = append(drop, prctl("PR_CAPBSET_DROP", unix.PR_CAPBSET_DROP, num(uint64(n))))
+			args = append(args, named(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), num(uint64(n)))
+			drop = append(drop, call("prctl", unix.SYS_PRCTL, args[len(args)-2:]...))
 		}
 	}
 	if len(drop) > 0 {
@@ -33,7 +35,7 @@ func (c *compiler) identity() {
 	c.enterWorkdirLate()
 	inheritable := c.caps(caps.Inheritable)
 	c.child("keep the capabilities "+permitted.String(), "process.capabilities",
-		call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), buf(capData(effective, permitted, inheritable), "{"+hex(uint64(effective))+" "+hex(uint64(permitted))+" "+hex(uint64(inheritable))+"}")))
+		call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), Arg{Kind: Buf, Form: Caps, Bytes: capData(effective, permitted, inheritable)}))
 	for _, name := range caps.Ambient {
 		a := c.caps([]string{name})
 		for n := 0; n <= c.f.LastCap; n++ {
@@ -77,7 +79,7 @@ func (c *compiler) caps(names []string) privilege.Caps {
 	var set privilege.Caps
 	for _, name := range names {
 		one, err := privilege.ParseCap(name)
-		beyond := c.f.Held != 0 && len(c.p.UIDs) == 0 && !c.f.Held.Has(one)
+		beyond := c.f.Held != nil && len(c.p.UIDs) == 0 && !c.f.Held(one)
 		if err != nil || !strings.HasPrefix(name, "CAP_") || beyond {
 			if !slices.Contains(c.unknownCaps, name) {
 				c.unknownCaps = append(c.unknownCaps, name)

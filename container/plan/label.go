@@ -23,5 +23,5 @@ func (c *compiler) labels() {
 }
 
 func (c *compiler) openAttr(name string) Call {
-	return openIn(from(c.procs), "thread-self/attr/"+name, unix.O_WRONLY, "O_WRONLY", unix.RESOLVE_NO_XDEV, "|RESOLVE_NO_XDEV")
+	return openIn(from(c.procs), "thread-self/attr/"+name, unix.O_WRONLY, unix.RESOLVE_NO_XDEV)
 }

@@ -234,7 +234,7 @@ func (c *compiler) openBelow(source, below string, mount Slot) []Call {
 	base, at := c.slot("base "+source), c.slot("below "+below)
 	return []Call{
 		open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(base),
-		call("openat2", unix.SYS_OPENAT2, from(base), str(below), buf(words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS), "{O_PATH|O_CLOEXEC, RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS}"), num(24)).to(at),
+		call("openat2", unix.SYS_OPENAT2, from(base), str(below), Arg{Kind: Buf, Form: How, Bytes: words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)}, num(24)).to(at),
 		openTreeOf(at).to(mount),
 	}
 }
@@ -435,7 +435,7 @@ func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
 	for i, name := range names {
 		if i == len(names)-1 && file {
 			calls = append(calls, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
-				openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, "O_PATH|O_NOFOLLOW", 0, "").to(target))
+				openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, 0).to(target))
 			break
 		}
 		calls = append(calls, mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(above, name, strict).to(target))

@@ -204,12 +204,27 @@ const (
 // An Arg is an argument of a call.
 type Arg struct {
 	Kind  ArgKind
+	Form  Form
 	Slot  Slot
 	Value uint64
 	Bytes []byte
 	List  *[]string // of a Vec
-	Text  string    // of a Str the string; else how it is printed, empty: by its kind
+	Text  string    // of a Str the string; else how it is printed, empty: by its form or kind
 }
+
+// A Form says how an Arg is printed. Few plans are: no text is made before.
+type Form uint8
+
+// The forms.
+const (
+	Plain  Form = iota
+	Octal       // the number, as modes are
+	Attrs       // the number, as MOUNT_ATTR_ bits
+	Quoted      // the bytes, as a string
+	Attr        // the bytes, as struct mount_attr of mount_setattr(2)
+	How         // the bytes, as struct open_how of openat2(2)
+	Caps        // the bytes, as the data of capset(2)
+)
 
 // An ArgKind says which field of an Arg counts.
 type ArgKind uint8
@@ -319,6 +334,8 @@ func (p *Plan) argText(a Arg) string {
 		return strconv.Quote(a.Text)
 	case a.Text != "":
 		return a.Text
+	case a.Form != Plain:
+		return formText(a)
 	case a.Kind == FromSlot:
 		return p.slotName(a.Slot)
 	case a.Kind == Vec:

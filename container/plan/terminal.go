@@ -19,7 +19,7 @@ func (c *compiler) terminal() {
 	c.tty = c.slot("terminal")
 	c.p.Console = master
 	flags, text := uint64(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), "O_RDWR|O_NOCTTY|O_CLOEXEC"
-	first := openIn(cwd(), "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, "O_RDWR|O_NOCTTY", 0, "")
+	first := openIn(cwd(), "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
 	if c.pts != 0 {
 		first = call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, text), num(0))
 	}

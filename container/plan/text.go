@@ -20,20 +20,68 @@ func hex(n uint64) string   { return "0x" + strconv.FormatUint(n, 16) }
 func octal(n uint64) string { return strconv.FormatUint(n, 8) }
 func quote(s string) string { return strconv.Quote(s) }
 
-var attrNames = []struct {
+// formText is the text of an argument that has a form.
+func formText(a Arg) string {
+	switch a.Form {
+	case Octal:
+		return "0" + octal(a.Value)
+	case Attrs:
+		return attrText(a.Value)
+	case Quoted:
+		return quote(string(a.Bytes))
+	}
+	w := wordsOf(a.Bytes)
+	switch a.Form {
+	case Attr:
+		return "{set " + hex(w[0]) + " clear " + hex(w[1]) + " propagation " + hex(w[2]) + "}"
+	case How:
+		return "{" + bitText(w[0], openNames) + ", " + bitText(w[2], resolveNames) + "}"
+	}
+	sets := make([]string, 3) // of capset(2): the low words of all three come first
+	for i := range sets {
+		sets[i] = hex(uint64(binary.LittleEndian.Uint32(a.Bytes[4*i:])) | uint64(binary.LittleEndian.Uint32(a.Bytes[12+4*i:]))<<32)
+	}
+	return "{" + strings.Join(sets, " ") + "}"
+}
+
+func wordsOf(b []byte) []uint64 {
+	list := make([]uint64, 0, len(b)/8)
+	for ; len(b) >= 8; b = b[8:] {
+		list = append(list, binary.NativeEndian.Uint64(b))
+	}
+	return list
+}
+
+// A bitName is the name of a bit of flags.
+type bitName struct {
 	bit  uint64
 	name string
-}{
+}
+
+var openNames = []bitName{
+	{unix.O_WRONLY, "O_WRONLY"}, {unix.O_RDWR, "O_RDWR"}, {unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"},
+	{unix.O_NOFOLLOW, "O_NOFOLLOW"}, {unix.O_NOCTTY, "O_NOCTTY"}, {unix.O_CLOEXEC, "O_CLOEXEC"},
+}
+
+var resolveNames = []bitName{
+	{unix.RESOLVE_IN_ROOT, "RESOLVE_IN_ROOT"}, {unix.RESOLVE_NO_MAGICLINKS, "RESOLVE_NO_MAGICLINKS"},
+	{unix.RESOLVE_NO_SYMLINKS, "RESOLVE_NO_SYMLINKS"}, {unix.RESOLVE_NO_XDEV, "RESOLVE_NO_XDEV"},
+}
+
+var attrNames = []bitName{
 	{unix.MOUNT_ATTR_RDONLY, "MOUNT_ATTR_RDONLY"}, {unix.MOUNT_ATTR_NOSUID, "MOUNT_ATTR_NOSUID"}, {unix.MOUNT_ATTR_NODEV, "MOUNT_ATTR_NODEV"},
 	{unix.MOUNT_ATTR_NOEXEC, "MOUNT_ATTR_NOEXEC"}, {unix.MOUNT_ATTR_NOATIME, "MOUNT_ATTR_NOATIME"}, {unix.MOUNT_ATTR_STRICTATIME, "MOUNT_ATTR_STRICTATIME"},
 	{unix.MOUNT_ATTR_NODIRATIME, "MOUNT_ATTR_NODIRATIME"}, {unix.MOUNT_ATTR_NOSYMFOLLOW, "MOUNT_ATTR_NOSYMFOLLOW"},
 }
 
-func attrText(attrs uint64) string {
+func attrText(attrs uint64) string { return bitText(attrs, attrNames) }
+
+// bitText names the bits of flags that are set; without any it is "0".
+func bitText(flags uint64, known []bitName) string {
 	var names []string
-	for _, a := range attrNames {
-		if attrs&a.bit != 0 {
-			names = append(names, a.name)
+	for _, k := range known {
+		if flags&k.bit != 0 {
+			names = append(names, k.name)
 		}
 	}
 	if len(names) == 0 {

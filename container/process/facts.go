@@ -21,9 +21,9 @@ import (
 // but for the container's groups, and what is mounted as cgroups: that is the
 // caller's, who has made the groups' steps from it.
 func Facts(layout cgroup.Layout) plan.Facts {
-	held, _ := privilege.Held()
+	held := privilege.Holder()
 	return plan.Facts{
-		Host: held.Has(1 << unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
+		Host: held != nil && held(1<<unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
 		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Held: held,
 		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), SELinux: says("/sys/fs/selinux/enforce", ""),
 		Kind: kind, Own: ownNamespace, Limit: ownLimit,

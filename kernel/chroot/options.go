@@ -87,7 +87,7 @@ func ParseOptions(words []string) (Parsed, error) {
 func (p Parsed) Super() []string {
 	var names []string
 	for _, o := range options {
-		if o.attr == 0 && !o.off && !isATime(o) && o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && p.Flags&o.flag != 0 {
+		if p.Flags&o.flag&^(unix.MS_BIND|unix.MS_REC|unix.MS_REMOUNT|unix.MS_SILENT) != 0 && o.attr == 0 && !o.off && !isATime(o) {
 			names = append(names, o.name)
 		}
 	}
@@ -108,7 +108,7 @@ func (p *Parsed) named(word string) bool {
 			apply(&p.Set, &p.Clear, o)
 			p.flag(o)
 			return true
-		case (o.attr != 0 || isATime(o)) && len(word) == len(o.name)+1 && word[0] == 'r' && word[1:] == o.name:
+		case len(word) == len(o.name)+1 && word[0] == 'r' && word[1:] == o.name && (o.attr != 0 || isATime(o)):
 			apply(&p.RecSet, &p.RecClear, o)
 			return true
 		}

@@ -53,10 +53,32 @@ func Held() (Caps, error) {
 	return Caps(permitted) & bounding(), nil
 }
 
+// Holder tells of capabilities whether Held has them all. The kernel is asked
+// about those alone: it tells of one in each call. Nil: nobody knows. Not for
+// concurrent use.
+func Holder() func(Caps) bool {
+	_, permitted, _, err := sys.Capget()
+	if err != nil {
+		return nil
+	}
+	var asked, held Caps
+	return func(c Caps) bool {
+		held |= Caps(permitted) & boundingOf(c&^asked)
+		asked |= c
+		return held.Has(c)
+	}
+}
+
 // bounding is the bounding set of the calling thread.
-func bounding() Caps {
+func bounding() Caps { return boundingOf(AllCaps()) }
+
+// boundingOf is what of c is in it.
+func boundingOf(c Caps) Caps {
 	var set Caps
 	for n := range LastCap() + 1 {
+		if c&(1<<n) == 0 {
+			continue
+		}
 		if v, err := sys.Prctl(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil && v == 1 {
 			set |= 1 << n
 		}
