@@ -200,7 +200,7 @@ func (c *compiler) environment() []string {
 // attempt tries one file.
 func (c *compiler) attempt(file string) []Call {
 	p := c.spec.Process
-	env := Arg{Kind: Vec, List: &c.env, Text: fmt.Sprintf("{%d variables}", len(c.env))}
+	env := Arg{Kind: Vec, Form: Variables, List: &c.env}
 	if c.stub == 0 {
 		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: &p.Args}, env)
 		x.OnErr = Note

@@ -183,8 +183,8 @@ func (c *compiler) node(d device) {
 		number = unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	}
 	name := path.Base(d.at)
-	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), named(nodeKind[d.Type]|modeOf(d.LinuxDevice), nodeText[d.Type]+"|0"+octal(modeOf(d.LinuxDevice))),
-		named(number, fmt.Sprintf("makedev(%d, %d)", d.Major, d.Minor)))
+	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), Arg{Kind: Num, Form: Node, Value: nodeKind[d.Type] | modeOf(d.LinuxDevice)},
+		Arg{Kind: Num, Form: Device, Value: number})
 	uid, gid := orZero(d.UID), orZero(d.GID)
 	if uid == 0 && gid == 0 {
 		c.child("make "+d.Path, field, append(calls, make.mayFailWith(uintptr(unix.EEXIST)))...)
@@ -214,7 +214,7 @@ func orZero(id *uint32) uint32 {
 
 var nodeKind = map[string]uint64{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
 
-var nodeText = map[string]string{"c": "S_IFCHR", "u": "S_IFCHR", "b": "S_IFBLK", "p": "S_IFIFO"}
+var nodeNames = map[uint64]string{unix.S_IFCHR: "S_IFCHR", unix.S_IFBLK: "S_IFBLK", unix.S_IFIFO: "S_IFIFO"}
 
 // NodeMounts are the paths of the device nodes that a container with this spec
 // does not have in its /dev but mounted: in a user namespace.

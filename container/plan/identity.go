@@ -1,8 +1,8 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -29,7 +29,7 @@ func (c *compiler) identity() {
 		}
 	}
 	if len(drop) > 0 {
-		c.child(fmt.Sprintf("give up %d capabilities for good", len(drop)), "process.capabilities.bounding", drop...)
+		c.child("give up "+strconv.Itoa(len(drop))+" capabilities for good", "process.capabilities.bounding", drop...)
 	}
 	c.user()
 	c.enterWorkdirLate()
@@ -55,13 +55,13 @@ func (c *compiler) user() {
 	for fd, own := range c.o.Streams {
 		if own {
 			// Of what cannot be given away nothing is lost.
-			c.child(fmt.Sprintf("give stream %d to user %d", fd, u.UID), "process.user", call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
+			c.child("give stream "+strconv.Itoa(fd)+" to user "+decimal(u.UID), "process.user", call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
 		}
 	}
 	calls := []Call{prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1))}
 	// In a user namespace of one id without a helper setgroups is forbidden,
 	// so an ordinary user's engine asks in vain; runc passes that over too.
-	set := call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), buf(groupBytes(u.AdditionalGids), fmt.Sprint(u.AdditionalGids)))
+	set := call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), Arg{Kind: Buf, Form: Groups, Bytes: groupBytes(u.AdditionalGids)})
 	if len(u.AdditionalGids) == 0 || !c.f.Host {
 		set = set.mayFail()
 	}
@@ -69,7 +69,7 @@ func (c *compiler) user() {
 		call("setresgid", unix.SYS_SETRESGID, num(uint64(u.GID)), num(uint64(u.GID)), num(uint64(u.GID))),
 		call("setresuid", unix.SYS_SETRESUID, num(uint64(u.UID)), num(uint64(u.UID)), num(uint64(u.UID))),
 		prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(0)))
-	c.child(fmt.Sprintf("become user %d, group %d", u.UID, u.GID), "process.user", calls...)
+	c.child("become user "+decimal(u.UID)+", group "+decimal(u.GID), "process.user", calls...)
 }
 
 // caps is the set of names. One that the kernel does not know, or that cannot be

@@ -1,8 +1,8 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -19,13 +19,13 @@ func (c *compiler) limits() error {
 		if err != nil {
 			return err
 		}
-		c.act(fmt.Sprintf("allow %s to be as high as %s", l.Name, amount(l.Hard)), "process.rlimits", Act{Kind: ActRlimit, Rlimit: l})
+		c.act("allow "+l.Name+" to be as high as "+amount(l.Hard), "process.rlimits", Act{Kind: ActRlimit, Rlimit: l})
 	}
 	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
 		if *adj < -1000 || *adj > 1000 {
 			return refused("process.oomScoreAdj", fault.Invalid, "%d is not between -1000 and 1000", *adj)
 		}
-		c.act(fmt.Sprintf("write %d to oom_score_adj", *adj), "process.oomScoreAdj", Act{Kind: ActOOM, Value: fmt.Sprint(*adj)})
+		c.act("write "+strconv.Itoa(*adj)+" to oom_score_adj", "process.oomScoreAdj", Act{Kind: ActOOM, Value: strconv.Itoa(*adj)})
 	}
 	c.openMany()
 	return nil
@@ -67,7 +67,7 @@ func amount(n uint64) string {
 	if n == privilege.Infinity {
 		return "unlimited"
 	}
-	return fmt.Sprint(n)
+	return strconv.FormatUint(n, 10)
 }
 
 // rlimits are set when nothing more is opened or written: a limit is for the
@@ -86,7 +86,7 @@ func (c *compiler) rlimits() {
 		calls = append(calls, setLimit(r.Type, l))
 	}
 	if len(calls) > 0 {
-		c.child(fmt.Sprintf("set %d limits", len(calls)), "process.rlimits", calls...)
+		c.child("set "+strconv.Itoa(len(calls))+" limits", "process.rlimits", calls...)
 	}
 }
 

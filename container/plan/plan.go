@@ -217,13 +217,17 @@ type Form uint8
 
 // The forms.
 const (
-	Plain  Form = iota
-	Octal       // the number, as modes are
-	Attrs       // the number, as MOUNT_ATTR_ bits
-	Quoted      // the bytes, as a string
-	Attr        // the bytes, as struct mount_attr of mount_setattr(2)
-	How         // the bytes, as struct open_how of openat2(2)
-	Caps        // the bytes, as the data of capset(2)
+	Plain     Form = iota
+	Octal          // the number, as modes are
+	Attrs          // the number, as MOUNT_ATTR_ bits
+	Node           // the number, as the mode of mknod(2)
+	Device         // the number, as mknod(2) takes a device
+	Quoted         // the bytes, as a string
+	Attr           // the bytes, as struct mount_attr of mount_setattr(2)
+	How            // the bytes, as struct open_how of openat2(2)
+	Caps           // the bytes, as the data of capset(2)
+	Groups         // the bytes, as the list of setgroups(2), with a zero at its end
+	Variables      // the strings: how many
 )
 
 // An ArgKind says which field of an Arg counts.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -27,8 +28,16 @@ func formText(a Arg) string {
 		return "0" + octal(a.Value)
 	case Attrs:
 		return attrText(a.Value)
+	case Node:
+		return nodeNames[a.Value&unix.S_IFMT] + "|0" + octal(a.Value&^unix.S_IFMT)
+	case Device:
+		return "makedev(" + decimal(unix.Major(a.Value)) + ", " + decimal(unix.Minor(a.Value)) + ")"
 	case Quoted:
 		return quote(string(a.Bytes))
+	case Groups:
+		return fmt.Sprint(numbersOf(a.Bytes[:len(a.Bytes)-4]))
+	case Variables:
+		return "{" + strconv.Itoa(len(*a.List)) + " variables}"
 	}
 	w := wordsOf(a.Bytes)
 	switch a.Form {
@@ -37,11 +46,21 @@ func formText(a Arg) string {
 	case How:
 		return "{" + bitText(w[0], openNames) + ", " + bitText(w[2], resolveNames) + "}"
 	}
-	sets := make([]string, 3) // of capset(2): the low words of all three come first
+	n := numbersOf(a.Bytes) // of capset(2): the low words of all three sets come first
+	sets := make([]string, 3)
 	for i := range sets {
-		sets[i] = hex(uint64(binary.LittleEndian.Uint32(a.Bytes[4*i:])) | uint64(binary.LittleEndian.Uint32(a.Bytes[12+4*i:]))<<32)
+		sets[i] = hex(uint64(n[i]) | uint64(n[3+i])<<32)
 	}
 	return "{" + strings.Join(sets, " ") + "}"
+}
+
+// numbersOf are the numbers of 32 bits that capData and groupBytes write.
+func numbersOf(b []byte) []uint32 {
+	list := make([]uint32, 0, len(b)/4)
+	for ; len(b) >= 4; b = b[4:] {
+		list = append(list, binary.LittleEndian.Uint32(b))
+	}
+	return list
 }
 
 func wordsOf(b []byte) []uint64 {
@@ -51,6 +70,8 @@ func wordsOf(b []byte) []uint64 {
 	}
 	return list
 }
+
+func decimal(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 
 // A bitName is the name of a bit of flags.
 type bitName struct {

@@ -50,7 +50,7 @@ func (r DeviceRule) String() string {
 	if r.Type == 0 {
 		r.Type = 'a'
 	}
-	return fmt.Sprintf("%c %s:%s %s", r.Type, anyNumber(r.Major), anyNumber(r.Minor), r.access())
+	return string(rune(r.Type)) + " " + anyNumber(r.Major) + ":" + anyNumber(r.Minor) + " " + r.access()
 }
 
 func anyNumber(n int64) string {
