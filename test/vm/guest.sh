@@ -46,6 +46,8 @@ scripts() {
 	run "root: root.sh" sh /payload/root.sh
 	run "user: user.sh" runuser -u ann -- env $session DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
 		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/user.sh
+	modprobe tun && chmod 0666 /dev/net/tun
+	run "user: network.sh" runuser -u ann -- env $session sh /payload/network.sh
 	run "root: systemd.sh" sh /payload/systemd.sh
 	run "user: systemd.sh" runuser -u ann -- env $session sh /payload/systemd.sh
 }

@@ -19,20 +19,6 @@ test "$(stat -c %u "$HOME/mine")" = 1000
 echo "- limits, in the delegated cgroup"
 test "$(crate -m 64m rootfs:"$box" cat /sys/fs/cgroup/memory.max)" = 67108864
 
-echo "- containers on a network with each other, and their ports"
-echo served > "$box/page"
-kiste network create --subnet 10.253.64.0/24 web
-kiste run -d --name a --network web -p 8080:80 rootfs:"$box" busybox httpd -f -p 80 -h / > /dev/null
-test "$(crate --network web rootfs:"$box" busybox wget -q -O - http://a/page)" = served
-test "$(busybox wget -q -O - http://127.0.0.1:8080/page)" = served
-kill -9 "$(cut -d' ' -f1 "$XDG_RUNTIME_DIR/kiste/shared/network")"
-sleep 3
-test "$(crate --network web rootfs:"$box" busybox wget -q -O - http://a/page)" = served
-test "$(busybox wget -q -O - http://127.0.0.1:8080/page)" = served
-kiste rm -f a > /dev/null
-test ! -e "$XDG_RUNTIME_DIR/kiste/shared/network"
-kiste network rm web > /dev/null
-
 echo "- what /proc tells of a container, and what it may not do"
 cd /payload/tests/container/process
 KISTE_BUILT=/payload/bin/kiste KISTE_REQUIRE=userns ./test -test.short -test.run 'Posture|HostsBinary|ReleaseAgent|GroupsAreReadOnly'
