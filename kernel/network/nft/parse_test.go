@@ -40,6 +40,9 @@ func FuzzParse(f *testing.F) {
 			_ = v.Drops() || v.Accepts()
 			r.Chain += v.Expr().String()
 		}
+		if f, ok := parseFlow(data); ok {
+			_ = f.Changed()
+		}
 		again.AddCopy(t0, r, nil)
 		s, _ := parseSet(data)
 		again.AddSetCopy(t0, s)

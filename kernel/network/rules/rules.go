@@ -3,7 +3,7 @@
 //
 //	takes    State: bridges and published ports, as data
 //	gives    the batch that makes it so; what is there; what is missing or too much
-//	touches  its own tables of nf_tables in one network namespace
+//	touches  its own tables of nf_tables in one network namespace, and the flows of UDP to its ports
 //	state    the kernel's; the elements carry the names of their owners
 //
 // Bridges are elements of sets, published ports elements of maps from protocol,

@@ -71,7 +71,10 @@ func (r *Rules) Add(s State) error {
 		}
 		return err
 	})
-	if fault.KindOf(err) == fault.Exists {
+	switch fault.KindOf(err) {
+	case "":
+		r.forget(s.Ports, Port.strays)
+	case fault.Exists:
 		return r.taken(s, err)
 	}
 	return err
@@ -143,6 +146,7 @@ func owner(p Port) string {
 // Remove takes s out in one transaction. What is not there is no error; nor is
 // a table that is not there.
 func (r *Rules) Remove(s State) error {
+	defer r.forget(s.Ports, Port.leads)
 	unwanted := elements(s)
 	copies, err := r.there()
 	if err != nil {
@@ -236,6 +240,9 @@ func (r *Rules) Reconcile(want State) (changed bool, err error) {
 		changed = b.Len() > 0
 		return r.conn.DoAt(b, generation)
 	})
+	if changed && err == nil {
+		r.forget(want.Ports, Port.strays)
+	}
 	return changed && err == nil, err
 }
 
