@@ -198,7 +198,7 @@ func (p *Prepared) dry() bool { return p.o.DryRun || p.o.creating }
 
 // forgetPlaces forgets what would have been taken.
 func (p *Prepared) forgetPlaces() {
-	p.Bindings = nil
+	p.Bindings, p.Parked = nil, nil
 	for i := range p.Endpoints {
 		p.Endpoints[i].Clear()
 	}

@@ -118,7 +118,8 @@ func (e *Engine) live(c *Container, do func(host, inside *network.Namespace) err
 	return do(host, inside)
 }
 
-// joinLive makes the link of an endpoint of a container that runs.
+// joinLive makes the link of an endpoint of a container that runs. Where it is
+// the way out from now on, published ports lead to it.
 func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err error) {
 	if err := e.place(n, c, at, false); err != nil {
 		return err
@@ -142,6 +143,7 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 		return err
 	}
 	link.Sends, link.Receives = c.Wishes.Rates()
+	link.Hairpin = link.Kind == "veth" && len(c.Bindings)+len(c.Parked) > 0
 	return e.live(c, func(host, inside *network.Namespace) error {
 		if n.Driver == "bridge" {
 			if err := e.makeBridge(host, n); err != nil {
@@ -151,7 +153,13 @@ func (e *Engine) joinLive(c *Container, n *Network, at *inspect.Endpoint) (err e
 		if len(link.Gateways) > 0 {
 			dropDefaults(inside, link.Gateways)
 		}
-		return host.Attach(link, inside)
+		if err := host.Attach(link, inside); err != nil {
+			return err
+		}
+		if err := e.lead(c, c.Endpoints, networks); err != nil {
+			return errors.Join(err, inside.Delete(at.Link))
+		}
+		return nil
 	})
 }
 
@@ -217,7 +225,7 @@ func (e *Engine) Disconnect(query, container string, force bool) error {
 }
 
 // leaveLive takes the link of the i-th endpoint away, and finds another way out
-// where it was that. Ports that led to it are published no more.
+// where it was that, for published ports too.
 func (e *Engine) leaveLive(c *Container, i int) error {
 	at := c.Endpoints[i]
 	rest := slices.Delete(slices.Clone(c.Endpoints), i, i+1)
@@ -225,8 +233,8 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.To == inspect.Bare(at.IP) || b.To == inspect.Bare(at.IP6) }) {
-		e.unpublish(c)
+	if err := e.lead(c, rest, networks); err != nil {
+		return err
 	}
 	return e.live(c, func(_, inside *network.Namespace) error {
 		if err := inside.Delete(at.Link); err != nil && fault.KindOf(err) != fault.NotFound {
@@ -245,6 +253,41 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 			}
 		}
 		return nil
+	})
+}
+
+// lead lets the published ports of a container that runs lead to its ways out,
+// by these endpoints. Where there is none for its family, a port is parked.
+func (e *Engine) lead(c *Container, all []inspect.Endpoint, networks []*Network) error {
+	before, bindings := rulesOf(c), slices.Concat(c.Bindings, c.Parked)
+	ways := waysOut(all, networks)
+	c.Bindings, c.Parked = nil, nil
+	for _, b := range bindings {
+		a, err := network.ParseAddr(b.IP)
+		if err != nil || b.To == "" { // a plugin's: it leads where that has led it
+			c.Bindings = append(c.Bindings, b)
+			continue
+		}
+		family := 0
+		if a.Is6() {
+			family = 1
+		}
+		way := ways[family]
+		if way == nil {
+			c.Parked = append(c.Parked, b)
+			continue
+		}
+		b.To, b.Unjudged = inspect.Bare([]string{way.IP, way.IP6}[family]), unjudged(networks, way)
+		b.Direct = direct(networks, way, family == 0)
+		c.Bindings = append(c.Bindings, b)
+	}
+	after := rulesOf(c)
+	if slices.Equal(before, after) {
+		return nil
+	}
+	gone := slices.DeleteFunc(before, func(p rules.Port) bool { return slices.Contains(after, p) })
+	return e.withRules(func(r *rules.Rules) error {
+		return errors.Join(r.Remove(rules.State{Ports: gone}), r.Add(rules.State{Ports: after}))
 	})
 }
 

@@ -41,7 +41,7 @@ var publishing sync.RWMutex
 // are reserved by sockets that nobody reads, as long as this process keeps the
 // container: who wants to listen there is told that they are taken.
 func (p *Prepared) publish() error {
-	p.Bindings = nil
+	p.Bindings, p.Parked = nil, nil
 	ports := p.Wishes.Published(p.Image)
 	if len(ports) == 0 {
 		return nil
@@ -88,7 +88,7 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 		if way == nil || err != nil || a.Is4() != (family == 0) {
 			continue
 		}
-		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: p.unjudged(way), Direct: p.direct(way, family == 0)}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: unjudged(p.joining.networks, way), Direct: direct(p.joining.networks, way, family == 0)}
 		if !p.dry() {
 			if b.Host, err = p.reserve(port, a, host); err != nil {
 				return err
@@ -105,14 +105,14 @@ func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error
 
 // unjudged reports whether the host's chains for input have no say about ports
 // that lead to way.
-func (p *Prepared) unjudged(way *inspect.Endpoint) bool {
-	return slices.ContainsFunc(p.joining.networks, func(n *Network) bool { return n.ID == way.Network && n.Options[firewallOption] == firewallForward })
+func unjudged(networks []*Network, way *inspect.Endpoint) bool {
+	return slices.ContainsFunc(networks, func(n *Network) bool { return n.ID == way.Network && n.Options[firewallOption] == firewallForward })
 }
 
 // direct reports whether published ports are reached at way's own address of a
 // family.
-func (p *Prepared) direct(way *inspect.Endpoint, four bool) bool {
-	return slices.ContainsFunc(p.joining.networks, func(n *Network) bool { return n.ID == way.Network && n.gatewayMode(four) == "routed" })
+func direct(networks []*Network, way *inspect.Endpoint, four bool) bool {
+	return slices.ContainsFunc(networks, func(n *Network) bool { return n.ID == way.Network && n.gatewayMode(four) == "routed" })
 }
 
 // warnClosed tells of chains that keep strangers from published ports because
@@ -252,7 +252,7 @@ func (e *Engine) unpublish(c *Container) {
 			_ = e.forward(c.ID, nil)
 		}
 	}
-	c.Bindings = nil
+	c.Bindings, c.Parked = nil, nil
 }
 
 // freePorts lets others have the ports that were reserved.

@@ -57,6 +57,10 @@ type Container struct {
 	Plugged []Endpoint `json:",omitempty"`
 	// Bindings are its published ports, while it runs.
 	Bindings []Binding `json:",omitempty"`
+
+	// Parked are those that lead nowhere while it runs, until a network that leads
+	// out is connected again.
+	Parked []Binding `json:",omitempty"`
 }
 
 // What a container does.
