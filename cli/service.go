@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -133,15 +134,48 @@ func (s *serviceChoices) started(e *engine.Engine, session *engine.Session, main
 }
 
 // recorded lets asked collect the options that are typed, each in the form
-// "--name=value".
+// "--name=value", so that they mean the same in every directory.
 func recorded(rows []option.Row, asked *[]string) []option.Row {
 	for i := range rows {
 		names, take := option.Names(rows[i]), rows[i].Var
 		name := names[len(names)-1]
 		rows[i].Var = func(v string) error {
-			*asked = append(*asked, name+"="+v)
+			*asked = append(*asked, name+"="+anywhere(name, v))
 			return take(v)
 		}
 	}
 	return rows
+}
+
+// anywhere is the value of an option with each path of the caller's from the root on.
+func anywhere(name, value string) string {
+	switch name {
+	case "--env-file", "--label-file":
+		return absolute(value)
+	case "--volume":
+		if source, rest, both := strings.Cut(value, ":"); both && strings.HasPrefix(source, ".") {
+			return absolute(source) + ":" + rest
+		}
+	case "--mount":
+		words := strings.Split(value, ",")
+		for i, word := range words {
+			if key, source, _ := strings.Cut(word, "="); (key == "source" || key == "src") && strings.HasPrefix(source, ".") {
+				words[i] = key + "=" + absolute(source)
+			}
+		}
+		return strings.Join(words, ",")
+	case "--security-opt":
+		if file, ok := strings.CutPrefix(value, "seccomp="); ok && file != "unconfined" {
+			return "seccomp=" + absolute(file)
+		}
+	}
+	return value
+}
+
+// absolute is path from the root on, or as it is where nobody knows where this is.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
