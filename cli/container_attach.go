@@ -182,7 +182,11 @@ func createCommand() *Command {
 		Complete: "image",
 		Run: func(ctx context.Context, env *Env, args []string) error {
 			w.Args, w.StdinOnce = args[1:], w.Interactive
-			return exitAs125(create(ctx, env, args[0], w, asked, replace))
+			err := create(ctx, env, args[0], w, asked, replace)
+			if err != nil && fault.KindOf(err) != fault.Invalid {
+				return WithCode(1, err) // as Docker's, which has 125 for what it cannot understand
+			}
+			return exitAs125(err)
 		},
 	}
 }

@@ -242,7 +242,7 @@ func (e *Engine) Rename(query, name string) error {
 	}
 	return e.change(id, func(c *Container) error {
 		if c.Name == name {
-			return &fault.Error{Op: "rename container", On: name, Kind: fault.Invalid, Err: errors.New("Renaming a container with the same name as its current name")}
+			return &fault.Error{Op: "rename container", On: name, Kind: fault.Conflict, Err: errors.New("Renaming a container with the same name as its current name")}
 		}
 		if err := e.claimName(name, id); err != nil {
 			return err

@@ -206,7 +206,7 @@ type NetworkOptions struct {
 	Labels     map[string]string
 }
 
-// CreateNetwork makes a network. A name that is taken is fault.Exists, a
+// CreateNetwork makes a network. A name that is taken is fault.Conflict, a
 // subnet that overlaps another network's fault.Conflict.
 func (e *Engine) CreateNetwork(o NetworkOptions) (*Network, error) {
 	if err := checkNetworkName(o.Name); err != nil {
@@ -271,8 +271,10 @@ func (e *Engine) defaultNetwork() (*Network, error) {
 		return n, err
 	}
 	n, err = e.makeNetwork(NetworkOptions{Name: DefaultNetwork})
-	if errors.Is(err, fault.Exists) { // somebody was faster
-		return e.network(DefaultNetwork)
+	if errors.Is(err, fault.Conflict) {
+		if there, missing := e.network(DefaultNetwork); missing == nil { // somebody was faster
+			return there, nil
+		}
 	}
 	return n, err
 }
@@ -302,7 +304,7 @@ func (e *Engine) makeNetwork(o NetworkOptions) (*Network, error) {
 	defer lock.Unlock()
 	if _, err := e.network(o.Name); !errors.Is(err, fault.NotFound) {
 		if err == nil {
-			err = networkError("create", o.Name, fault.Exists, "network with name %s already exists", o.Name)
+			err = networkError("create", o.Name, fault.Conflict, "network with name %s already exists", o.Name)
 		}
 		return nil, err
 	}

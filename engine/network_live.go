@@ -34,7 +34,7 @@ func (e *Engine) Connect(query, container string, wish bundle.NetworkWish) error
 			return &fault.Error{Op: "connect to network", On: n.Name, Kind: fault.Unsupported, Err: errors.New("the container runs in a network of its own, " + c.Served.Name),
 				Hint: "stop it, connect it and start it; or run it with --network"}
 		case c.Endpoint(n.ID) != nil:
-			return networkError("connect to", n.Name, fault.Exists, "endpoint with name %s already exists in network %s", c.Name, n.Name)
+			return networkError("connect to", n.Name, fault.Conflict, "endpoint with name %s already exists in network %s", c.Name, n.Name)
 		}
 		if wish.Name = n.Name; c.runs() && !c.Lasting {
 			return networkError("connect to", n.Name, fault.Unsupported, "whoever started the container keeps it")

@@ -303,7 +303,7 @@ func checkCIDFile(path string) error {
 		return nil
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return &fault.Error{Op: "write container id", On: path, Kind: fault.Exists, Err: errors.New("container ID file found, make sure the other container isn't running or delete it")}
+		return &fault.Error{Op: "write container id", On: path, Kind: fault.Conflict, Err: errors.New("container ID file found, make sure the other container isn't running or delete it")}
 	}
 	return nil
 }
