@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kiste/test/bench/verdict"
 )
 
 // An engine is one of those that keep containers.
@@ -152,9 +154,9 @@ func reportLive(all []gathering) (code int) {
 		fmt.Printf("%-30s %12s %17d kB\n", g.name, milliseconds(g.took), g.memory>>10)
 	}
 	fmt.Println()
-	code = verdict("kiste, memory for each idle one, in MB", float64(all[0].memory)/(1<<20), 1, "%.3f")
+	code = verdict.Print("kiste, memory for each idle one, in MB", float64(all[0].memory)/(1<<20), 1, "%.3f")
 	if len(all) > 1 {
-		code = max(code, verdict(fmt.Sprintf("kiste / %s, %d up and gone", all[1].name, crowd), float64(all[0].took)/float64(all[1].took), 1.0/5, "%.3f"))
+		code = max(code, verdict.Print(fmt.Sprintf("kiste / %s, %d up and gone", all[1].name, crowd), float64(all[0].took)/float64(all[1].took), 1.0/5, "%.3f"))
 	}
 	return code
 }

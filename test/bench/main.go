@@ -26,18 +26,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kiste/test/bench/verdict"
 )
 
 var rounds = flag.Int("rounds", 30, "how often each command is run")
 
 func main() {
 	flag.Parse()
-	code, err := measure()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("bench", measure)
 }
 
 func measure() (int, error) {
@@ -399,11 +396,11 @@ const rssLimit = 8 << 20
 func (b *bench) report() (code int) {
 	fmt.Printf("\n%-26s %10s %10s %10s\n", "", "wall", "CPU", "peak RSS")
 	for _, e := range b.entries {
-		cpu, rss := milliseconds(median(e.used)), strconv.FormatFloat(float64(e.rss)/(1<<20), 'f', 1, 64)+" MB"
+		cpu, rss := milliseconds(verdict.Median(e.used)), strconv.FormatFloat(float64(e.rss)/(1<<20), 'f', 1, 64)+" MB"
 		if !e.cpu {
 			cpu = "(daemon)"
 		}
-		fmt.Printf("%-26s %10s %10s %10s\n", e.name, milliseconds(median(e.wall)), cpu, rss)
+		fmt.Printf("%-26s %10s %10s %10s\n", e.name, milliseconds(verdict.Median(e.wall)), cpu, rss)
 	}
 	fmt.Println()
 	for _, p := range promises() {
@@ -416,35 +413,20 @@ func (b *bench) report() (code int) {
 		case of == nil:
 			continue
 		}
-		x, y, what := median(a.wall), median(of.wall), "wall"
+		x, y, what := verdict.Median(a.wall), verdict.Median(of.wall), "wall"
 		if p.cpu {
-			x, y, what = median(a.used), median(of.used), "CPU"
+			x, y, what = verdict.Median(a.used), verdict.Median(of.used), "CPU"
 		}
 		ratio := float64(x) / float64(y)
-		code = max(code, verdict(fmt.Sprintf("%s / %s, %s", p.name, p.of, what), ratio, p.most, "%.3f"))
+		code = max(code, verdict.Print(fmt.Sprintf("%s / %s, %s", p.name, p.of, what), ratio, p.most, "%.3f"))
 	}
 	if with, without := b.entry(onBridge), b.entry("kiste run"); with != nil && without != nil {
-		more := median(with.used) - median(without.used)
-		code = max(code, verdict("the default network, CPU in ms", float64(more)/1e6, float64(bridgeCPU)/1e6, "%.1f"))
+		more := verdict.Median(with.used) - verdict.Median(without.used)
+		code = max(code, verdict.Print("the default network, CPU in ms", float64(more)/1e6, float64(bridgeCPU)/1e6, "%.1f"))
 	}
 	if e := b.entry("kiste run"); e != nil {
-		code = max(code, verdict("kiste run, peak RSS in MB", float64(e.rss)/(1<<20), rssLimit>>20, "%.1f"))
+		code = max(code, verdict.Print("kiste run, peak RSS in MB", float64(e.rss)/(1<<20), rssLimit>>20, "%.1f"))
 	}
-	return code
-}
-
-// verdict prints one promise and returns 1 where it is broken. A limit of 0 is
-// none.
-func verdict(text string, got, most float64, format string) int {
-	code, word := 0, "kept"
-	switch {
-	case most == 0:
-		fmt.Printf("%-44s "+format+"\n", text, got)
-		return 0
-	case got > most:
-		code, word = 1, "BROKEN"
-	}
-	fmt.Printf("%-44s "+format+"  at most "+format+"  %s\n", text, got, most, word)
 	return code
 }
 
@@ -454,11 +436,6 @@ func (b *bench) entry(name string) *entry {
 		return nil
 	}
 	return b.entries[i]
-}
-
-func median(d []time.Duration) time.Duration {
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
 }
 
 func milliseconds(d time.Duration) string {

@@ -32,6 +32,7 @@ import (
 
 	"kiste/kernel/network"
 	"kiste/kernel/network/rules"
+	"kiste/test/bench/verdict"
 )
 
 var (
@@ -41,12 +42,7 @@ var (
 
 func main() {
 	flag.Parse()
-	code, err := measure()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "network bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("network bench", measure)
 }
 
 // A way is from a client to an address of a server.
@@ -338,19 +334,10 @@ func latency(w *way) (float64, error) {
 		}
 		return nil
 	})
-	return median(all), err
+	return verdict.Median(all), err
 }
 
 func limit() time.Duration { return time.Duration(*seconds) * time.Second }
-
-func median(all []float64) float64 {
-	if len(all) == 0 {
-		return 0
-	}
-	all = slices.Clone(all)
-	slices.Sort(all)
-	return all[len(all)/2]
-}
 
 func (b *bench) way(name string) *way {
 	i := slices.IndexFunc(b.ways, func(w *way) bool { return w.name == name })
@@ -369,7 +356,7 @@ func (b *bench) report() (code int) {
 	for _, w := range b.ways {
 		fmt.Printf("%-26s", w.name)
 		for _, m := range metrics {
-			fmt.Printf("%16.*f", m.digits, median(w.got[m.name]))
+			fmt.Printf("%16.*f", m.digits, verdict.Median(w.got[m.name]))
 		}
 		fmt.Println()
 	}
@@ -382,11 +369,11 @@ func (b *bench) report() (code int) {
 		for i, v := range of.got[p.metric] {
 			ratios = append(ratios, v/to.got[p.metric][i])
 		}
-		verdict := "holds"
-		if median(ratios) < p.least {
-			verdict, code = "BROKEN", 1
+		word := "holds"
+		if verdict.Median(ratios) < p.least {
+			word, code = "BROKEN", 1
 		}
-		fmt.Printf("%-7s %s: %s / %s = %.2f, promised %.2f\n", verdict, p.metric, p.of, p.to, median(ratios), p.least)
+		fmt.Printf("%-7s %s: %s / %s = %.2f, promised %.2f\n", word, p.metric, p.of, p.to, verdict.Median(ratios), p.least)
 	}
 	return code
 }

@@ -27,6 +27,7 @@ import (
 	"syscall"
 	"time"
 
+	"kiste/test/bench/verdict"
 	"kiste/test/peer"
 )
 
@@ -49,12 +50,7 @@ func main() {
 	if os.Getenv(inOwnMounts) == "" {
 		run = ownMounts
 	}
-	code, err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("bench", run)
 }
 
 // A contestant is a runtime with a bundle of its own.

@@ -41,6 +41,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"kiste/test/bench/verdict"
 )
 
 func main() {
@@ -48,15 +50,12 @@ func main() {
 	if len(os.Args) > 1 {
 		rounds, _ = strconv.Atoi(os.Args[1])
 	}
-	code, err := 0, ownMounts()
-	if err == nil {
-		code, err = measure(max(rounds, 1))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "pull bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("pull bench", func() (int, error) {
+		if err := ownMounts(); err != nil {
+			return 0, err
+		}
+		return measure(max(rounds, 1))
+	})
 }
 
 // ownMounts gives this thread, and what it starts, a mount namespace. One that
@@ -280,33 +279,18 @@ const rssLimit = 100 << 20 // bytes
 func report(all []*contender) (code int) {
 	fmt.Printf("\n%-10s %10s %10s\n", "", "best", "median")
 	for _, c := range all {
-		fmt.Printf("%-10s %8.2f s %8.2f s\n", c.name, best(c.took).Seconds(), median(c.took).Seconds())
+		fmt.Printf("%-10s %8.2f s %8.2f s\n", c.name, best(c.took).Seconds(), verdict.Median(c.took).Seconds())
 	}
 	fmt.Println()
 	kiste := all[0]
 	for _, c := range all[1:] {
-		code = max(code, verdict("kiste / "+c.name+", best", best(kiste.took).Seconds()/best(c.took).Seconds(), c.most))
-		code = max(code, verdict("kiste / "+c.name+", median", median(kiste.took).Seconds()/median(c.took).Seconds(), c.most))
+		code = max(code, verdict.Print("kiste / "+c.name+", best", best(kiste.took).Seconds()/best(c.took).Seconds(), c.most, "%.2f"))
+		code = max(code, verdict.Print("kiste / "+c.name+", median", verdict.Median(kiste.took).Seconds()/verdict.Median(c.took).Seconds(), c.most, "%.2f"))
 	}
-	return max(code, verdict("kiste, peak RSS in MB", float64(slices.Max(kiste.rss))/(1<<20), rssLimit>>20))
-}
-
-// verdict prints one promise and returns 1 where it is broken.
-func verdict(text string, got, most float64) int {
-	code, word := 0, "kept"
-	if got > most {
-		code, word = 1, "BROKEN"
-	}
-	fmt.Printf("%-28s %7.2f  at most %7.2f  %s\n", text, got, most, word)
-	return code
+	return max(code, verdict.Print("kiste, peak RSS in MB", float64(slices.Max(kiste.rss))/(1<<20), rssLimit>>20, "%.1f"))
 }
 
 func best(d []time.Duration) time.Duration { return slices.Min(d) }
-
-func median(d []time.Duration) time.Duration {
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
-}
 
 // A registry serves one image from files.
 type registry struct {

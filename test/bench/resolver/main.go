@@ -32,6 +32,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"kiste/kernel/network"
+	"kiste/test/bench/verdict"
 )
 
 // What is promised.
@@ -53,12 +54,7 @@ func main() {
 	if len(os.Args) > 1 {
 		rounds, _ = strconv.Atoi(os.Args[1])
 	}
-	code, err := measure(max(rounds, 1))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "resolver bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("resolver bench", func() (int, error) { return measure(max(rounds, 1)) })
 }
 
 // An engine is one that answers.

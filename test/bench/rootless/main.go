@@ -25,6 +25,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kiste/test/bench/verdict"
 )
 
 var (
@@ -43,12 +45,10 @@ const (
 func main() {
 	flag.Parse()
 	b := &bench{}
-	err := b.measure()
-	b.end()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "rootless bench:", err)
-		os.Exit(1)
-	}
+	verdict.Main("rootless bench", func() (int, error) {
+		defer b.end()
+		return 0, b.measure()
+	})
 }
 
 // A driver is one network under comparison.

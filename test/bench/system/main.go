@@ -27,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kiste/test/bench/verdict"
 )
 
 var (
@@ -37,12 +39,7 @@ var (
 
 func main() {
 	flag.Parse()
-	code, err := measure()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		code = 1
-	}
-	os.Exit(code)
+	verdict.Main("bench", measure)
 }
 
 // A system is a Debian that runs.
@@ -386,35 +383,21 @@ func (c *contestant) pss(run string, spaces map[string]bool) (sum int64) {
 	return sum
 }
 
-func median(list []time.Duration) time.Duration {
-	list = slices.Sorted(slices.Values(list))
-	return list[len(list)/2]
-}
-
 // report prints the tables. A promise is that no other is better in the same run.
 func report(all []*contestant) (code int) {
 	fmt.Printf("%-20s %12s %12s %24s\n", "a Debian with systemd", "up", "down", fmt.Sprintf("memory, each of %d", *crowd))
 	for _, c := range all {
-		fmt.Printf("%-20s %9.0f ms %9.0f ms %20.1f MB\n", c.name, ms(median(c.up)), ms(median(c.down)), float64(c.memory)/(1<<20))
+		fmt.Printf("%-20s %9.0f ms %9.0f ms %20.1f MB\n", c.name, ms(verdict.Median(c.up)), ms(verdict.Median(c.down)), float64(c.memory)/(1<<20))
 	}
 	fmt.Println()
 	ours := all[0]
 	for _, c := range all[1:] {
 		code = max(code,
-			verdict("up, kiste / "+c.name, ms(median(ours.up))/ms(median(c.up))),
-			verdict("down, kiste / "+c.name, ms(median(ours.down))/ms(median(c.down))),
-			verdict("memory, kiste / "+c.name, float64(ours.memory)/float64(c.memory)))
+			verdict.Print("up, kiste / "+c.name, ms(verdict.Median(ours.up))/ms(verdict.Median(c.up)), 1, "%.2f"),
+			verdict.Print("down, kiste / "+c.name, ms(verdict.Median(ours.down))/ms(verdict.Median(c.down)), 1, "%.2f"),
+			verdict.Print("memory, kiste / "+c.name, float64(ours.memory)/float64(c.memory), 1, "%.2f"))
 	}
 	return code
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func verdict(what string, ratio float64) int {
-	word, code := "kept", 0
-	if ratio > 1 {
-		word, code = "BROKEN", 1
-	}
-	fmt.Printf("%-34s %.2f, at most 1: %s\n", what, ratio, word)
-	return code
-}
