@@ -500,7 +500,8 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) (failed erro
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)
-	if !removeKnown(dir, "upper/", filepath.Join("work", "work")+"/", "work/", "container.log", "config.json") {
+	removeKnown(filepath.Join(dir, "work", volatileMark), "volatile/dirty", "volatile/")
+	if !removeKnown(dir, "upper/", "work/work/", "work/", "container.log", "config.json") {
 		err = errors.Join(err, e.removeTree(dir))
 	}
 	if err != nil {

@@ -397,6 +397,10 @@ func (p *Prepared) limited(spec *specs.Spec) *specs.Spec {
 	return &s
 }
 
+// volatileMark is what overlayfs leaves in its work directory of a mount with the
+// option volatile: a directory with volatile/dirty in it.
+const volatileMark = "work/incompat"
+
 // root is the mount of the root file system.
 func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 	dir := p.e.Store.Container(p.ID)
@@ -416,8 +420,13 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
 	m.Options = options
-	if os.Geteuid() != 0 {
+	switch {
+	case os.Geteuid() != 0:
 		m.Options = []string{"userxattr"}
+	case p.Wishes.Remove:
+		// Nobody reads it after a power cut: its end need not wait until all that
+		// the host has to write is on the disk.
+		m.Options = append(m.Options, "volatile")
 	}
 	return []chroot.Mount{m}, nil
 }
@@ -940,6 +949,9 @@ func (e *Engine) again(c *Container, o RunOptions) (*Prepared, error) {
 	if c.IDs != "" {
 		os.Remove(c.IDs)
 		c.IDs = ""
+	}
+	if c.Wishes.Remove { // a start that failed has left a mark, with which nothing is mounted
+		removeKnown(filepath.Join(e.WorkDir(c), volatileMark), "volatile/dirty", "volatile/")
 	}
 	err := p.compile(c.Lower)
 	if err != nil {

@@ -106,6 +106,7 @@ func debian(dir string) (string, error) {
 	if err := run("tar", "-xf", archive, "-C", tree, "--numeric-owner", "--exclude=./dev/*"); err != nil {
 		return "", err
 	}
+	syscall.Sync() // or the first to unmount an overlay waits for what is to be written of it
 	// What would be a dialogue of the first boot; kiste sees to it itself.
 	return tree, os.WriteFile(filepath.Join(tree, "etc/machine-id"), nil, 0o444)
 }
