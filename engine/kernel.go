@@ -13,8 +13,8 @@ import (
 	"kiste/kernel/privilege"
 )
 
-// Of what the kernel tells about containers: calls that a filter refused are
-// told of with the id of the process's user on the host, which belongs to one
+// Of what the kernel tells about containers: calls that a filter or Landlock refused
+// are told of with the id of the process's user on the host, which belongs to one
 // container only; processes that are killed for want of memory with their cgroup.
 
 // A suspect is the container of whom the kernel's log may tell.
@@ -37,6 +37,7 @@ func (c *Container) suspect() suspect {
 type testimony struct {
 	denied []inspect.Denial
 	oom    string // the name of the process that was killed last for want of memory
+	barred audit  // the last record of Landlock's: the one of the call follows
 }
 
 // most is how many different calls are remembered.
@@ -53,16 +54,39 @@ func (t *testimony) hear(s suspect, text string) {
 	if name, ok := oomVictim(text, s.id); ok {
 		t.oom = name
 	}
-	r, ok := parseRefusal(text)
-	if !ok || r.at.Before(s.since.Truncate(time.Second)) || !s.owns(r) {
+	a, ok := parseAudit(text)
+	if !ok {
 		return
 	}
-	i := slices.IndexFunc(t.denied, func(d inspect.Denial) bool { return d.Call == r.call && d.Program == r.program && d.Killed == r.killed })
-	switch {
+	if a.kind == auditLandlock {
+		t.barred = a
+		return
+	}
+	r, ok := a.refusal()
+	if !ok || a.at.Before(s.since.Truncate(time.Second)) || !s.owns(r) {
+		return
+	}
+	d := inspect.Denial{Call: r.call, Program: r.program, Killed: r.killed}
+	if a.kind == auditCall { // it tells who made the call that the record before is about
+		if t.barred.stamp != a.stamp {
+			return
+		}
+		d.Blockers = t.barred.fields["blockers"]
+	}
+	t.add(d)
+}
+
+func (t *testimony) add(d inspect.Denial) {
+	same := func(o inspect.Denial) bool {
+		o.Times = 0
+		return o == d
+	}
+	switch i := slices.IndexFunc(t.denied, same); {
 	case i >= 0:
 		t.denied[i].Times++
 	case len(t.denied) < mostDenied:
-		t.denied = append(t.denied, inspect.Denial{Call: r.call, Program: r.program, Killed: r.killed, Times: 1})
+		d.Times = 1
+		t.denied = append(t.denied, d)
 	}
 }
 
@@ -81,9 +105,39 @@ func oomVictim(text, id string) (string, bool) {
 	return name, ok
 }
 
-// A refusal is a system call that a filter has not let pass.
+// Types of audit records: linux/audit.h.
+const (
+	auditCall     = "1300" // a system call, whose other records have the same stamp
+	auditSeccomp  = "1326"
+	auditLandlock = "1423"
+)
+
+// An audit is one record. Source: audit_log_start in kernel/audit.c.
+type audit struct {
+	kind   string
+	stamp  string
+	at     time.Time
+	fields map[string]string
+}
+
+// parseAudit reads a record as the kernel's log has it.
+func parseAudit(text string) (a audit, ok bool) {
+	rest, ok := strings.CutPrefix(text, "audit: type=")
+	a.kind, rest, _ = strings.Cut(rest, " audit(")
+	a.stamp, rest, _ = strings.Cut(rest, "):")
+	if !ok || !slices.Contains([]string{auditCall, auditSeccomp, auditLandlock}, a.kind) {
+		return a, false
+	}
+	seconds, err := strconv.ParseFloat(strings.SplitN(a.stamp, ":", 2)[0], 64)
+	if err != nil || seconds < 0 || seconds > 1<<40 {
+		return a, false
+	}
+	a.at, a.fields = time.UnixMilli(int64(seconds*1000)), auditFields(rest)
+	return a, true
+}
+
+// A refusal is a system call that a filter or Landlock has not let pass.
 type refusal struct {
-	at      time.Time
 	pid     int
 	uid     uint64
 	call    string
@@ -91,20 +145,11 @@ type refusal struct {
 	killed  bool
 }
 
-// parseRefusal reads an audit record of type SECCOMP. Source: audit_seccomp in
-// kernel/auditsc.c.
-func parseRefusal(text string) (r refusal, ok bool) {
-	rest, ok := strings.CutPrefix(text, "audit: type=1326 audit(")
-	stamp, rest, closed := strings.Cut(rest, "):")
-	if !ok || !closed {
-		return r, false
-	}
-	seconds, err := strconv.ParseFloat(strings.SplitN(stamp, ":", 2)[0], 64)
-	if err != nil || seconds < 0 || seconds > 1<<40 {
-		return r, false
-	}
-	r.at = time.UnixMilli(int64(seconds * 1000))
-	f := auditFields(rest)
+// refusal reads what records of system calls and of filters have. Source:
+// audit_seccomp and audit_log_exit in kernel/auditsc.c.
+func (a audit) refusal() (r refusal, ok bool) {
+	f := a.fields
+	var err error
 	if r.pid, err = strconv.Atoi(f["pid"]); err != nil {
 		return r, false
 	}

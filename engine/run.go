@@ -366,7 +366,7 @@ func (p *Prepared) compilePlan(lower []string, facts bundle.Facts, filter privil
 	}
 	pl, err := plan.Compile(p.limited(spec), root, plan.Options{
 		MachineID: machine, Served: p.served(),
-		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock,
+		Origin: p.Result.Origin, Search: p.Result.SearchPath, Filter: filter, NoLandlock: p.Result.NoLandlock, LogDenials: p.Wishes.Security.LogDenials,
 		UIDs: facts.UIDs, GIDs: facts.GIDs, DieWithParent: !p.o.Lasting, Keyring: "_ses." + short(p.ID), Target: filepath.Join(p.e.Store.Container(p.ID), "root"),
 		Network: p.joining.plan,
 	}, f)

@@ -37,6 +37,8 @@ func TestWhy(t *testing.T) {
 			want: []string{"4 times it could not start", "limit is 7", "5 of 20 periods", "memory was 10 MiB at the most, of 64 MiB"}},
 		{name: "a call", state: inspect.State{Status: inspect.Exited, ExitCode: 1, Denied: []inspect.Denial{{Call: "mount", Program: "/bin/mount", Times: 3}, {Call: "reboot", Times: 1}}},
 			want: []string{"filter of system calls refused mount, which /bin/mount made 3 times", "--cap-add SYS_ADMIN", "refused reboot", "--cap-add SYS_BOOT"}},
+		{name: "a right", state: inspect.State{Status: inspect.Exited, ExitCode: 1, Denied: []inspect.Denial{{Call: "mknod", Program: "/bin/mknod", Blockers: "fs.make_char", Times: 2}}},
+			want: []string{"Landlock refused mknod (fs.make_char), which /bin/mknod made 2 times", "--security-opt landlock=off"}},
 		{name: "a call of one that runs", state: inspect.State{Status: inspect.Running}, wishes: bundle.Wishes{Security: bundle.Security{Seccomp: "/p.json"}}, v: Evidence{Denied: []inspect.Denial{{Call: "bpf", Killed: true}}}, want: []string{"killed the process for bpf", "allow it in /p.json"}},
 		{name: "its own words", state: inspect.State{Status: inspect.Exited, ExitCode: 1}, v: Evidence{Log: []string{"x: operation not permitted", "cannot write: Read-only file system"}}, want: []string{"cannot be seen from outside", "denials=log", "--tmpfs"}},
 		{name: "its own words, though all is well", state: inspect.State{Status: inspect.Exited}, v: Evidence{Log: []string{"Permission denied"}}, want: []string{"code 0"}, not: "Permission"},

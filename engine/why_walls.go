@@ -13,11 +13,11 @@ import (
 
 // A container's walls say no by an error to the program alone. From outside it
 // can be seen only where the kernel writes it down: processes that a filter has
-// killed; with denials=log what the filter has refused. What a lack of
-// capabilities or Landlock has refused nobody writes down on hosts without
-// audit. What is left is what the program itself has said.
+// killed; with denials=log what the filter has refused, and on
+// hosts where audit is on what Landlock has. What a lack of capabilities has
+// refused nobody writes down. What is left is what the program itself has said.
 
-// denials say which calls a filter has refused, and what lets them pass.
+// denials say which calls a filter or Landlock has refused, and what lets them pass.
 func denials(c *Container, all []inspect.Denial) (found []Finding) {
 	const most = 8
 	for i, d := range slices.SortedStableFunc(slices.Values(all), func(a, b inspect.Denial) int { return b.Times - a.Times }) {
@@ -28,6 +28,10 @@ func denials(c *Container, all []inspect.Denial) (found []Finding) {
 		verb := "refused"
 		if d.Killed {
 			verb = "killed the process for"
+		}
+		if d.Blockers != "" {
+			found = append(found, Finding{fmt.Sprintf("Landlock refused %s (%s), which %s made%s.", d.Call, d.Blockers, orSomething(d.Program), times(d.Times)), "--security-opt landlock=off"})
+			continue
 		}
 		f := Finding{Says: fmt.Sprintf("Its filter of system calls %s %s, which %s made%s.", verb, d.Call, orSomething(d.Program), times(d.Times))}
 		f.Remedy = c.passFor(d.Call)

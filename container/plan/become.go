@@ -133,7 +133,18 @@ func (c *compiler) landlock() {
 		open("/", unix.O_PATH|unix.O_CLOEXEC, 0, "O_PATH|O_CLOEXEC").to(top),
 		// The rule holds the descriptor: it is written into its bytes.
 		call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, from(ruleset), named(privilege.RulePath, "LANDLOCK_RULE_PATH_BENEATH"), Arg{Kind: Buf, Bytes: rule, Slot: top, Value: 8, Text: "{REFER below <path>}"}, num(0)),
-		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), num(0)))
+		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog()))
+}
+
+// landlockLogs is the first version of Landlock that writes down what it refuses.
+const landlockLogs = 7
+
+// landlockLog asks for records of what the program is refused, not only this child.
+func (c *compiler) landlockLog() Arg {
+	if c.o.LogDenials && c.f.Landlock >= landlockLogs {
+		return named(unix.LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON, "LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON")
+	}
+	return num(0)
 }
 
 // exec tries the program in each directory of the search path.

@@ -94,6 +94,10 @@ type Options struct {
 	// NoLandlock leaves the extra wall out.
 	NoLandlock bool
 
+	// LogDenials lets the kernel's log have what the extra wall refuses, where
+	// audit is on (Linux 6.15).
+	LogDenials bool
+
 	// DieWithParent ends the container when the thread that started it ends.
 	DieWithParent bool
 

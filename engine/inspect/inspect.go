@@ -117,6 +117,10 @@ type Denial struct {
 	Program string
 	Killed  bool // the process was killed for it
 	Times   int
+
+	// Blockers are the rights that Landlock has not given, as audit names them:
+	// fs.make_char. Empty: a filter has refused the call.
+	Blockers string
 }
 
 // ContainerJSON is a container as GET /containers/{id}/json answers.
