@@ -164,8 +164,8 @@ func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint1
 		case errors.Is(err, syscall.EACCES):
 			port.Host, port.HostLast = try, 0
 			return 0, explainPort(&port, err)
-		case errors.Is(err, syscall.EPROTONOSUPPORT) && try > 0: // SCTP, which the kernel has as a module
-			return try, nil
+		case errors.Is(err, syscall.EPROTONOSUPPORT): // SCTP, which the kernel has as a module
+			return p.unpublished(port.Proto, try)
 		case !errors.Is(err, syscall.EADDRINUSE) || try >= last:
 			return 0, p.e.whoHas(port.Proto, a, want, err)
 		}
@@ -181,6 +181,21 @@ func reserveOne(proto rules.Proto, a network.Addr, port uint16) ([]*os.File, uin
 	}
 	f, got, err := sys.Reserve(int(proto), a.AsSlice(), port)
 	return []*os.File{f}, got, err
+}
+
+// unpublished is the port that is wanted, or the first that no container has, of a
+// protocol that the host itself does not speak.
+func (p *Prepared) unpublished(proto string, want uint16) (uint16, error) {
+	const first, last = 49152, 65535 // RFC 6335
+	for try := uint16(first); want == 0; try++ {
+		switch {
+		case !p.Container.publishes(proto, try) && p.e.publisher(proto, try) == nil:
+			want = try
+		case try == last:
+			return 0, &fault.Error{Op: "publish port", On: "any " + proto, Kind: fault.Unavailable, Err: errors.New("all are published")}
+		}
+	}
+	return want, nil
 }
 
 // whoHas says why a port cannot be published.
@@ -206,6 +221,11 @@ func (e *Engine) whoHas(proto string, a network.Addr, port uint16, cause error) 
 	return f
 }
 
+// publishes reports whether a container has the port of the host.
+func (c *Container) publishes(proto string, port uint16) bool {
+	return slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.Host == port && strings.HasSuffix(b.Port, "/"+proto) })
+}
+
 // publisher is a container that runs and has the port; nil: none was found.
 func (e *Engine) publisher(proto string, port uint16) *Container {
 	ids, err := e.ids()
@@ -214,7 +234,7 @@ func (e *Engine) publisher(proto string, port uint16) *Container {
 	}
 	for _, id := range ids {
 		c, err := e.read(id)
-		if err == nil && slices.ContainsFunc(c.Bindings, func(b inspect.Binding) bool { return b.Host == port && strings.HasSuffix(b.Port, "/"+proto) }) {
+		if err == nil && c.publishes(proto, port) {
 			return c
 		}
 	}
