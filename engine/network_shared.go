@@ -243,7 +243,7 @@ func (e *Engine) reconnectOne(outside *network.Namespace, c *Container) error {
 			return err
 		}
 		link.Sends, link.Receives = c.Wishes.Rates()
-		link.Hairpin = len(c.Bindings) > 0
+		link.Hairpin = len(c.Bindings)+len(c.Parked) > 0
 		_ = inside.Delete(link.Name) // whose other end is gone
 		if err := outside.Attach(link, inside); err != nil {
 			return err

@@ -268,9 +268,9 @@ func rulesOf(c *Container) []rules.Port {
 func (e *Engine) unpublish(c *Container) {
 	if ports := rulesOf(c); len(ports) > 0 {
 		_ = e.withRules(func(r *rules.Rules) error { return r.Remove(rules.State{Ports: ports}) })
-		if shares() && len(c.Endpoints) > 0 {
-			_ = e.forward(c.ID, nil)
-		}
+	}
+	if shares() && c.Served == nil && len(c.Bindings)+len(c.Parked) > 0 {
+		_ = e.forward(c.ID, nil)
 	}
 	c.Bindings, c.Parked = nil, nil
 }
