@@ -444,7 +444,7 @@ func TestOutputCostsNoMemory(t *testing.T) {
 			take(queued)                                     // as many buffers as it ever takes
 			go c.deliver()
 			take(queued)
-			const times = 10
+			const times = 60 // a pool may miss what another processor has put last: once
 			if got := take(times) / times; got > chunk/4 {
 				t.Errorf("%d bytes of garbage for a chunk of %d", got, len(piece))
 			}
