@@ -44,7 +44,7 @@ func TestChainsForInputDecideAboutPublishedPorts(t *testing.T) {
 			[]string{"iptables-nft -I INPUT -p tcp -m multiport --dports 8080 -j ACCEPT", "iptables-nft -I INPUT -p udp --dport 8080 -m addrtype --dst-type LOCAL -j ACCEPT", "ip6tables-nft -A INPUT -p tcp -m tcp --dport 8080 -j ACCEPT", "ip6tables-nft -A INPUT -p icmpv6 -j ACCEPT"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			need.Program(t, tt.program)
+			need.Program(t, tt.program, "nft")
 			s := set(t)
 			shell(t, s.host, tt.close...)
 			state := rules.State{Bridges: bridges, Ports: webPorts}
