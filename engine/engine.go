@@ -500,8 +500,12 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) (failed erro
 		os.RemoveAll(running)
 	}
 	dir := e.Store.Container(id)
-	removeKnown(filepath.Join(dir, "work", volatileMark), "volatile/dirty", "volatile/")
-	if !removeKnown(dir, "upper/", "work/work/", "work/", "container.log", "config.json") {
+	work := filepath.Join(dir, "work")
+	if c != nil && c.Wishes.Remove {
+		unmarkVolatile(work)
+	}
+	removeKnown(work, "work/")
+	if !removeKnown(dir, "upper/", "container.log", "config.json") {
 		err = errors.Join(err, e.removeTree(dir))
 	}
 	if err != nil {

@@ -397,9 +397,11 @@ func (p *Prepared) limited(spec *specs.Spec) *specs.Spec {
 	return &s
 }
 
-// volatileMark is what overlayfs leaves in its work directory of a mount with the
-// option volatile: a directory with volatile/dirty in it.
-const volatileMark = "work/incompat"
+// unmarkVolatile removes what overlayfs leaves in its directory work of a mount
+// with the option volatile, and with which it mounts there no more.
+func unmarkVolatile(work string) {
+	removeKnown(filepath.Join(work, "work", "incompat"), "volatile/dirty", "volatile/")
+}
 
 // root is the mount of the root file system.
 func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
@@ -950,8 +952,8 @@ func (e *Engine) again(c *Container, o RunOptions) (*Prepared, error) {
 		os.Remove(c.IDs)
 		c.IDs = ""
 	}
-	if c.Wishes.Remove { // a start that failed has left a mark, with which nothing is mounted
-		removeKnown(filepath.Join(e.WorkDir(c), volatileMark), "volatile/dirty", "volatile/")
+	if c.Wishes.Remove { // a start that failed has left a mark
+		unmarkVolatile(e.WorkDir(c))
 	}
 	err := p.compile(c.Lower)
 	if err != nil {
