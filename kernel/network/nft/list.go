@@ -43,10 +43,14 @@ func (c *Conn) Rules(t Table) ([]ListedRule, error) {
 
 // Elements lists what is in a set. No such set is fault.NotFound.
 func (c *Conn) Elements(t Table, set string) ([]Element, error) {
+	return elements(c, t, set, parseElements)
+}
+
+func elements[T any](c *Conn, t Table, set string, parse func([]byte) ([]T, error)) ([]T, error) {
 	m := head(t.Family)
 	m.Text(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
 	m.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
-	parts, err := list(c, unix.NFT_MSG_GETSETELEM, "list elements of "+t.String()+" "+set, m, parseElements)
+	parts, err := list(c, unix.NFT_MSG_GETSETELEM, "list elements of "+t.String()+" "+set, m, parse)
 	return slices.Concat(parts...), err
 }
 

@@ -184,11 +184,7 @@ func (c *Conn) Sets(t Table) ([]ListedSet, error) {
 
 // ElementsOf lists what is in a set of anybody's.
 func (c *Conn) ElementsOf(t Table, s ListedSet) ([]ListedElement, error) {
-	m := head(t.Family)
-	m.Text(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
-	m.Text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	parts, err := list(c, unix.NFT_MSG_GETSETELEM, "list elements of "+t.String()+" "+s.Name, m, parseListedElements)
-	return slices.Concat(parts...), err
+	return elements(c, t, s.Name, parseListedElements)
 }
 
 // Objects lists the objects of a table.
