@@ -54,7 +54,7 @@ func Clean(t testing.TB, dirs ...string) {
 		defer floor.leave()
 		left := settled(before, dirs)
 		if len(left) > 0 {
-			t.Errorf("the test left behind:\n\t%s", strings.Join(left, "\n\t"))
+			t.Errorf("the test left behind:\n\t%s", strings.Join(described(left), "\n\t"))
 		}
 	})
 }
@@ -82,7 +82,7 @@ func newer(before, after map[string]int) []string {
 }
 
 // look counts everything that a test could leave behind, by a text that a
-// person understands.
+// person understands and that stays the same as long as the thing is there.
 func look(dirs []string) map[string]int {
 	seen := map[string]int{}
 	add := func(format string, args ...any) { seen[fmt.Sprintf(format, args...)]++ }
@@ -146,29 +146,46 @@ func files(dir string, add adder) {
 var mark = "KISTE_TEST_OF=" + strconv.Itoa(os.Getpid())
 
 // offspring adds the living processes that descend from this one or carry its
-// mark.
+// mark. Not by their names and states: those change while they live.
 func offspring(add adder) {
-	parents, names := map[int]int{}, map[int]string{}
+	parents := map[int]int{}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		// PID (NAME) STATE PPID …: proc_pid_stat(5); a name may hold anything.
-		b, _ := os.ReadFile("/proc/" + e.Name() + "/stat")
-		open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
-		if f := strings.Fields(string(b[end+1:])); open > 0 && len(f) > 1 {
-			parents[pid], _ = strconv.Atoi(f[1])
-			names[pid] = string(b[open+1:end]) + ", " + f[0]
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			_, _, parents[pid] = process(pid)
 		}
 	}
 	self := os.Getpid()
-	for pid, name := range names {
+	for pid := range parents {
 		if pid != self && (descends(parents, pid, self) || marked(pid)) {
-			add("process %d (%s)", pid, name)
+			add("process %d", pid)
 		}
 	}
+}
+
+// described says what the processes among what is left are now.
+func described(left []string) []string {
+	for i, thing := range left {
+		var pid int
+		if _, err := fmt.Sscanf(thing, "process %d", &pid); err == nil {
+			name, state, _ := process(pid)
+			left[i] = fmt.Sprintf("%s (%s, %s)", thing, name, state)
+		}
+	}
+	return left
+}
+
+// process reads PID (NAME) STATE PPID …: proc_pid_stat(5); a name may hold
+// anything. Of a process that is gone it is nothing.
+func process(pid int) (name, state string, parent int) {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
+	f := strings.Fields(string(b[end+1:]))
+	if open < 0 || len(f) < 2 {
+		return "", "", 0
+	}
+	parent, _ = strconv.Atoi(f[1])
+	return string(b[open+1 : end]), f[0], parent
 }
 
 func descends(parents map[int]int, pid, from int) bool {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"kiste/host"
 	"kiste/internal/sys"
@@ -23,8 +24,8 @@ func TestLookSeesWhatIsLeftBehind(t *testing.T) {
 	}{
 		{"a file", nil, leaveFile, "file "},
 		{"a descriptor", nil, leaveDescriptor, "descriptor of /"},
-		{"a child", nil, leaveChild, "(sleep"},
-		{"a daemon", nil, leaveDaemon, "(sleep"},
+		{"a child", nil, leaveChild, "(sleep, "},
+		{"a daemon", nil, leaveDaemon, "(sleep, "},
 		{"a mount", []host.Power{host.Root}, leaveMount, "mount tmpfs on "},
 		{"a link", []host.Power{host.Root}, leaveLink, "link kistelo0"},
 		{"a thread elsewhere", []host.Power{host.Root}, leaveThread, "thread in uts:["},
@@ -35,7 +36,7 @@ func TestLookSeesWhatIsLeftBehind(t *testing.T) {
 			wakePoller()
 			before := look([]string{dir})
 			takeAway := tt.leave(t, dir)
-			left := newer(before, look([]string{dir}))
+			left := described(newer(before, look([]string{dir})))
 			takeAway()
 			if !strings.Contains(strings.Join(left, "\n"), tt.want) {
 				t.Errorf("left behind: %q; none says %q", left, tt.want)
@@ -44,6 +45,36 @@ func TestLookSeesWhatIsLeftBehind(t *testing.T) {
 				t.Errorf("after it was taken away: %q", left)
 			}
 		})
+	}
+}
+
+// A process that was there before is not left behind because it sleeps now, or
+// has become another program.
+func TestLookKnowsAChangedProcess(t *testing.T) {
+	Program(t, "sh", "sleep")
+	cmd := exec.Command("sh", "-c", "read line; exec sleep 60")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	before := look(nil)
+	in.Close()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if name, _, _ := process(cmd.Process.Pid); name == "sleep" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the shell does not become sleep")
+		}
+	}
+	for _, thing := range newer(before, look(nil)) {
+		if strings.HasPrefix(thing, "process ") {
+			t.Errorf("left behind: %s", described([]string{thing}))
+		}
 	}
 }
 
