@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -333,15 +334,15 @@ func take(c *Command, words []string) ([]string, error) {
 	if err == nil {
 		err = checkCount(c, left)
 	}
-	if err != nil && err != option.ErrHelp && fault.HintOf(err) == "" {
-		err = &fault.Error{Op: "run " + c.Name, Hint: fmt.Sprintf("%q shows its usage", "kiste help "+c.Name), Err: err}
+	if wrong := (*fault.Error)(nil); errors.As(err, &wrong) && fault.HintOf(err) == "" {
+		wrong.Hint = fmt.Sprintf("%q shows its usage", "kiste help "+c.Name)
 	}
 	return left, err
 }
 
 func checkCount(c *Command, args []string) error {
 	if len(args) < c.Min || c.Max >= 0 && len(args) > c.Max {
-		return &fault.Error{Op: "take arguments", Kind: fault.Invalid, Err: fmt.Errorf("it wants %s and got %s", wanted(c), got(args))}
+		return &fault.Error{Op: "take arguments of", On: c.Name, Kind: fault.Invalid, Err: fmt.Errorf("it wants %s and got %s", wanted(c), got(args))}
 	}
 	return nil
 }
