@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"kiste/cli/option"
+	"kiste/engine"
 	"kiste/engine/event"
 	"kiste/fault"
 	"kiste/image/catalog"
@@ -24,7 +23,7 @@ func rmiCommand() *Command {
 		Short: "remove images",
 		Long: `Takes away the names given, and with the last name the image. An ID stands for the image and all its names, if it has one only, or with --force.
 
-An image that a container stands on is kept, unless --force is given; the container's files stay in any case. The space is freed by "kiste gc".`,
+An image that a container stands on is kept, unless --force is given; the container's files stay in any case. The ID of an image that a running container stands on is not removed by --force either. The space is freed by "kiste gc".`,
 		Options: []option.Row{
 			{"-f, --force", "", "remove it although a container stands on it, or with all its names", option.Bool(&force)},
 			{"--no-prune", "", "for Docker's sake: only gc and the prunes free space", option.Bool(&noPrune)},
@@ -60,17 +59,17 @@ func removeImage(env *Env, s store.Store, name string, force bool) error {
 		return err
 	}
 	names := namesOf(s, e.ID)
-	remove := []catalog.Entry{e}
-	if byID := e.Name == "" || !sameName(name, e.Name); byID {
-		if len(names) > 1 && !force {
-			return &fault.Error{Op: "remove image", On: name, Kind: fault.Conflict, Err: fmt.Errorf("it has %d names", len(names)), Hint: "remove one by its name, or all with --force"}
-		}
+	remove, byID := []catalog.Entry{e}, e.Name == "" || !sameName(name, e.Name)
+	if byID {
 		remove = names
 	}
 	last := len(remove) == len(names)
-	if last && !force {
-		if id, err := standsOn(s, e); err != nil || id != "" {
-			return inUse(name, id, err)
+	if byID && len(names) > 1 && !force {
+		return imageConflict(name, "unable to delete %s (must be forced) - image is referenced in multiple repositories", shortID(e.ID))
+	}
+	if last && (byID || !force) {
+		if c, err := standsOn(s, e); err != nil || c != nil && (!force || engine.IsActive(c.State.Status)) {
+			return inUse(name, byID, c, err)
 		}
 	}
 	for _, r := range remove {
@@ -89,12 +88,24 @@ func removeImage(env *Env, s store.Store, name string, force bool) error {
 	return nil
 }
 
-func inUse(name, id string, err error) error {
+// inUse says in Docker's words which container keeps an image.
+func inUse(name string, byID bool, c *engine.Container, err error) error {
 	if err != nil {
 		return err
 	}
-	return &fault.Error{Op: "remove image", On: name, Kind: fault.Conflict, Err: fmt.Errorf("container %s stands on it", id[:min(12, len(id))]),
-		Hint: "remove the container first, or use --force"}
+	id, container := shortID(c.ImageID), shortID(c.ID)
+	switch {
+	case !byID:
+		return imageConflict(name, "unable to remove repository reference %q (must force) - container %s is using its referenced image %s", name, container, id)
+	case engine.IsActive(c.State.Status):
+		return imageConflict(name, "unable to delete %s (cannot be forced) - image is being used by running container %s", id, container)
+	}
+	return imageConflict(name, "unable to delete %s (must be forced) - image is being used by stopped container %s", id, container)
+}
+
+func imageConflict(name, format string, args ...any) error {
+	return &fault.Error{Op: "remove image", On: name, Kind: fault.Conflict, Err: fmt.Errorf("conflict: "+format, args...),
+		Hint: "\"kiste ps -a\" and \"kiste images\" show what has it; --force takes away names that stopped containers need no more"}
 }
 
 // sameName reports whether what was typed is the name itself and no ID.
@@ -114,23 +125,15 @@ func namesOf(s store.Store, id string) []catalog.Entry {
 	return names
 }
 
-// standsOn gives the ID of a container that has e's layers, or "".
-func standsOn(s store.Store, e catalog.Entry) (string, error) {
-	dirs, err := os.ReadDir(s.Containers())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	want := strings.Join(e.Layers, " ")
-	for _, d := range dirs {
-		var c struct {
-			Layers []string `json:"layers"`
-		}
-		err := store.ReadJSON(filepath.Join(s.Container(d.Name()), "config.json"), &c)
-		if err == nil && len(c.Layers) > 0 && strings.Join(c.Layers, " ") == want {
-			return d.Name(), nil
+// standsOn gives a container of the image, one that runs before others, or nil.
+func standsOn(s store.Store, e catalog.Entry) (on *engine.Container, err error) {
+	all, _, err := (&engine.Engine{Store: s}).Brief()
+	for _, c := range all {
+		if c.ImageID == e.ID && (on == nil || engine.IsActive(c.State.Status)) {
+			on = c
 		}
 	}
-	return "", nil
+	return on, err
 }
 
 func tagCommand() *Command {
