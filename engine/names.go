@@ -82,7 +82,7 @@ func (e *Engine) announce(n *Named) error {
 	for range 20 {
 		var stream *os.File
 		if stream, err = e.dialResolver(); err != nil {
-			continue
+			break
 		}
 		_ = stream.SetDeadline(time.Now().Add(2 * slowNames))
 		var r nameReply
@@ -128,18 +128,25 @@ func (e *Engine) Named(id string) (*Named, error) {
 // NamedIDs are the containers of which the resolver is told.
 func (e *Engine) NamedIDs() ([]string, error) { return idsIn(e.Store.Names(), 0) }
 
-// dialResolver connects to the resolver, which is started where there is none.
+// dialResolver connects to the resolver, which is started where there is none. One
+// that is about to end refuses, and no other is started before it has ended: that
+// is waited for.
 func (e *Engine) dialResolver() (*os.File, error) {
-	stream, err := sys.DialUnix(e.resolverSocket())
-	if err == nil || errors.Is(err, syscall.EACCES) {
-		return stream, err
+	const pause = 5 * time.Millisecond
+	for end := time.Now().Add(slowNames); ; time.Sleep(pause) {
+		stream, err := sys.DialUnix(e.resolverSocket())
+		if err == nil || errors.Is(err, syscall.EACCES) {
+			return stream, err
+		}
+		if e.keepNames == nil {
+			e.nudge()
+		} else if err := e.keepNames(); err != nil {
+			return nil, err
+		}
+		if stream, err = sys.DialUnix(e.resolverSocket()); err == nil || time.Now().After(end) {
+			return stream, err
+		}
 	}
-	if e.keepNames == nil {
-		e.nudge()
-	} else if err := e.keepNames(); err != nil {
-		return nil, err
-	}
-	return sys.DialUnix(e.resolverSocket())
 }
 
 // A nameKeeper sees to it that there is a resolver as long as one is needed: the

@@ -217,6 +217,29 @@ func TestTheResolverMayBeKilled(t *testing.T) {
 	})
 }
 
+// A resolver that is about to end refuses who asks it, and has its lock until it
+// has ended: a start waits for that, and for the next one.
+func TestAStartWaitsForTheEndOfAResolver(t *testing.T) {
+	e, _ := named(t)
+	ending, err := store.LockFile(e.Store.Run+"/resolver.lock", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	one := container(1, alone(t))
+	go func() { done <- e.Announce(one) }()
+	select {
+	case err := <-done:
+		t.Errorf("nobody can answer yet: %v", err)
+		ending.Unlock()
+	case <-time.After(200 * time.Millisecond):
+		ending.Unlock()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Documents of containers that have ended, whose keeper was killed, keep nobody.
 func TestVoidNamesAreNobodys(t *testing.T) {
 	e, resolver := named(t)
