@@ -37,13 +37,12 @@ func StringsOf(list []string) ChildArg {
 	return ChildArg{Bytes: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(vector))), len(vector)*8)}
 }
 
-// An Inbox is where a child receives descriptors: a msghdr with its buffers.
+// An Inbox is where a child receives descriptors: a msghdr with its buffers. The
+// header is one for the collector too, so that the buffers live as long as it
+// does, whether or not anybody still has the Inbox.
 type Inbox struct {
-	header []byte
-	iov    []byte
-	data   []byte
+	header *unix.Msghdr
 	rights []byte
-	count  int
 }
 
 const cmsgHeader = 16 // sizeof(struct cmsghdr) on 64 bits
@@ -52,22 +51,22 @@ const cmsgHeader = 16 // sizeof(struct cmsghdr) on 64 bits
 func NewInbox(count int) *Inbox { return newMessage(1, count) }
 
 func newMessage(size, count int) *Inbox {
-	m := &Inbox{header: make([]byte, unsafe.Sizeof(unix.Msghdr{})), iov: make([]byte, unsafe.Sizeof(unix.Iovec{})), data: make([]byte, size), count: count}
-	v := (*unix.Iovec)(unsafe.Pointer(&m.iov[0]))
-	v.Base, v.Len = &m.data[0], uint64(size)
-	h := (*unix.Msghdr)(unsafe.Pointer(&m.header[0]))
-	h.Iov, h.Iovlen = v, 1
+	m := &Inbox{header: &unix.Msghdr{Iov: &unix.Iovec{Base: &make([]byte, size)[0], Len: uint64(size)}, Iovlen: 1}}
 	if count > 0 {
 		m.rights = make([]byte, unix.CmsgSpace(4*count))
-		h.Control, h.Controllen = &m.rights[0], uint64(len(m.rights))
+		m.header.Control, m.header.Controllen = &m.rights[0], uint64(len(m.rights))
 	}
 	return m
+}
+
+func (m *Inbox) address() ChildArg {
+	return ChildArg{Bytes: unsafe.Slice((*byte)(unsafe.Pointer(m.header)), unsafe.Sizeof(*m.header))}
 }
 
 // Receive is the call that waits for the message; a parent that is gone is a
 // failure.
 func (m *Inbox) Receive(sock *int32) ChildCall {
-	return ChildCall{Nr: unix.SYS_RECVMSG, Args: [6]ChildArg{{Slot: sock}, {Bytes: m.header}, Number(unix.MSG_CMSG_CLOEXEC)}, Want: 1}
+	return ChildCall{Nr: unix.SYS_RECVMSG, Args: [6]ChildArg{{Slot: sock}, m.address(), Number(unix.MSG_CMSG_CLOEXEC)}, Want: 1}
 }
 
 // FD is where descriptor i of the message will stand.
@@ -92,7 +91,7 @@ func (o *Outbox) FD() *int32 { return o.m.FD(0) }
 
 // Send is the call that sends the message.
 func (o *Outbox) Send(sock *int32) ChildCall {
-	return ChildCall{Nr: unix.SYS_SENDMSG, Args: [6]ChildArg{{Slot: sock}, {Bytes: o.m.header}, Number(unix.MSG_NOSIGNAL)}}
+	return ChildCall{Nr: unix.SYS_SENDMSG, Args: [6]ChildArg{{Slot: sock}, o.m.address(), Number(unix.MSG_NOSIGNAL)}}
 }
 
 // FilterOf is the address of a struct sock_fprog with the given program.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -70,11 +69,8 @@ func (n *Namespace) enter() (calls []sys.ChildCall, steps []string) {
 func (n *Namespace) open(all ...opening) (fds []int, err error) {
 	var sock int32
 	calls, steps := n.enter()
-	outs := make([]*sys.Outbox, len(all)) // whose memory the calls name by numbers alone
-	defer runtime.KeepAlive(outs)
-	for i, o := range all {
+	for _, o := range all {
 		out := sys.NewOutbox()
-		outs[i] = out
 		o.call.Out = out.FD()
 		calls = append(calls, o.call, out.Send(&sock))
 		steps = append(steps, o.what, "send")
@@ -225,9 +221,7 @@ func (n *Namespace) Tap(name string) (*os.File, error) {
 // make user namespaces. It lives as New's does.
 func NewOwned() (*Namespace, error) {
 	var sock int32
-	stay := sys.NewInbox(0)
-	defer runtime.KeepAlive(stay)
-	child, err := sys.StartChild([]sys.ChildCall{stay.Receive(&sock), {Nr: unix.SYS_EXIT_GROUP}},
+	child, err := sys.StartChild([]sys.ChildCall{sys.NewInbox(0).Receive(&sock), {Nr: unix.SYS_EXIT_GROUP}},
 		sys.ChildOptions{Flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, Sock: &sock})
 	if err != nil {
 		return nil, &fault.Error{Op: "make network namespace", Err: err}
