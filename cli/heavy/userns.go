@@ -43,6 +43,7 @@ func inNamespace(env *cli.Env, s store.Store, root *os.File) error {
 		return err
 	}
 	defer release.Close()
+	sys.Timely() // containers would have its timers
 	cmd := exec.Command(sys.SelfExe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Stdout, env.Stderr

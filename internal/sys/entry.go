@@ -40,7 +40,7 @@ type entryState struct {
 	length  int       // of cpus
 	limit   unix.Rlimit
 	limited int // 1: the limit is taken away
-	slack   int // of timers, in nanoseconds, where early has changed it
+	slack   int // of timers, in nanoseconds, as it was where early or SlowMonitor has changed it
 }
 
 // Begin gives this process back what entry has taken: its processors and its
@@ -63,7 +63,7 @@ func Begin() {
 	}
 }
 
-// inTime makes the timers of this thread as they were before early.
+// inTime makes the timers of this thread as they were before early and SlowMonitor.
 func inTime() {
 	if entered.slack != 0 {
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(entered.slack), 0, 0, 0)

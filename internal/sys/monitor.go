@@ -16,9 +16,15 @@ const monitorSlack = 4_000_000
 // hand on the processor of a thread that is blocked, stop a goroutine that has
 // computed for 10 ms. Only root may; for others, and where /proc is not as it
 // should be, nothing changes.
+//
+// Threads that the monitor makes are born with such timers: see Timely.
 func SlowMonitor() {
 	if entered.slack != 0 {
-		return // it was born so: see early
+		return // it was born so: see early; or this has been called before
+	}
+	usual, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return
 	}
 	thread := secondThread()
 	if thread == "" {
@@ -28,7 +34,9 @@ func SlowMonitor() {
 	if err != nil {
 		return
 	}
-	_, _ = unix.Write(fd, strconv.AppendInt(nil, monitorSlack, 10))
+	if _, err := unix.Write(fd, strconv.AppendInt(nil, monitorSlack, 10)); err == nil {
+		entered.slack = usual
+	}
 	unix.Close(fd)
 }
 
