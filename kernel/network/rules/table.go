@@ -53,23 +53,28 @@ func (r *Rules) Close() error { return r.conn.Close() }
 const tries = 50
 
 // Add adds s in one transaction, and makes the table where it is missing: then
-// what others had in it is missing too, and theirs to add again. What is there
+// what others had in it is missing too, and theirs to add again. One that lacks a
+// set, as one of an older version may, is made anew with what it has. What is there
 // already stays; a port that somebody else has is fault.Exists, and who has it
 // is in its text.
 func (r *Rules) Add(s State) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	anew := false
+	found := whole
 	err := r.settle(func(refused map[string]string) error {
-		err := r.add(s, anew, refused)
-		switch kind := fault.KindOf(err); {
-		case r.aboutCopy(err) != "":
-		case kind == fault.NotFound && !anew, kind == fault.Exists && anew: // somebody was faster, or the first
-			anew = !anew
-			return errAgain{err}
+		err := r.add(s, found, refused)
+		kind := fault.KindOf(err)
+		if r.aboutCopy(err) != "" || kind != fault.NotFound && (kind != fault.Exists || found != missing) {
+			return err
 		}
-		return err
+		// Somebody was faster, or this is the first, or the first of this version.
+		now, bad := r.find()
+		if bad != nil {
+			return bad
+		}
+		found = now
+		return errAgain{err}
 	})
 	switch fault.KindOf(err) {
 	case "":
@@ -99,25 +104,80 @@ func (r *Rules) settle(change func(refused map[string]string) error) (err error)
 	return err
 }
 
-func (r *Rules) add(s State, anew bool, refused map[string]string) error {
+// A condition is what a table is found in.
+type condition int
+
+// The conditions.
+const (
+	whole   condition = iota // it is there
+	missing                  // it is not there
+	damaged                  // it lacks something, or is of another version
+)
+
+func (r *Rules) find() (condition, error) {
+	ok, err := r.whole()
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+		return missing, nil
+	case err != nil || !ok:
+		return damaged, err
+	}
+	return whole, nil
+}
+
+func (r *Rules) add(s State, found condition, refused map[string]string) error {
 	generation, err := r.conn.Generation()
 	if err != nil {
 		return err
 	}
 	var b nft.Batch
-	if anew {
+	all := elements(s)
+	if found == damaged {
+		if err := r.renew(&b, all, refused); err != nil {
+			return err
+		}
+		return r.conn.DoAt(&b, generation)
+	}
+	if found == missing {
 		base(&b, r.t)
 	}
-	all := elements(s)
 	r.main().add(&b, all)
 	alone := b.Len()
-	if err := r.addToCopies(&b, all, anew, refused); err != nil {
+	if err := r.addToCopies(&b, all, found == missing, refused); err != nil {
 		return err
 	}
 	if b.Len() == alone {
 		generation = 0 // nothing builds on what was read
 	}
 	return r.conn.DoAt(&b, generation)
+}
+
+// renew makes the table and its copies anew, with what the table has and with
+// more. What a port has in a set that is missing is made from the others.
+func (r *Rules) renew(b *nft.Batch, more map[string][]nft.Element, refused map[string]string) error {
+	all := map[string][]nft.Element{}
+	var had State
+	for _, s := range sets {
+		list, err := r.conn.Elements(r.t, s.Name)
+		if ignoreMissing(err) != nil {
+			return err
+		}
+		all[s.Name] = list
+		for _, e := range list {
+			if p, ok := portOf(s.Name, e); ok {
+				had.Ports = append(had.Ports, p)
+			}
+		}
+	}
+	for _, also := range []map[string][]nft.Element{elements(had), more} {
+		for set, list := range also {
+			all[set] = append(all[set], without(list, all[set])...)
+		}
+	}
+	b.DeleteTable(r.t)
+	base(b, r.t)
+	r.main().add(b, all)
+	return r.reconcileCopies(b, all, refused)
 }
 
 // taken names the owner of a port that is taken.
