@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -247,6 +248,7 @@ func TestAFollowerSeesAllThroughRotations(t *testing.T) {
 		const count = 3000
 		w := create(t, o)
 		ended, done := make(chan struct{}), make(chan []string)
+		var seen atomic.Int64
 		go func() {
 			var got []string
 			err := Read(o, Selection{Tail: -1, Follow: func() bool {
@@ -256,7 +258,7 @@ func TestAFollowerSeesAllThroughRotations(t *testing.T) {
 				default:
 					return false
 				}
-			}}, func(e *Entry) error { got = append(got, string(e.Line)); return nil })
+			}}, func(e *Entry) error { got = append(got, string(e.Line)); seen.Add(1); return nil })
 			if err != nil {
 				t.Error(err)
 			}
@@ -264,8 +266,10 @@ func TestAFollowerSeesAllThroughRotations(t *testing.T) {
 		}()
 		for i := range count {
 			put(t, w, Stdout, fmt.Sprint("line ", i))
-			if i%50 == 0 {
-				time.Sleep(2 * time.Millisecond) // a follower cannot see what is gone before it looks
+			for late := time.Now().Add(time.Minute); int64(i)-seen.Load() > 50; time.Sleep(time.Millisecond) {
+				if time.Now().After(late) {
+					t.Fatalf("it has seen %d of %d", seen.Load(), i)
+				}
 			}
 		}
 		close(ended)

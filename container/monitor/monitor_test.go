@@ -103,7 +103,7 @@ func wantEnd(t *testing.T, k *Keeper, code int) {
 	t.Helper()
 	select {
 	case <-k.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it does not end")
 	}
 	if e := k.Wait(); !e.Known || e.Status.ExitStatus() != code {
@@ -290,7 +290,7 @@ func (k *keeperProcess) kill() {
 
 func waitFor(t *testing.T, log *memory, text string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), text); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(log.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %q in %q", text, log.String())
 		}
@@ -319,13 +319,28 @@ func TestATerminalAndItsSize(t *testing.T) {
 	}
 }
 
+// attachedTo waits until n are attached.
+func attachedTo(t *testing.T, k *Keeper, n int) {
+	t.Helper()
+	count := func() int {
+		k.out.mu.Lock()
+		defer k.out.mu.Unlock()
+		return len(k.out.clients)
+	}
+	for end := time.Now().Add(time.Minute); count() < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d are attached", count(), n)
+		}
+	}
+}
+
 func TestManyAttach(t *testing.T) {
 	e := ends(t)
 	e.Input = true
 	id := start(t, e, "read go; seq 1 100000; echo bad >&2")
 	k := keep(t, e, id, nil)
 	var all sync.WaitGroup
-	attached := make([]*Attachment, 5)
+	attached, left := make([]*Attachment, 5), make(chan struct{})
 	for i := range attached {
 		a, err := Attach(e.Dir)
 		if err != nil {
@@ -335,6 +350,7 @@ func TestManyAttach(t *testing.T) {
 		all.Go(func() {
 			if i == 0 {
 				a.Close() // it leaves, and the others stay
+				close(left)
 				return
 			}
 			var out, bad bytes.Buffer
@@ -346,7 +362,8 @@ func TestManyAttach(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond)
+	<-left
+	attachedTo(t, k, len(attached)-1)
 	k.Type([]byte("go\n"))
 	all.Wait()
 	wantEnd(t, k, 0)
@@ -399,7 +416,7 @@ def last():
     os._exit(7)
 threading.Thread(target=last).start()
 ctypes.CDLL(None).pthread_exit(None)'`)
-	for end := time.Now().Add(20 * time.Second); id.Alive(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); id.Alive(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the first thread does not end")
 		}

@@ -37,7 +37,7 @@ func listen(t *testing.T, path string) *net.UnixConn {
 func next(t *testing.T, c *net.UnixConn) string {
 	t.Helper()
 	b := make([]byte, 1<<20)
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	n, err := c.Read(b)
 	if err != nil {
 		t.Fatalf("nothing came: %v", err)
@@ -85,7 +85,7 @@ func TestRelayWaitsForNobody(t *testing.T) {
 		r := relay.Open(relay.Options{Name: "test", Dial: dial(filepath.Join(t.TempDir(), "none")), Format: plain, Limit: 10, Wait: wait, Patience: 10 * time.Millisecond})
 		begun := time.Now()
 		err := r.Write(entry("12345"), entry("too long"), entry("more"))
-		for end := begun.Add(2 * time.Second); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for end := begun.Add(30 * time.Second); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			err = r.Write(entry("more yet"))
 		}
 		if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "entries are lost: connect") {
@@ -94,7 +94,7 @@ func TestRelayWaitsForNobody(t *testing.T) {
 		if err := r.Close(); !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "1 entries are lost") {
 			t.Errorf("wait %v: Close: got %v; want what is left counted as lost", wait, err)
 		}
-		if took := time.Since(begun); took > 3*time.Second {
+		if took := time.Since(begun); took > time.Minute {
 			t.Errorf("wait %v: it took %v", wait, took)
 		}
 		if err := r.Write(entry("late")); err == nil {
@@ -110,13 +110,14 @@ func TestRelayWaitsWhenAsked(t *testing.T) {
 	_ = c.SetReadBuffer(4 << 10)
 	r := relay.Open(relay.Options{Name: "test", Dial: dial(path), Format: plain, Limit: 1 << 10, Wait: true})
 	const many = 2000
+	connected := make(chan struct{})
 	go func() {
 		for i := range many {
 			if err := r.Write(entry(fmt.Sprintf("%0100d", i))); err != nil {
 				t.Error(err)
 			}
 			if i == 0 {
-				time.Sleep(100 * time.Millisecond) // until it is connected
+				<-connected
 			}
 		}
 		if err := r.Close(); err != nil {
@@ -126,6 +127,9 @@ func TestRelayWaitsWhenAsked(t *testing.T) {
 	for i := range many {
 		if got, want := next(t, c), fmt.Sprintf("%0100d\n", i); got != want {
 			t.Fatalf("got %q; want %q", got, want)
+		}
+		if i == 0 {
+			close(connected)
 		}
 	}
 }

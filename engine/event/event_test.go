@@ -56,7 +56,7 @@ func TestNothingIsLostOverRotations(t *testing.T) {
 	const writers, each = 4, 500
 	big := strings.Repeat("x", 10<<10)
 	heard := map[string]int{}
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	if err := Append(s, New(Volume, "create", "first", nil)); err != nil {
 		t.Fatal(err)

@@ -195,7 +195,7 @@ func pull(t testing.TB, s store.Store, r *server) (fetch.Result, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	return fetch.Pull(ctx, s, src, fetch.Options{})
 }
@@ -270,7 +270,7 @@ func sizeOf(path string) int64 {
 func TestACutDownloadGoesOn(t *testing.T) {
 	s, r := newStore(t), newServer(t, tarOf(t, files("a", 10, 200000)...))
 	r.cut.Store(1 << 20)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	go func() {
 		for r.served.Load() < 1<<20-64<<10 || sizeOf(s.Partial(r.layers[0].Digest)) == 0 {

@@ -19,7 +19,8 @@ import (
 
 // settle is how long Clean waits for what goes away by itself: the kernel
 // dissolves network namespaces and cgroups some time after their last process.
-const settle = 3 * time.Second
+// A busy machine does that much later.
+const settle = 30 * time.Second
 
 // patience is how long Clean waits for its turn (see floor): where all must be
 // shown, much longer than where several people work on one host.

@@ -64,7 +64,7 @@ func served(t *testing.T) *exec.Cmd {
 // ended waits until there is no process pid.
 func ended(t *testing.T, pid int) {
 	t.Helper()
-	for range 500 {
+	for range 6000 {
 		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			return
 		}

@@ -117,7 +117,7 @@ func TestHolderHolds(t *testing.T) {
 		}
 		cmd.Process.Kill()
 		cmd.Wait()
-		r.SetReadDeadline(time.Now().Add(10 * time.Second))
+		r.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the pipe is still held: %v", err)
 		}

@@ -95,7 +95,7 @@ func TestInitHandsSignalsOn(t *testing.T) {
 		}
 		io.ReadFull(out, make([]byte, len("ready\n")))
 		cmd.Process.Signal(syscall.SIGTERM)
-		stop := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		stop := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		stop.Stop()
 		if code := cmd.ProcessState.ExitCode(); code != 9 {
@@ -159,7 +159,7 @@ func TestStubsThatExecuteThemselvesEnd(t *testing.T) {
 	for name, program := range map[string]func(string, int) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter} {
 		t.Run(name, func(t *testing.T) {
 			eachMachine(t, func(arch string) ([]byte, error) { return program(arch, 3) }, func(t *testing.T, command []string) {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				cmd := exec.CommandContext(ctx, command[0], append(command[1:], "name")...)
 				if len(command) == 1 {

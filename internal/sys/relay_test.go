@@ -9,7 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kiste/internal/sys"
 )
@@ -71,9 +72,8 @@ func TestRelay(t *testing.T) {
 	lines, pidfd := startCounter(t)
 	r := sys.CatchSignals(relayed)
 	for range 3 {
-		syscall.Kill(os.Getpid(), syscall.SIGUSR2)
+		signalThread(t, syscall.SIGUSR2)
 	}
-	time.Sleep(20 * time.Millisecond)
 	r.To(pidfd)
 	hear(t, lines, "USR2")
 	for range 20 {
@@ -83,8 +83,18 @@ func TestRelay(t *testing.T) {
 		}
 	}
 	r.To(-1)
-	syscall.Kill(os.Getpid(), syscall.SIGTERM)
-	time.Sleep(20 * time.Millisecond)
+	signalThread(t, syscall.SIGTERM)
+}
+
+// signalThread sends a signal to the thread that it is called on, which has
+// taken it when this returns.
+func signalThread(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), s); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Goroutines that compute, allocate and wait do not notice.

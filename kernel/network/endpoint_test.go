@@ -221,7 +221,7 @@ func TestNobodySpeaksIPv6Unasked(t *testing.T) {
 
 // dial says whether an address answers; refused whether it does not for a while.
 func dial(from *network.Namespace, address string) error {
-	return dialFor(from, address, 5*time.Second)
+	return dialFor(from, address, 30*time.Second)
 }
 
 func refused(from *network.Namespace, address string) bool {

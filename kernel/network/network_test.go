@@ -129,7 +129,7 @@ func transfer(t testing.TB, from, to *network.Namespace, address string, size in
 		got <- result{n, time.Since(start)}
 	}()
 	var c net.Conn
-	must(t, from.Do(func() (err error) { c, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second); return err }))
+	must(t, from.Do(func() (err error) { c, err = net.DialTimeout("tcp", l.Addr().String(), time.Minute); return err }))
 	if _, err := c.Write(make([]byte, size)); err != nil {
 		t.Error(err)
 	}
@@ -255,7 +255,7 @@ func TestOwnLeasesAnAddressAndGivesItBack(t *testing.T) {
 	stop2()
 	l, err := here.Link(bridge)
 	must(t, err)
-	for range 100 {
+	for range 3000 {
 		links, err := here.Links()
 		must(t, err)
 		if !slices.ContainsFunc(links, func(x network.Link) bool { return x.Master == l.Index }) {

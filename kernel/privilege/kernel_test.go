@@ -203,7 +203,7 @@ func childKillThread([]string) int {
 		onGetpgid(specs.ActKillThread)
 	}()
 	task := fmt.Sprintf("/proc/self/task/%d", <-tid)
-	for range 200 {
+	for range 6000 {
 		time.Sleep(10 * time.Millisecond)
 		if _, err := os.Stat(task); errors.Is(err, os.ErrNotExist) {
 			return say("thread gone")
@@ -374,17 +374,20 @@ func TestRestrictReachesEveryThread(t *testing.T) {
 }
 
 func childRestrict([]string) int {
-	start, result := make(chan bool), make(chan error)
+	start, ready, result := make(chan bool), make(chan bool), make(chan error)
 	const n = 5
 	for range n {
 		go func() {
 			runtime.LockOSThread()
+			ready <- true
 			<-start
 			_, err := os.Open("/etc")
 			result <- err
 		}()
 	}
-	time.Sleep(10 * time.Millisecond) // so that the threads are there before
+	for range n { // the threads are there before
+		<-ready
+	}
 	if err := FilesOnly([]string{"/proc"}, nil).Restrict(); err != nil {
 		return fail(err)
 	}

@@ -1,7 +1,9 @@
 package rules_test
 
 import (
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,7 +50,7 @@ func TestFlowsOfUDPFollowThePort(t *testing.T) {
 	}
 }
 
-// says answers each datagram to port 81 with who it is.
+// says answers each datagram to port 81 with who it is, and with what was asked.
 func says(t *testing.T, n *network.Namespace, address, who string) {
 	t.Helper()
 	var p net.PacketConn
@@ -57,31 +59,38 @@ func says(t *testing.T, n *network.Namespace, address, who string) {
 	go func() {
 		b := make([]byte, 10)
 		for {
-			_, from, err := p.ReadFrom(b)
+			n, from, err := p.ReadFrom(b)
 			if err != nil {
 				return
 			}
-			_, _ = p.WriteTo([]byte(who), from)
+			_, _ = p.WriteTo(append([]byte(who), b[:n]...), from)
 		}
 	}()
 }
 
+// asked numbers what talk asks: answers to what was asked before may be late.
+var asked int
+
 // talk asks until somebody answers, for longer where somebody should.
 func talk(c net.Conn, want string) string {
-	b := make([]byte, 10)
-	_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
-	for n := 1; n > 0; { // late answers to what was asked before
-		n, _ = c.Read(b)
-	}
+	asked++
+	question := fmt.Sprintf("?%d", asked)
 	tries := 3 // the first may meet an old error
 	if want != "" {
-		tries = 15 // or addresses that are not ready yet
+		tries = 100 // or addresses that are not ready yet
 	}
+	b := make([]byte, 20)
 	for range tries {
 		_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
-		_, _ = c.Write([]byte("?"))
-		if n, err := c.Read(b); err == nil {
-			return string(b[:n])
+		_, _ = c.Write([]byte(question))
+		for {
+			n, err := c.Read(b)
+			if err != nil {
+				break
+			}
+			if who, ours := strings.CutSuffix(string(b[:n]), question); ours {
+				return who
+			}
 		}
 	}
 	return ""

@@ -21,7 +21,7 @@ func TestSCTPAssociationThroughAPublishedPort(t *testing.T) {
 	server, client := rawSCTP(t, s.web, "10.2.0.2"), rawSCTP(t, s.stranger, "192.0.2.2")
 	go func() {
 		for {
-			p, from, ok := readSCTP(server, 5*time.Second)
+			p, from, ok := readSCTP(server, time.Minute)
 			if !ok {
 				return
 			}
@@ -41,7 +41,7 @@ func TestSCTPAssociationThroughAPublishedPort(t *testing.T) {
 	to := &net.IPAddr{IP: net.IPv4(192, 0, 2, 1)}
 	say := func(tag uint32, chunk byte, body []byte) []byte {
 		t.Helper()
-		for range 10 { // a neighbour may not be known yet
+		for range 100 { // a neighbour may not be known yet
 			_, err := client.WriteTo(sctpPacket(5000, 8080, tag, chunk, body), to)
 			must(t, err)
 			if p, from, ok := readSCTP(client, 300*time.Millisecond); ok && from.String() == "192.0.2.1" && binary.BigEndian.Uint16(p) == 8080 {
