@@ -44,7 +44,8 @@ type Options struct {
 	// Limit is how many bytes of messages wait; 0: a mebibyte.
 	Limit int
 
-	// Wait lets Write wait for room, as long as somebody listens.
+	// Wait lets Write wait for room, as long as somebody listens, or nobody
+	// knows yet.
 	Wait bool
 
 	// Patience is how long Close waits for what is left; 0: two seconds.
@@ -100,7 +101,8 @@ func (r *Relay) Write(entries ...logfile.Entry) error {
 			e.Time = time.Now()
 		}
 		b := r.o.Format(&e)
-		for r.o.Wait && r.connected && !r.closed && r.size > 0 && r.size+len(b) > r.o.Limit {
+		for r.o.Wait && (r.connected || r.failure == nil) && !r.closed && r.size > 0 && r.size+len(b) > r.o.Limit {
+			r.wake()
 			r.room.Wait()
 		}
 		if r.closed || r.size > 0 && r.size+len(b) > r.o.Limit {
@@ -109,14 +111,19 @@ func (r *Relay) Write(entries ...logfile.Entry) error {
 		}
 		r.queue, r.size = append(r.queue, b), r.size+len(b)
 	}
-	select {
-	case r.more <- struct{}{}:
-	default:
-	}
+	r.wake()
 	if !r.connected && r.failure == nil && !r.closed {
 		return nil // nobody knows yet why
 	}
 	return r.lost(0)
+}
+
+// wake tells who sends that something waits, or that nothing more comes.
+func (r *Relay) wake() {
+	select {
+	case r.more <- struct{}{}:
+	default:
+	}
 }
 
 // lost tells of so many and those that were missed before.
@@ -138,10 +145,7 @@ func (r *Relay) Close() error {
 	r.closed = true
 	r.room.Broadcast()
 	r.mu.Unlock()
-	select {
-	case r.more <- struct{}{}:
-	default:
-	}
+	r.wake()
 	late := time.AfterFunc(r.o.Patience, func() { close(r.quit) })
 	<-r.done
 	late.Stop()

@@ -134,6 +134,29 @@ func TestRelayWaitsWhenAsked(t *testing.T) {
 	}
 }
 
+// So does one who writes more at once than has room, also when nothing waits, and
+// before it is known whether anybody listens.
+func TestRelayWaitsWithinOneWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	c := listen(t, path)
+	r := relay.Open(relay.Options{Name: "test", Dial: dial(path), Format: plain, Limit: 10, Wait: true})
+	for range 2 {
+		written := make(chan error, 1)
+		go func() { written <- r.Write(entry("first"), entry("second"), entry("third")) }()
+		for _, want := range []string{"first\n", "second\n", "third\n"} {
+			if got := next(t, c); got != want {
+				t.Fatalf("got %q; want %q", got, want)
+			}
+		}
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestJournal(t *testing.T) {
 	e := entry("hello")
 	e.Stream, e.Partial = logfile.Stderr, true
