@@ -43,7 +43,9 @@ func (c *compiler) container() error {
 	if err != nil {
 		return err
 	}
-	c.surroundings(name)
+	if err := c.surroundings(name); err != nil {
+		return err
+	}
 	start, err := c.call(slices.Concat(options, args, what)...)
 	if err != nil {
 		return err
@@ -57,9 +59,17 @@ func (c *compiler) container() error {
 }
 
 // surroundings are the lines that all services of containers have.
-func (c *compiler) surroundings(name string) {
+func (c *compiler) surroundings(name string) error {
 	c.unless("Unit", "Description", "Container "+name)
-	if c.f.last("Quadlet", "DefaultDependencies") != "false" {
+	usual := true
+	for _, e := range c.f.values("Quadlet", "DefaultDependencies") {
+		on, err := yes(e)
+		if err != nil {
+			return err
+		}
+		usual = on
+	}
+	if usual {
 		c.add("Unit", "Wants", "network-online.target")
 		c.add("Unit", "After", "network-online.target")
 	}
@@ -72,6 +82,7 @@ func (c *compiler) surroundings(name string) {
 		c.add("Service", "Type", "notify")
 		c.add("Service", "NotifyAccess", "all")
 	}
+	return nil
 }
 
 // notify says who tells that the service has come up.

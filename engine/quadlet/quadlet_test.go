@@ -73,6 +73,7 @@ func TestRefuse(t *testing.T) {
 		{"a broken section", "web.container", "[Container\n", `:1": "[Container" is no section`, fault.Invalid},
 		{"a pod", "web.pod", "[Pod]\n", "pods are not supported", fault.Unsupported},
 		{"Kubernetes", "web.kube", "[Kube]\nYaml=x\n", "Kubernetes' documents are not supported", fault.Unsupported},
+		{"no boolean of quadlet's own", "web.container", "[Container]\nImage=x\n[Quadlet]\nDefaultDependencies=perhaps\n", `:4": DefaultDependencies=perhaps: want yes or no`, fault.Invalid},
 		{"a group alone", "web.container", "[Container]\nImage=x\nGroup=7\n", "Group= wants User=", fault.Invalid},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,6 +85,23 @@ func TestRefuse(t *testing.T) {
 				t.Errorf("got %v (%v), want %q (%v)", err, fault.KindOf(err), tt.want, tt.kind)
 			}
 		})
+	}
+}
+
+// Who wants no dependencies says so in any of systemd's words.
+func TestNoDefaultDependencies(t *testing.T) {
+	for value, want := range map[string]bool{"no": false, "false": false, "off": false, "yes": true} {
+		f, err := Parse("/q/web.container", "[Container]\nImage=x\n[Quadlet]\nDefaultDependencies="+value+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := Compile(f, others, Options{Program: "kiste"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := strings.Contains(u.Text, "network-online.target"); has != want {
+			t.Errorf("%s: the unit waits for the network: %v", value, has)
+		}
 	}
 }
 
