@@ -38,7 +38,7 @@ func TestNoContainerOutlivesItsKilledParent(t *testing.T) {
 			cmd.Wait()
 		}
 	}
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		left := running(t, "sleep\x0077.7")
 		if len(left) == 0 {
 			break
@@ -98,7 +98,7 @@ func TestContainerEndsWithAStoppedParent(t *testing.T) {
 	} else if _, ok := err.(*exec.ExitError); !ok {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Second); len(running(t, "sleep\x0055.5")) > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(running(t, "sleep\x0055.5")) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the container goes on")
 		}

@@ -89,7 +89,7 @@ func (s storage) run(t *testing.T, args ...string) result {
 
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	return finishIn(t, cmd, 20*time.Second)
+	return finishIn(t, cmd, 2*time.Minute)
 }
 
 // finishIn kills cmd when the time is up.

@@ -125,7 +125,7 @@ func (b *ociBox) run(t *testing.T) (string, error) {
 		return "", err
 	}
 	defer proc.Remove()
-	late := time.AfterFunc(10*time.Second, func() { _ = proc.Signal(syscall.SIGKILL) })
+	late := time.AfterFunc(time.Minute, func() { _ = proc.Signal(syscall.SIGKILL) })
 	defer late.Stop()
 	status, err := proc.Wait()
 	out.Close()

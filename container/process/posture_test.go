@@ -183,7 +183,7 @@ func (p *posture) sleeper(t *testing.T, s storage, root string) {
 		}
 		cmd.Wait()
 	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		r := finish(t, p.level.command(t, s, "inspect", "-f", "{{.Id}} {{.State.Pid}}", "sleeper"))
 		if n, _ := fmt.Sscan(r.out, &p.id, &p.pid); n == 2 && p.pid > 0 {
 			break

@@ -81,9 +81,12 @@ func TestSwappedLinksDoNotLeadOutside(t *testing.T) {
 				add(&w)
 				plans = append(plans, s.compile(t, w, 0))
 			}
-			stop := swap(t, filepath.Join(volume, "swap"), filepath.Join(volume, "link"))
+			calm, stop := swap(t, filepath.Join(volume, "swap"), filepath.Join(volume, "link"))
 			started, why := 0, map[string]int{}
-			for i := range tries {
+			for i := 0; i < tries || started == 0 && i < tries*patience; i++ {
+				if i%tries == tries-1 && started == 0 {
+					calm()
+				}
 				err := startAndLook(plans[i%len(plans)], process.Options{}, func(pid int) { started++; onlyInside(t, pid, out, marker) })
 				var errno syscall.Errno
 				if errors.As(err, &errno) {
@@ -96,7 +99,7 @@ func TestSwappedLinksDoNotLeadOutside(t *testing.T) {
 				}
 			}
 			stop()
-			t.Logf("%d of %d started; the others: %v", started, tries, why)
+			t.Logf("%d started; the others: %v", started, why)
 			if started == 0 {
 				t.Error("none started")
 			}
@@ -107,20 +110,28 @@ func TestSwappedLinksDoNotLeadOutside(t *testing.T) {
 	}
 }
 
-// swap exchanges two names until stop is called: renameat2(2).
-func swap(t *testing.T, a, b string) (stop func()) {
+// patience is how many times as many starts there are where none has come
+// through: how often names change during one depends on the machine.
+const patience = 10
+
+// swap exchanges two names until stop is called: renameat2(2). Each calm doubles
+// how long they may stay, so that others can look them up.
+func swap(t *testing.T, a, b string) (calm, stop func()) {
 	t.Helper()
 	var ended atomic.Bool
+	var longest atomic.Int64
+	longest.Store(int64(200 * time.Microsecond))
 	done := make(chan error)
 	go func() {
 		var failed error
 		for failed == nil && !ended.Load() {
-			time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond) // so that others can look names up
+			time.Sleep(time.Duration(rand.Int64N(longest.Load())))
 			failed = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 		}
 		done <- failed
 	}()
-	return func() {
+	calm = func() { longest.Store(2 * longest.Load()) }
+	return calm, func() {
 		ended.Store(true)
 		if err := <-done; err != nil {
 			t.Error(err)

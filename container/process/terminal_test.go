@@ -48,7 +48,7 @@ func TestNoContainerTypesOnItsCallersTerminal(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+			late := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 			defer late.Stop()
 			err := cmd.Wait()
 			said := drain(t, master)

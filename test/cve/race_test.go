@@ -154,10 +154,13 @@ func (r race) run(t *testing.T, l level) (tries int) {
 	pairs := r.made(t, b, out, share)
 	b.give(t)
 	b.save(t)
-	stop := swapping(t, pairs)
+	calm, stop := swapping(t, pairs)
 	defer stop()
 	started, why := 0, map[string]int{}
 	for n := 0; n < times(40) || started == 0 && n < times(40)*patience; n++ {
+		if n%times(40) == times(40)-1 && started == 0 {
+			calm()
+		}
 		said := b.call(t, nil, "run", b.id)
 		clean(t, said.out)
 		if strings.Contains(said.out, "done") {
@@ -184,23 +187,28 @@ func (r race) run(t *testing.T, l level) (tries int) {
 }
 
 // patience is how many times as many starts there are where none has come
-// through: how often names change during one depends on the machine.
+// through, with names that stay twice as long each time: how often names change
+// during one depends on the machine.
 const patience = 10
 
 // pause is how long names stay as they are, so that others can look them up:
-// mostly for less than one mount takes, now and then for as long as a start may
-// take, so that some starts get to their last mount before a name changes.
-func pause() time.Duration {
+// mostly for less than one mount takes, now and then for up to longest, which a
+// start may take, so that some starts get to their last mount before a name
+// changes.
+func pause(longest int64) time.Duration {
 	if rand.IntN(50) == 0 {
-		return time.Duration(rand.IntN(20)) * time.Millisecond
+		return time.Duration(rand.Int64N(longest))
 	}
 	return time.Duration(rand.IntN(200)) * time.Microsecond
 }
 
 // swapping exchanges pairs of names until stop is called: renameat2(2). The second
-// is a link, which is made again where a start has replaced it.
-func swapping(t *testing.T, pairs [][2]string) (stop func()) {
+// is a link, which is made again where a start has replaced it. Each calm doubles
+// how long they stay now and then.
+func swapping(t *testing.T, pairs [][2]string) (calm, stop func()) {
 	t.Helper()
+	var longest atomic.Int64
+	longest.Store(int64(20 * time.Millisecond))
 	links := make([]string, len(pairs))
 	for i, p := range pairs {
 		to, err := os.Readlink(p[1])
@@ -225,11 +233,12 @@ func swapping(t *testing.T, pairs [][2]string) (stop func()) {
 					failed = err
 				}
 			}
-			time.Sleep(pause())
+			time.Sleep(pause(longest.Load()))
 		}
 		done <- failed
 	}()
-	return func() {
+	calm = func() { longest.Store(2 * longest.Load()) }
+	return calm, func() {
 		if ended.Swap(true) {
 			return
 		}
