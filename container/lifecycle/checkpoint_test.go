@@ -39,7 +39,7 @@ var counting = []string{"/bin/sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; 
 // await waits until what the container has written is as test wants it.
 func (f *fixture) await(t *testing.T, test func(lines []string) bool) []string {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		lines := strings.Fields(f.output(t))
 		if test(lines) {
 			return lines

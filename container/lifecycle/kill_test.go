@@ -129,7 +129,7 @@ func (d deed) run(t *testing.T) (count map[string]int, killed bool) {
 	if err := ours.start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	err = cmd.Wait()
 	if !late.Stop() {
 		t.Fatalf("%+v takes too long", d)
@@ -203,7 +203,7 @@ func adopt(t *testing.T) {
 	t.Cleanup(func() {
 		close(end)
 		<-ended
-		for late := time.Now().Add(time.Second); ours.bury() > 0 && time.Now().Before(late); {
+		for late := time.Now().Add(time.Minute); ours.bury() > 0 && time.Now().Before(late); {
 			time.Sleep(5 * time.Millisecond) // the last one may not be dead yet
 		}
 		unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -154,9 +153,7 @@ func (f *fixture) joinedBy(t *testing.T, end string, join func(*testing.T, *fixt
 	if err != nil {
 		t.Fatal(err)
 	}
-	for !strings.Contains(f.output(t), "ready") {
-		time.Sleep(time.Millisecond)
-	}
+	f.await(t, func(lines []string) bool { return slices.Contains(lines, "ready") })
 	tries := 300
 	if testing.Short() {
 		tries = 50

@@ -112,7 +112,7 @@ func is(t *testing.T, c *lifecycle.Container, want specs.ContainerState) {
 		want = lifecycle.Paused
 	}
 	var got specs.ContainerState
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if got = c.Status(); got == want {
 			return
 		}
