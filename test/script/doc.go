@@ -23,7 +23,7 @@
 //	kill9 TIME PROGRAM ARG...   run, and kill with signal 9 after TIME
 //	diskfull SIZE DIR           mount a file system of SIZE at DIR
 //	to FILE PROGRAM ARG...      run, with the output in FILE: for what leaves processes behind
-//	eventually PROGRAM ARG...   run again until it succeeds, for ten seconds at most
+//	eventually PROGRAM ARG...   run again until it succeeds, for a minute at most
 //	mkbundle DIR [FIELD=JSON...] write an OCI bundle with busybox; "rootless" first: of the ordinary user
 //	runtime ARG...              run kiste-runtime, with state of the script's own, $WORK/rt
 //	receiver SOCKET FILE        take one descriptor from SOCKET and write what it gives to FILE
@@ -41,5 +41,6 @@
 // they leave behind is known as ours.
 //
 // After each script the host must be as it was: mounts, links, cgroups and
-// processes, whoever started these. Who fails is cleaned up after.
+// processes, whoever started these. What one has left after all is
+// taken away, which its failure says.
 package script

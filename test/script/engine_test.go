@@ -23,20 +23,20 @@ import (
 var group = "kiste-" + strconv.Itoa(os.Getpid())
 
 // What ends other people's engines is given this long.
-const lastRites = time.Minute
+const lastRites = 2 * time.Minute
 
 // finallyCmd keeps a program for the end, which comes after success and failure.
 func finallyCmd(t *testing.T) script.Cmd {
 	return command("run a program when the script has ended, whether it failed or not; the last one first", "program args...", 1,
 		func(s *script.State, args []string) (string, string, error) {
-			kept, _, _, err := program(s, args)
+			kept, _, _, err := program(s, args) // which may be another's line: of asuser, runtime, pty
 			if err != nil {
 				return "", "", err
 			}
 			t.Cleanup(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), lastRites)
 				defer cancel()
-				last := exec.CommandContext(ctx, kept.Path, args[1:]...)
+				last := exec.CommandContext(ctx, kept.Path, kept.Args[1:]...)
 				last.Dir, last.Env, last.WaitDelay = kept.Dir, kept.Env, 5*time.Second
 				if out, err := last.CombinedOutput(); err != nil {
 					t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
@@ -60,7 +60,7 @@ func daemonCmd(t *testing.T) script.Cmd {
 			}
 			defer log.Close()
 			// Not bound to the script's context: what it has started is taken down first.
-			cmd := exec.Command(found.Path, args[2:]...)
+			cmd := exec.Command(found.Path, found.Args[1:]...)
 			cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = found.Dir, found.Env, log, log
 			if err := cmd.Start(); err != nil {
 				return "", "", err
@@ -93,7 +93,7 @@ func end(t *testing.T, cmd *exec.Cmd) {
 	cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-ended:
-	case <-time.After(lastRites / 2):
+	case <-time.After(lastRites):
 		t.Errorf("%s does not end when told to", cmd.Path)
 		cmd.Process.Kill()
 		<-ended
@@ -109,7 +109,7 @@ func removeEngines(work string) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	time.Sleep(200 * time.Millisecond)
+	settleMarked(work)
 	info, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(info)) {
 		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], work+"/") {
@@ -136,18 +136,16 @@ func marked(work string) (pids []int) {
 
 // settleMarked waits a moment for those who are about to end, and tells who does not.
 func settleMarked(work string) (left []string) {
-	for range 50 {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		left = nil
 		for _, pid := range marked(work) {
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			left = append(left, fmt.Sprintf("process %d %q", pid, line))
 		}
-		if len(left) == 0 {
-			break
+		if len(left) == 0 || time.Now().After(end) {
+			return left
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
-	return left
 }
 
 // members are the processes in this run's cgroups.
@@ -182,7 +180,7 @@ func emptyCmd() script.Cmd {
 	return command("remove the cgroup of engines, $GROUP, in which nothing may be left", "", 0,
 		func(*script.State, []string) (string, string, error) {
 			var all error
-			for range 50 {
+			for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 				all = nil
 				for _, file := range groupFiles() {
 					dir := filepath.Dir(file)
@@ -190,10 +188,9 @@ func emptyCmd() script.Cmd {
 						all = errors.Join(all, fmt.Errorf("left behind: %s", dir))
 					}
 				}
-				if all == nil {
+				if all == nil || time.Now().After(end) {
 					break
 				}
-				time.Sleep(100 * time.Millisecond)
 			}
 			for _, file := range groupFiles() {
 				if dir := filepath.Dir(file); enginesOwn(dir) {

@@ -1,13 +1,16 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,8 +57,7 @@ func floor(t *testing.T) []string {
 	processes, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, p := range processes {
 		if exe, err := os.Readlink(p); err == nil && strings.HasPrefix(exe, bin+"/") {
-			line, _ := os.ReadFile(filepath.Join(filepath.Dir(p), "cmdline"))
-			all = append(all, fmt.Sprintf("process %s %q", strings.TrimPrefix(filepath.Dir(p), "/proc/"), line))
+			all = append(all, "process "+filepath.Base(filepath.Dir(p)))
 		}
 	}
 	return all
@@ -81,12 +83,63 @@ func tables() (all []string) {
 func settle(t *testing.T, before []string) []string {
 	t.Helper()
 	var left []string
-	for range 20 {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		left = slices.DeleteFunc(floor(t), func(s string) bool { return slices.Contains(before, s) })
-		if len(left) == 0 {
-			break
+		if len(left) == 0 || time.Now().After(end) {
+			return described(left)
 		}
-		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// patience is how long what goes away by itself may take on a busy machine.
+const patience = time.Minute
+
+// described says what the processes among what is left are.
+func described(left []string) []string {
+	for i, thing := range left {
+		if pid, ok := strings.CutPrefix(thing, "process "); ok {
+			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			left[i] = fmt.Sprintf("%s %q", thing, line)
+		}
 	}
 	return left
+}
+
+// sweep takes away what a script has left, so that the next one does not fail
+// of it. Cgroups are listed after those that they are in.
+func sweep(left []string) {
+	slices.Reverse(left)
+	for _, thing := range left {
+		kind, name, _ := strings.Cut(thing, " ")
+		switch kind {
+		case "process":
+			var pid int
+			if _, err := fmt.Sscan(name, &pid); err == nil {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		case "mount":
+			syscall.Unmount(name, syscall.MNT_DETACH)
+		case "link":
+			exec.Command("ip", "link", "del", name).Run()
+		case "table":
+			exec.Command("nft", append([]string{"delete", "table"}, strings.Fields(name)...)...).Run()
+		case "cgroup":
+			killGroup(name)
+		}
+	}
+}
+
+// killGroup ends who is in a cgroup, and removes it.
+func killGroup(dir string) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		text, _ := os.ReadFile(dir + "/cgroup.procs")
+		for word := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil && pid > 1 && pid != os.Getpid() {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if err := os.Remove(dir); !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
+			return
+		}
+	}
 }

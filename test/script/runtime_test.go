@@ -3,6 +3,7 @@ package script
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +32,39 @@ func removeContainers(work string) {
 	for _, root := range []string{work + "/rt", work + "/user/rt"} {
 		exec.Command(filepath.Join(bin, "kiste-runtime"), "--root", root, "delete", "--force", "--regex", "").Run()
 	}
+}
+
+// removeAll removes the containers of kiste that a script that failed has left,
+// of root and of the ordinary user, and says so: what they hold, ports and links,
+// would make later scripts fail too.
+func removeAll(t *testing.T, work string) {
+	for _, line := range kisteLines(work) {
+		kiste := func(args ...string) string {
+			ctx, cancel := context.WithTimeout(context.Background(), lastRites)
+			defer cancel()
+			c := exec.CommandContext(ctx, line[0], append(slices.Clone(line[1:]), args...)...)
+			c.Dir, c.Env, c.WaitDelay = work, environment(work), 5*time.Second
+			out, _ := c.Output()
+			return string(out)
+		}
+		if left := strings.Fields(kiste("ps", "-aq")); len(left) > 0 {
+			t.Logf("removed after the failure: containers %v", strings.Fields(kiste(append([]string{"rm", "-f"}, left...)...)))
+		}
+	}
+}
+
+// kisteLines are the ways to start kiste on the stores that a script has made.
+func kisteLines(work string) (lines [][]string) {
+	kiste := filepath.Join(bin, "kiste")
+	if _, err := os.Stat(work + "/lib"); err == nil {
+		lines = append(lines, []string{kiste})
+	}
+	if _, err := os.Stat(work + "/user"); err == nil {
+		if line, err := need.AsUser(work, true, kiste); err == nil {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // workingCRIUCmd puts a criu that works on this kernel at the front of $PATH.
@@ -67,14 +102,12 @@ func toCmd() script.Cmd {
 }
 
 func eventuallyCmd() script.Cmd {
-	return command("run a program again until it succeeds, for ten seconds at most", "program args...", 1, func(s *script.State, args []string) (out, errs string, err error) {
-		for range 200 {
-			if out, errs, err = runProgram(s, args); err == nil {
-				return out, errs, nil
+	return command("run a program again until it succeeds, for a minute at most", "program args...", 1, func(s *script.State, args []string) (out, errs string, err error) {
+		for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+			if out, errs, err = runProgram(s, args); err == nil || time.Now().After(end) || s.Context().Err() != nil {
+				return out, errs, err
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
-		return out, errs, err
 	})
 }
 

@@ -44,11 +44,15 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// limit bounds one script: the longest take a minute on an idle machine.
+const limit = 8 * time.Minute
+
 func runScript(t *testing.T, file string) {
 	before := floor(t)
 	t.Cleanup(func() {
 		if left := settle(t, before); len(left) > 0 {
-			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+			t.Errorf("left behind, and taken away now:\n%s", strings.Join(left, "\n"))
+			sweep(left)
 		}
 	})
 	archive, err := txtar.ParseFile(file)
@@ -57,6 +61,9 @@ func runScript(t *testing.T, file string) {
 	}
 	work := t.TempDir()
 	t.Cleanup(func() {
+		if t.Failed() {
+			removeAll(t, work)
+		}
 		collect(work)
 		if left := settleMarked(work); len(left) > 0 {
 			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
@@ -76,7 +83,7 @@ func runScript(t *testing.T, file string) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	state, err := script.NewState(ctx, work, environment(work))
 	if err != nil {

@@ -114,7 +114,7 @@ func notifyCmd() script.Cmd {
 	return command("send a notification to a socket, which may be a while coming", "socket text", 2, func(s *script.State, args []string) (string, string, error) {
 		var conn *net.UnixConn
 		var err error
-		for range 200 {
+		for range 1200 {
 			conn, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.Path(args[0]), Net: "unixgram"})
 			if err == nil {
 				break
