@@ -94,7 +94,17 @@ func (b *box) dial(network string) (c net.Conn) {
 }
 
 func dig(args ...string) []string {
-	return append([]string{"dig", "@127.0.0.11", "+time=5", "+tries=1"}, args...)
+	return append([]string{"dig", "@127.0.0.11", "+time=20", "+tries=1"}, args...)
+}
+
+// queryTime is how long an answer took, as dig says, which was started before.
+func queryTime(said string) time.Duration {
+	_, after, _ := strings.Cut(said, ";; Query time: ")
+	var ms int
+	if _, err := fmt.Sscanf(after, "%d msec", &ms); err != nil {
+		return time.Hour
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 // A fakeServer answers as its function says, by UDP and TCP, on 127.0.0.x of
@@ -279,7 +289,7 @@ func TestEndedContainersAreLetGo(t *testing.T) {
 	one.end()
 	select {
 	case <-s.ctx.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the sockets of a container that has ended are kept")
 	}
 	if failed := r.Set([]Container{one.container(web2)}); failed["web2"] == nil {
@@ -351,16 +361,14 @@ func TestServersThatDoNotAnswer(t *testing.T) {
 	serveFake(t, "127.0.0.3", silent.port, address("192.0.2.3"))
 	r, conf := start(t, silent.port, "127.0.0.1", "127.0.0.2", "127.0.0.3")
 	mustSet(t, r, one.container(web))
-	for i, most := range []time.Duration{2 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second} {
-		began := time.Now()
-		if got := one.in(dig("+short", "a.example")...); got != "192.0.2.3" || time.Since(began) > most {
-			t.Errorf("question %d: %s after %v", i, got, time.Since(began))
+	for i := range 4 {
+		if got := one.in(dig("a.example")...); !strings.Contains(got, "192.0.2.3") || queryTime(got) > patience-time.Second {
+			t.Errorf("question %d: %s", i, got)
 		}
 	}
 	name(t, conf, "127.0.0.1")
-	began := time.Now()
-	if got := one.in(dig("a.example")...); !strings.Contains(got, "SERVFAIL") || time.Since(began) > 5*time.Second {
-		t.Errorf("nobody answers: %s after %v", got, time.Since(began))
+	if got := one.in(dig("a.example")...); !strings.Contains(got, "SERVFAIL") || queryTime(got) > 2*patience {
+		t.Errorf("nobody answers: %s", got)
 	}
 	if n := silent.asked.Load(); n < 3 {
 		t.Errorf("the only server was asked %d times, not again", n)
@@ -453,7 +461,7 @@ func TestHostileContainers(t *testing.T) {
 	var took []time.Duration
 	for range 300 {
 		began := time.Now()
-		_ = c.SetDeadline(began.Add(2 * time.Second))
+		_ = c.SetDeadline(began.Add(time.Minute))
 		if _, err := c.Write(askFor("web.", dnsmessage.TypeA, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -467,7 +475,7 @@ func TestHostileContainers(t *testing.T) {
 	if n := len(r.services["web"].slots); n > underWay || n == 0 {
 		t.Errorf("%d questions of one container are under way", n)
 	}
-	if took[297] > time.Second {
+	if took[297] > 3*time.Second {
 		t.Errorf("another's flood delays answers: %v", took[297])
 	}
 }
@@ -495,7 +503,7 @@ func TestManyQuestionsOfOneConnection(t *testing.T) {
 	r, _ := start(t, 53, "127.0.0.1")
 	mustSet(t, r, one.container(web))
 	c := one.dial("tcp")
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	q := askFor("www.", dnsmessage.TypeA, 0)
 	framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
 	if _, err := c.Write(slices.Repeat(framed, 50)); err != nil {

@@ -33,7 +33,7 @@ var (
 const (
 	module  = "github.com/opencontainers/runtime-tools"
 	page    = "../../../docs/conformance.md"
-	patient = 90 * time.Second // for one program: some wait for 30 s
+	patient = 5 * time.Minute // for one program: some wait for 30 s
 )
 
 var ours = peer.Names[0]
