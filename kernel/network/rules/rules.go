@@ -127,7 +127,7 @@ type State struct {
 
 // version is in the comment of the table; it counts the changes of base. A table
 // of another version is replaced.
-const version = "Kiste's, do not edit; rules 4"
+const version = "Kiste's, do not edit; rules 5"
 
 // DefaultName is the table of a host's first store; others need other names.
 const DefaultName = "kiste"
@@ -189,12 +189,12 @@ var copySets = slices.DeleteFunc(slices.Clone(sets), func(s nft.Set) bool {
 // The chains that others call.
 const (
 	publish     = "publish"
-	strange     = "strange"
+	inward      = "inward"
 	unpublished = "unpublished"
 )
 
 var chains = []nft.Chain{
-	{Name: publish}, {Name: strange}, {Name: unpublished},
+	{Name: publish}, {Name: inward}, {Name: unpublished},
 	{Name: "raw", Type: "filter", Hook: nft.Prerouting, Priority: nft.PriorityRaw},
 	{Name: "prerouting", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityDNAT},
 	{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT},
@@ -216,22 +216,26 @@ func rule(chain string, parts ...any) nft.Rule {
 	return r
 }
 
-// loopback4 are the registers of an address in 127.0.0.0/8.
-func loopback4(load func(nft.Register) nft.Expr) []nft.Expr {
-	return append(nft.OfFamily(nft.IPv4, nft.R(0)), load(nft.R(0)), nft.And(nft.R(0), []byte{255, 0, 0, 0}), nft.Is(nft.R(0), []byte{127, 0, 0, 0}))
+// Where the header of IPv4 has its addresses: RFC 791, section 3.1.
+const source4, destination4 = 12, 16
+
+// loopback4 matches an address in 127.0.0.0/8, by its first byte.
+func loopback4(offset uint32) []nft.Expr {
+	return append(nft.OfFamily(nft.IPv4, nft.R(0)), nft.Payload(nft.Network, offset, 1, nft.R(0)), nft.Is(nft.R(0), []byte{127}))
 }
 
-// table is all the rules. Each starts with fresh registers.
+// table is all the rules. Each starts with fresh registers. Where a rule asks
+// several things, the one that the kernel answers without a call is first: all
+// packets of the host pass raw and forward, and all new connections the others.
 func table() []nft.Rule {
 	r0, r4 := nft.R(0), nft.R(4)
 	from, onto := nft.Load(nft.Iifname, r0), nft.Load(nft.Oifname, r0)
 	samePath := []nft.Expr{from, nft.Load(nft.Oifname, r4), nft.In(r0, paths)}
 	return []nft.Rule{
-		rule("raw", from, nft.In(r0, bridges), nft.Jump(strange)), // all packets of the host pass here: one look is enough
-		rule(strange, loopback4(nft.Destination4), nft.Drop()),
-		rule(strange, loopback4(nft.Source4), nft.Drop()),
+		rule("raw", loopback4(destination4), from, nft.In(r0, bridges), nft.Drop()),
+		rule("raw", loopback4(source4), from, nft.In(r0, bridges), nft.Drop()),
 
-		rule("prerouting", loopback4(nft.Destination4), nft.Return()),
+		rule("prerouting", loopback4(destination4), nft.Return()),
 		rule("output", nft.OfFamily(nft.IPv6, r0), nft.Destination6(r0), nft.Is(r0, loopback6), nft.Return()),
 		rule("prerouting", nft.ToSelf(r0), nft.Jump(publish)),
 		rule("output", nft.ToSelf(r0), nft.Jump(publish)),
@@ -250,14 +254,14 @@ func table() []nft.Rule {
 		rule(unpublished, nft.OfFamily(nft.IPv6, r0), portKey(nft.Destination6, 4), nft.In(r0, direct6), nft.Accept()),
 		rule(unpublished, nft.Drop()),
 
-		// By address: where the host filters what its bridges switch (br_netfilter),
-		// the link that it came from is not known here.
-		rule("postrouting", nft.OfFamily(nft.IPv4, r0), onto, nft.Source4(r4), nft.In(r0, near4), nft.Published(r0), nft.Masquerade()),
-		rule("postrouting", nft.OfFamily(nft.IPv6, r0), onto, nft.Source6(r4), nft.In(r0, near6), nft.Published(r0), nft.Masquerade()),
-		rule("postrouting", onto, nft.In(r0, bridges), loopback4(nft.Source4), nft.Masquerade()),
-		rule("postrouting", onto, nft.In(r0, bridges), nft.Return()),
+		rule("postrouting", onto, nft.In(r0, bridges), nft.Goto(inward)),
 		rule("postrouting", nft.OfFamily(nft.IPv4, r0), from, nft.In(r0, masq4), nft.Masquerade()),
 		rule("postrouting", nft.OfFamily(nft.IPv6, r0), from, nft.In(r0, masq6), nft.Masquerade()),
+		// By address: where the host filters what its bridges switch (br_netfilter),
+		// the link that it came from is not known here.
+		rule(inward, nft.Published(r0), nft.OfFamily(nft.IPv4, r0), onto, nft.Source4(r4), nft.In(r0, near4), nft.Masquerade()),
+		rule(inward, nft.Published(r0), nft.OfFamily(nft.IPv6, r0), onto, nft.Source6(r4), nft.In(r0, near6), nft.Masquerade()),
+		rule(inward, loopback4(source4), nft.Masquerade()),
 	}
 }
 

@@ -2,20 +2,29 @@ package rules_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"net"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"kiste/internal/need"
 	"kiste/kernel/network"
 	"kiste/kernel/network/rules"
 )
 
 // An association of SCTP is made through a published port, and data of it come
 // back: its four messages (RFC 9260, section 5.1) by raw sockets, so that the
-// packet filter is tested also where the kernel itself has no SCTP.
+// packet filter is tested also where the kernel itself has no SCTP. One that has
+// answers such messages itself.
 func TestSCTPAssociationThroughAPublishedPort(t *testing.T) {
 	s := set(t)
+	if fd, err := openSCTP(s.web); err == nil {
+		unix.Close(fd)
+		t.Skip("the kernel has SCTP, and a test of its own")
+	}
 	must(t, s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.SCTP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 36412}}}))
 	const clientTag, serverTag = 0x11111111, 0x22222222
 	server, client := rawSCTP(t, s.web, "10.2.0.2"), rawSCTP(t, s.stranger, "192.0.2.2")
@@ -115,4 +124,68 @@ func readSCTP(c net.PacketConn, wait time.Duration) ([]byte, net.Addr, bool) {
 	sum := binary.LittleEndian.Uint32(b[8:])
 	clear(b[8:12])
 	return b[:n], from, sum == crc32.Checksum(b[:n], crc32.MakeTable(crc32.Castagnoli))
+}
+
+// The kernel's own SCTP, where it has one: a client's text goes to a published
+// port and comes back.
+func TestSCTPOfTheKernelThroughAPublishedPort(t *testing.T) {
+	s := set(t)
+	must(t, s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.SCTP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 36412}}}))
+	listener := kernelSCTP(t, s.web)
+	must(t, unix.Bind(listener, &unix.SockaddrInet4{Port: 36412}), unix.Listen(listener, 1))
+	type met struct {
+		from unix.Sockaddr
+		err  error
+	}
+	server := make(chan met, 1)
+	go func() {
+		c, from, err := unix.Accept(listener)
+		if err == nil {
+			defer unix.Close(c)
+			b := make([]byte, 100)
+			var n int
+			if n, err = unix.Read(c, b); err == nil {
+				_, err = unix.Write(c, b[:n])
+			}
+		}
+		server <- met{from, err}
+	}()
+	client := kernelSCTP(t, s.stranger)
+	must(t, unix.Connect(client, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 8080}))
+	_, err := unix.Write(client, []byte("hello"))
+	must(t, err)
+	b := make([]byte, 100)
+	n, err := unix.Read(client, b)
+	must(t, err)
+	if string(b[:n]) != "hello" {
+		t.Errorf("what comes back is %q", b[:n])
+	}
+	m := <-server
+	must(t, m.err)
+	if from, ok := m.from.(*unix.SockaddrInet4); !ok || from.Addr != [4]byte{192, 0, 2, 2} {
+		t.Errorf("the server sees %+v; want the client's own address", m.from)
+	}
+}
+
+// kernelSCTP is a socket of the kernel's SCTP in n, which waits for nobody
+// longer than a minute.
+func kernelSCTP(t *testing.T, n *network.Namespace) int {
+	t.Helper()
+	fd, err := openSCTP(n)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+		need.Missing(t, "sctp", "modprobe sctp")
+	}
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	wait := unix.Timeval{Sec: 60}
+	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait))
+	return fd
+}
+
+func openSCTP(n *network.Namespace) (fd int, err error) {
+	err = n.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+		return err
+	})
+	return fd, err
 }
