@@ -33,11 +33,12 @@ type diagnosis struct {
 }
 
 type wallReport struct {
-	Owner string   `json:"owner"`
-	Chain string   `json:"chain"`
-	Says  string   `json:"says"`
-	Input bool     `json:"input,omitempty"` // it decides about published ports alone
-	Allow []string `json:"allow,omitempty"`
+	Owner   string   `json:"owner"`
+	Chain   string   `json:"chain"`
+	Says    string   `json:"says"`
+	Input   bool     `json:"input,omitempty"`   // it decides about published ports alone
+	Unasked bool     `json:"unasked,omitempty"` // and should, but has no say
+	Allow   []string `json:"allow,omitempty"`
 }
 
 type powerReport struct {
@@ -55,7 +56,7 @@ func doctorCommand() *Command {
 		Short: "tell what this host can do, and what to do about the rest",
 		Long: `Lists the powers of this host that Kiste makes use of, for the user who asks, and the remedy for each that is missing. Nothing is changed.
 
-Root is also told which firewalls of the host (nftables, iptables, ufw, firewalld, Docker's) drop what containers on bridges send or are sent, and the commands that let it through. What the host drops stays dropped: Kiste overrules nobody. Chains for input decide about published ports as about ports of the host's own programs; which of them cannot be asked is said too, and closes published ports to other hosts. A network made with "-o kiste.firewall=forward" has ports that they have no say about.
+Root is also told which firewalls of the host (nftables, iptables, ufw, firewalld, Docker's) drop what containers on bridges send or are sent, and the commands that let it through. What the host drops stays dropped: Kiste overrules nobody. Chains for input decide about published ports as about ports of the host's own programs; which of them cannot be asked is said too, and closes published ports to other hosts. Rules of iptables-legacy are obeyed for what is forwarded; its chain INPUT is not asked, which is said with the command that has it asked. A network made with "-o kiste.firewall=forward" has ports that they have no say about.
 
 The exit code is 0 if containers can run, else 1. Missing powers that have a next best, such as cgroup2, do not count.`,
 		Options: []option.Row{{"--json", "", "print JSON", option.Bool(&asJSON)}},
@@ -102,7 +103,7 @@ func firewalls() []wallReport {
 	found, _ := rules.Firewalls(c, engine.BridgePrefix)
 	var all []wallReport
 	for _, f := range found {
-		all = append(all, wallReport{f.Owner, f.Chain, f.Says, f.Input, f.Allow})
+		all = append(all, wallReport{f.Owner, f.Chain, f.Says, f.Input, f.Unasked, f.Allow})
 	}
 	return all
 }
@@ -166,7 +167,10 @@ func (d diagnosis) printFirewalls(env *Env) {
 	for _, f := range d.Firewalls {
 		fmt.Fprintf(env.Out, "  %s, chain %s: %s.\n", f.Owner, f.Chain, f.Says)
 		what := "to let containers through"
-		if f.Input {
+		switch {
+		case f.Unasked:
+			what = "to have it asked"
+		case f.Input:
 			what = "to open a published port"
 		}
 		for _, line := range f.Allow {

@@ -64,7 +64,7 @@ func (p *Prepared) publish() error {
 			return err
 		}
 	default:
-		p.warnClosed()
+		p.warnWalls()
 	}
 	p.joining.plan.Rules.Ports = rulesOf(p.Container)
 	for i := range p.joining.plan.Endpoints {
@@ -115,9 +115,9 @@ func direct(networks []*Network, way *inspect.Endpoint, four bool) bool {
 	return slices.ContainsFunc(networks, func(n *Network) bool { return n.ID == way.Network && n.gatewayMode(four) == "routed" })
 }
 
-// warnClosed tells of chains that keep strangers from published ports because
-// they could not be copied.
-func (p *Prepared) warnClosed() {
+// warnWalls tells of chains that keep strangers from published ports because
+// they could not be copied, and of those that should, and cannot.
+func (p *Prepared) warnWalls() {
 	c, err := nft.Open()
 	if err != nil {
 		return
@@ -125,11 +125,19 @@ func (p *Prepared) warnClosed() {
 	defer c.Close()
 	walls, _ := rules.Firewalls(c, BridgePrefix)
 	for _, w := range walls {
-		if w.Closed && slices.ContainsFunc(p.Bindings, func(b inspect.Binding) bool { return !b.Unjudged }) {
+		switch {
+		case !slices.ContainsFunc(p.Bindings, judged):
+		case w.Closed:
 			p.o.Warn("its published ports are closed to other hosts by chain " + w.Chain + "; kiste doctor says why")
+		case w.Unasked:
+			p.o.Warn("its published ports are open to other hosts whatever chain INPUT of " + w.Owner + " says; kiste doctor says how to have it asked")
 		}
 	}
 }
+
+// judged reports whether the host's chains for input have a say about b: others
+// reach it, and its network is not one that they are not asked about.
+func judged(b inspect.Binding) bool { return !b.Unjudged && !strings.HasPrefix(b.IP, "127.") }
 
 // bindingAddress is where ports are published of which no address is said.
 func (p *Prepared) bindingAddress(way *inspect.Endpoint, any string) string {

@@ -16,16 +16,18 @@ import (
 // nobody. Those for input decide too, by a copy that is asked first, about the
 // port that was published.
 type Firewall struct {
-	Owner  string   // "Docker", "ufw", "firewalld", "iptables", "nftables"
-	Chain  string   // "ip filter FORWARD"
-	Input  bool     // it is for input: it decides about published ports alone
-	Closed bool     // of input: it could not be copied, and so lets nobody to published ports
-	Says   string   // what that means, a sentence
-	Allow  []string // commands that let the containers' traffic through; PORT stands for a published port
+	Owner   string   // "Docker", "ufw", "firewalld", "iptables", "nftables"
+	Chain   string   // "ip filter FORWARD"
+	Input   bool     // it is for input: it decides about published ports alone
+	Closed  bool     // of input: it could not be copied, and so lets nobody to published ports
+	Unasked bool     // of input: it has no say about published ports, and should have
+	Says    string   // what that means, a sentence
+	Allow   []string // commands that let the containers' traffic through; PORT stands for a published port; Unasked: that give it its say
 }
 
-// Firewalls lists those of a host, for bridges whose names begin with prefix. It
-// sees what nf_tables has, iptables in its variant for it included.
+// Firewalls lists those of a host, for bridges whose names begin with prefix: what
+// nf_tables has, iptables in its variant for it included; and what the older variant
+// has in the network namespace of the calling thread, which must be that of c.
 func Firewalls(c *nft.Conn, prefix string) ([]Firewall, error) {
 	chains, err := c.Chains()
 	if err != nil {
@@ -34,13 +36,13 @@ func Firewalls(c *nft.Conn, prefix string) ([]Firewall, error) {
 	all := firewalls(chains, prefix)
 	copies, err := copies(c, DefaultName)
 	if err != nil {
-		return all, err
+		return append(all, legacy(prefix)...), err
 	}
 	made, err := c.Tables()
 	for _, o := range copies {
 		all = complain(all, o, chains, made)
 	}
-	return all, err
+	return append(all, legacy(prefix)...), err
 }
 
 // complain says of the chains of o what their copy lacks; made are the tables
