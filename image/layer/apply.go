@@ -697,12 +697,12 @@ func hasXattrs(h *tar.Header) bool {
 
 // xattrs sets the extended attributes of what fd, also one of O_PATH, stands
 // for. Overlayfs's own are not the image's to
-// set. What the file system or this user namespace does not take is left out,
+// set, and a label of SELinux is that of where a file lies. What the file system or this user namespace does not take is left out,
 // as Docker does; a file's capabilities are not.
 func (a *applier) xattrs(fd int, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		attr, ok := strings.CutPrefix(key, paxXattr)
-		if !ok || strings.HasPrefix(attr, "trusted.overlay.") || strings.HasPrefix(attr, "user.overlay.") {
+		if !ok || attr == "security.selinux" || strings.HasPrefix(attr, "trusted.overlay.") || strings.HasPrefix(attr, "user.overlay.") {
 			continue
 		}
 		err := sys.SetXattrFD(fd, attr, []byte(value))

@@ -199,7 +199,7 @@ func TestAttributes(t *testing.T) {
 	fifo := entry{tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o622}, ""}
 	null := entry{tar.Header{Name: "null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}, ""}
 	long := strings.Repeat("d/", 100) + strings.Repeat("n", 200)
-	x, r, err := apply(t, makeTar(t, pax(sticky, 7, 8, nil), pax(suid, 5, 6, map[string]string{"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.user.note": "hi", "SCHILY.xattr.trusted.overlay.redirect": "/etc"}),
+	x, r, err := apply(t, makeTar(t, pax(sticky, 7, 8, nil), pax(suid, 5, 6, map[string]string{"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.user.note": "hi", "SCHILY.xattr.security.selinux": "a:b:c:s0", "SCHILY.xattr.trusted.overlay.redirect": "/etc"}),
 		pax(file("sticky/in", "x"), 0, 0, nil), pax(fifo, 0, 0, nil), pax(null, 0, 0, nil), pax(link(tar.TypeSymlink, "s", "/nowhere"), 9, 9, nil), pax(file(long, "far"), 0, 0, nil)), layer.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -222,8 +222,8 @@ func TestAttributes(t *testing.T) {
 	if xattr(x+"/suid", "security.capability") != capability {
 		t.Error("the file lost its capabilities")
 	}
-	if xattr(x+"/suid", "user.note") != "hi" || xattr(x+"/suid", "trusted.overlay.redirect") != "" {
-		t.Error("attributes: want user.note and not overlayfs's own")
+	if xattr(x+"/suid", "user.note") != "hi" || xattr(x+"/suid", "trusted.overlay.redirect") != "" || xattr(x+"/suid", "security.selinux") != "" {
+		t.Error("attributes: want user.note and neither overlayfs's own nor a label")
 	}
 	if len(r.Implied) != 100 || r.Implied[0] != "d" {
 		t.Errorf("%d directories are implied, %q first", len(r.Implied), r.Implied[:1])
