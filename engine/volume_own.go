@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"syscall"
@@ -37,7 +38,7 @@ func (p *Prepared) own(m bundle.Mount, source string) error {
 	user := p.Result.Spec.Process.User
 	uid, gid := user.UID, user.GID
 	if os.Geteuid() != 0 {
-		return p.ownInside(source, m.Subpath, uid, gid)
+		return asMappedRoot(OwnCommand, source, m.Subpath, fmt.Sprint(uid), fmt.Sprint(gid))
 	}
 	if m.NoIDMap && p.hasUserNS() {
 		outerUID, okUID := p.uids.ToOutside(uid)
@@ -50,9 +51,9 @@ func (p *Prepared) own(m bundle.Mount, source string) error {
 	return own(source, m.Subpath, int(uid), int(gid))
 }
 
-// ownInside is own for an ordinary user: this program again, as root of a user
-// namespace with the ids that the container has.
-func (p *Prepared) ownInside(source, below string, uid, gid uint32) error {
+// asMappedRoot runs one of this program's hidden commands for an ordinary user as
+// root of a user namespace with the ids that his containers have.
+func asMappedRoot(args ...string) error {
 	user, err := namespace.ParseKind("user")
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (p *Prepared) ownInside(source, below string, uid, gid uint32) error {
 	uids, gids := ownRanges()
 	code, err := namespace.Run(namespace.Options{
 		New: []namespace.Kind{user}, UIDs: namespace.RootMap(uint32(os.Geteuid()), uids), GIDs: namespace.RootMap(uint32(os.Getegid()), gids),
-		KillChild: true, Args: []string{sys.SelfExe, OwnCommand, source, below, fmt.Sprint(uid), fmt.Sprint(gid)},
+		KillChild: true, Args: append([]string{sys.SelfExe}, args...),
 	})
 	if err == nil && code != 0 {
 		err = fmt.Errorf("it ended with code %d", code)
@@ -81,47 +82,56 @@ func Own(args []string) error {
 	return own(args[0], args[1], int(uid), int(gid))
 }
 
-// own gives a tree to somebody: never through a link, nor into another mount.
+// own gives a tree to somebody.
 func own(source, below string, uid, gid int) error {
-	const path = 0x200000 // O_PATH
-	fd, err := sys.OpenFile(source, path)
+	fd, err := openSource(source, below)
 	if err != nil {
 		return err
 	}
-	if below != "" {
-		root := fd
-		fd, err = sys.OpenIn(root, below, path, 0)
-		sys.Close(root)
-		if err != nil {
+	defer sys.Close(fd)
+	return eachBelow(fd, func(fd int) error {
+		st, err := sys.StatAt(fd, "")
+		if err != nil || int(st.Uid) == uid && int(st.Gid) == gid {
 			return err
 		}
+		return sys.ChownAt(fd, "", uid, gid)
+	})
+}
+
+// openSource opens what is bound, or below it, with O_PATH.
+func openSource(source, below string) (int, error) {
+	const path = 0x200000 // O_PATH
+	fd, err := sys.OpenFile(source, path)
+	if err != nil || below == "" {
+		return fd, err
 	}
 	defer sys.Close(fd)
+	return sys.OpenIn(fd, below, path, 0)
+}
+
+// eachBelow calls do with a descriptor, of O_PATH, of each file of a tree, those
+// of a directory before it: never through a link, nor into another mount.
+func eachBelow(fd int, do func(fd int) error) error {
 	mount, err := sys.MountID(fd, "")
 	if err != nil {
 		return err
 	}
-	return ownTree(fd, mount, uid, gid, 0)
+	return eachOf(fd, mount, 0, do)
 }
 
-// deepestOwned bounds the directories that are open at once.
-const deepestOwned = 2000
+// deepestTree bounds the directories that are open at once.
+const deepestTree = 2000
 
-func ownTree(fd int, mount uint64, uid, gid, depth int) error {
+func eachOf(fd int, mount uint64, depth int, do func(fd int) error) error {
 	const path = 0x200000 | syscall.O_NOFOLLOW // O_PATH
 	st, err := sys.StatAt(fd, "")
 	if err != nil {
 		return err
 	}
-	if int(st.Uid) != uid || int(st.Gid) != gid {
-		if err := sys.ChownAt(fd, "", uid, gid); err != nil {
-			return err
-		}
-	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return nil
+		return do(fd)
 	}
-	if depth > deepestOwned {
+	if depth > deepestTree {
 		return syscall.ENAMETOOLONG
 	}
 	dir, err := sys.OpenAt(fd, ".", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
@@ -136,16 +146,19 @@ func ownTree(fd int, mount uint64, uid, gid, depth int) error {
 	}
 	for _, name := range names {
 		child, err := sys.OpenAt(fd, name, path, 0)
+		if errors.Is(err, fs.ErrNotExist) { // it is gone by now
+			continue
+		}
 		if err != nil {
-			return ignoreMissing(err)
+			return err
 		}
 		if id, e := sys.MountID(child, ""); e == nil && id == mount {
-			err = ownTree(child, mount, uid, gid, depth+1)
+			err = eachOf(child, mount, depth+1, do)
 		}
 		sys.Close(child)
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return do(fd)
 }
