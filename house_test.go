@@ -34,8 +34,8 @@ var floors = [][]string{
 	{"kernel/chroot", "kernel/namespace", "kernel/cgroup", "kernel/cgroup/systemd", "kernel/cgroup/resctrl", "kernel/network/netlink", "kernel/network/nft", "kernel/network", "kernel/network/rules", "kernel/privilege"},
 	{"image/reference", "image/source", "image/layout", "image/source/sourcetest", "image/registry", "image/compression", "image/archive", "image/transport", "image/layer",
 		"image/catalog", "image/snapshot", "image/snapshot/snapshottest", "image/snapshot/overlay"},
-	{"container/logfile", "container/relay", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver"},
-	{"engine/inspect", "engine/event", "engine/cni", "engine", "engine/fetch", "engine/files", "engine/naming", "engine/userstack", "engine/quadlet"},
+	{"container/logfile", "container/relay", "container/bundle", "container/plan", "container/process", "container/hook", "container/criu", "container/lifecycle", "container/monitor", "container/resolver", "container/proxy"},
+	{"engine/inspect", "engine/event", "engine/cni", "engine", "engine/fetch", "engine/files", "engine/serving", "engine/naming", "engine/proxying", "engine/userstack", "engine/quadlet"},
 	{"cli/option", "cli/terminal", "cli/ps", "cli/manual", "cli", "cli/heavy", "cli/oci"},
 	{"cmd/kiste", "cmd/kisted", "cmd/kiste-runtime"},
 }
@@ -53,7 +53,7 @@ type guest struct {
 }
 
 var guests = []guest{
-	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "engine/event", "engine/files", "engine/naming", "cli/heavy", "test/bench/oci", "test/cve/attacker"},
+	{"golang.org/x/sys", []string{"internal/sys", "internal/stub", "host", "kernel/...", "container/...", "image/...", "engine/event", "engine/files", "engine/serving", "engine/proxying", "cli/heavy", "test/bench/oci", "test/cve/attacker"},
 		"numbers and structures of the kernel's interface; calls are made in internal/sys"},
 	{"github.com/opencontainers/runtime-spec", []string{"container/...", "engine", "engine/inspect", "kernel/privilege", "kernel/cgroup", "kernel/cgroup/resctrl", "cli/oci", "test/..."},
 		"the words of the OCI runtime specification; a bundle is one"},

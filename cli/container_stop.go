@@ -203,7 +203,12 @@ func monitorCommand() *Command {
 
 // resolverCommand becomes the resolver: for the monitor, and nobody else.
 func resolverCommand() *Command {
-	return &Command{Name: engine.ResolverCommand, Short: "answer for the names of containers", Hidden: true, Heavy: engine.ResolverCommand}
+	return &Command{Name: engine.Resolver.Command, Short: "answer for the names of containers", Hidden: true, Heavy: engine.Resolver.Command}
+}
+
+// proxyCommand becomes the proxy, likewise.
+func proxyCommand() *Command {
+	return &Command{Name: engine.Proxy.Command, Short: "copy to and from ports of containers", Hidden: true, Heavy: engine.Proxy.Command}
 }
 
 // compressCommand and the one below are what the monitor has kisted do with

@@ -166,7 +166,7 @@ func viewOptions(w *bundle.Wishes) []option.Row {
 		{"--device-cgroup-rule", "RULE", "allow devices: \"c 13:* rwm\"", list(&w.DeviceRule, bundle.ParseDeviceRule)},
 		{"--add-host", "NAME:IP", "a line of /etc/hosts", list(&w.Hosts, bundle.ParseHost)},
 		{"--network-rate", "RATE[:egress][:ingress]", "what it sends and receives on each network at most: 10mbit, 1gbit:ingress, none", checked(&w.NetworkRates, bundle.CheckNetworkRates)},
-		{"-p, --publish", "[[ADDRESS:]PORT:]PORT[/PROTOCOL]", "a port of the host that leads to one of its own; ranges as 8000-8009", portVar(w)},
+		{"-p, --publish", "[[ADDRESS:]PORT:]PORT[/PROTOCOL]", "a port of the host that leads to one of its own; ranges as 8000-8009, addresses of IPv6 as [::1]:8000:80", portVar(w)},
 		{"-P, --publish-all", "", "all exposed ports, by free ports of the host", option.Bool(&w.PublishAll)},
 		{"--expose", "PORT[/PROTOCOL]", "a port that -P publishes", exposeVar(w)},
 		{"--dns", "IP", "a name server", checked(&w.DNS, bundle.CheckDNS)},

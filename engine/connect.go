@@ -419,7 +419,7 @@ func (p *Prepared) announceNames(pid int) error {
 	if err != nil {
 		return err
 	}
-	return p.e.announce(p.e.named(p.Container, p.joining.networks, id))
+	return p.e.announce(Resolver, p.ID, p.e.named(p.Container, p.joining.networks, id))
 }
 
 // named is what the resolver is told of a container.

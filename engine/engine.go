@@ -84,7 +84,7 @@ type Engine struct {
 	// Program is the kiste that becomes the monitor; empty: this program.
 	Program string
 
-	// Kisted is where the program is that compresses logs, and resolves names.
+	// Kisted is where the program is that compresses logs, and is the services.
 	// Nil: neither is done.
 	Kisted func() (string, error)
 
@@ -92,7 +92,7 @@ type Engine struct {
 	// user, who has his networks elsewhere.
 	Inside bool
 
-	keepNames func() error // of the monitor: see to it that there is a resolver
+	keepService func(*Service) error // of the monitor: see to it that there is one
 }
 
 func newID() string {

@@ -19,6 +19,7 @@ import (
 	"kiste/container/process"
 	"kiste/engine"
 	"kiste/engine/naming"
+	"kiste/engine/proxying"
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/need"
@@ -26,20 +27,26 @@ import (
 	"kiste/store"
 )
 
-// The test's program is the resolver, too.
+// The test's program is the services, too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == engine.ResolverCommand {
-		if err := naming.Serve(context.Background(), &engine.Engine{Store: store.Locate()}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	if len(os.Args) < 2 {
+		m.Run()
 		return
 	}
-	m.Run()
+	serve := map[string]func(context.Context, *engine.Engine) error{engine.Resolver.Command: naming.Serve, engine.Proxy.Command: proxying.Serve}[os.Args[1]]
+	if serve == nil {
+		m.Run()
+		return
+	}
+	if err := serve(context.Background(), &engine.Engine{Store: store.Locate()}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
-// named is an engine whose resolver this process keeps.
-func named(t *testing.T) (e *engine.Engine, resolver func() int) {
+// served is an engine whose services this process keeps, and how one of them is
+// found: its pid is 0 where there is none.
+func served(t *testing.T, s *engine.Service) (e *engine.Engine, pid func() int) {
 	t.Helper()
 	need.Power(t, host.Root)
 	need.Clean(t)
@@ -48,15 +55,22 @@ func named(t *testing.T) (e *engine.Engine, resolver func() int) {
 	if err := e.Store.Open(); err != nil {
 		t.Fatal(err)
 	}
-	resolver = e.KeepNames()
+	find := e.KeepServices()
+	pid = func() int { return find(s) }
 	t.Cleanup(func() {
-		ids, _ := e.NamedIDs()
+		ids, _ := e.Told(s)
 		for _, id := range ids {
-			e.Unname(id)
+			e.Unserve(id)
 		}
-		await(t, "the resolver ends when nobody has names", func() bool { return resolver() == 0 })
+		await(t, "the service ends when nobody needs it", func() bool { return pid() == 0 })
 	})
-	return e, resolver
+	return e, pid
+}
+
+// named is an engine whose resolver this process keeps.
+func named(t *testing.T) (e *engine.Engine, resolver func() int) {
+	t.Helper()
+	return served(t, engine.Resolver)
 }
 
 // One question is asked, and must be answered; or questions may be lost, and the

@@ -259,27 +259,22 @@ func (e *Engine) leaveLive(c *Container, i int) error {
 // lead lets the published ports of a container that runs lead to its ways out,
 // by these endpoints. Where there is none for its family, a port is parked.
 func (e *Engine) lead(c *Container, all []inspect.Endpoint, networks []*Network) error {
-	before, bindings := rulesOf(c), slices.Concat(c.Bindings, c.Parked)
+	before, proxied, bindings := rulesOf(c), c.proxied(), slices.Concat(c.Bindings, c.Parked)
 	ways := waysOut(all, networks)
 	c.Bindings, c.Parked = nil, nil
 	for _, b := range bindings {
 		a, err := network.ParseAddr(b.IP)
-		if err != nil || b.To == "" { // a plugin's: it leads where that has led it
+		switch {
+		case err != nil || b.To == "": // a plugin's: it leads where that has led it
 			c.Bindings = append(c.Bindings, b)
-			continue
-		}
-		family := 0
-		if a.Is6() {
-			family = 1
-		}
-		way := ways[family]
-		if way == nil {
+		case aim(&b, a, ways, networks):
+			c.Bindings = append(c.Bindings, b)
+		default:
 			c.Parked = append(c.Parked, b)
-			continue
 		}
-		b.To, b.Unjudged = inspect.Bare([]string{way.IP, way.IP6}[family]), unjudged(networks, way)
-		b.Direct = direct(networks, way, family == 0)
-		c.Bindings = append(c.Bindings, b)
+	}
+	if err := e.proxyAnew(c, proxied); err != nil {
+		return err
 	}
 	after := rulesOf(c)
 	if slices.Equal(before, after) {
@@ -295,7 +290,7 @@ func (e *Engine) lead(c *Container, all []inspect.Endpoint, networks []*Network)
 // of users, or ever was.
 func (e *Engine) renameLive(c *Container) error {
 	tell := e.tell
-	if _, err := e.Named(c.ID); err != nil {
+	if !e.told(Resolver, c.ID) {
 		tell = e.announce
 		if !c.onUserNetwork() {
 			return nil
@@ -305,7 +300,7 @@ func (e *Engine) renameLive(c *Container) error {
 	if err != nil {
 		return err
 	}
-	return tell(e.named(c, networks, identity(c.State)))
+	return tell(Resolver, c.ID, e.named(c, networks, identity(c.State)))
 }
 
 func (c *Container) onUserNetwork() bool {

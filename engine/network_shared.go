@@ -55,6 +55,9 @@ type SharedPorts struct {
 type SharedPort struct {
 	Owner string
 	bundle.Port
+
+	// Version is that of IP by which it leads there, 4 or 6; 0: that of its client.
+	Version int `json:",omitempty"`
 }
 
 // PublishedPorts is what the stack says of those with the serial: why some cannot
@@ -316,7 +319,7 @@ func awaitProcess(id process.Identity) (ended bool) {
 
 // forward has the stack forward ports of the container id, or with none no more of
 // them, and waits until it does.
-func (e *Engine) forward(id string, ports []bundle.Port) error {
+func (e *Engine) forward(id string, ports []SharedPort) error {
 	serial, err := e.writePorts(id, ports)
 	if err != nil || serial == 0 {
 		return err
@@ -326,7 +329,7 @@ func (e *Engine) forward(id string, ports []bundle.Port) error {
 		return err
 	}
 	for _, p := range ports {
-		if why := have.Failed[SharedPort{Port: p}.Key()]; why != "" {
+		if why := have.Failed[p.Key()]; why != "" {
 			return &fault.Error{Op: "publish port", On: p.HostPort() + "/" + p.Proto, Kind: fault.Conflict, Err: errors.New(why)}
 		}
 	}
@@ -335,7 +338,7 @@ func (e *Engine) forward(id string, ports []bundle.Port) error {
 
 // writePorts writes down which ports the container id has, and gives the serial of
 // that; 0: nothing has changed.
-func (e *Engine) writePorts(id string, ports []bundle.Port) (serial int, err error) {
+func (e *Engine) writePorts(id string, ports []SharedPort) (serial int, err error) {
 	lock, err := e.lockShared()
 	if err != nil {
 		return 0, err
@@ -351,9 +354,7 @@ func (e *Engine) writePorts(id string, ports []bundle.Port) (serial int, err err
 	if len(ports) == 0 && len(all.Ports) == before {
 		return 0, nil
 	}
-	for _, p := range ports {
-		all.Ports = append(all.Ports, SharedPort{id, p})
-	}
+	all.Ports = append(all.Ports, ports...)
 	all.Serial++
 	b, err := store.Encode(all)
 	if err != nil {
@@ -378,13 +379,17 @@ func (e *Engine) awaitPorts(serial int) (have PublishedPorts, err error) {
 
 // portsOf are a container's bindings as the stack forwards them: to the same port
 // of the shared namespace.
-func portsOf(c *Container) (ports []bundle.Port) {
+func portsOf(c *Container) (ports []SharedPort) {
 	for _, b := range c.Bindings {
 		all, err := bundle.ParsePort(b.Port)
 		if err != nil {
 			continue // a damaged document
 		}
-		ports = append(ports, bundle.Port{HostIP: b.IP, Host: b.Host, Container: b.Host, Proto: all[0].Proto})
+		p := SharedPort{Owner: c.ID, Port: bundle.Port{HostIP: b.IP, Host: b.Host, Container: b.Host, Proto: all[0].Proto}}
+		if to, err := network.ParseAddr(b.To); b.Carried && err == nil {
+			p.Version = []int{4, 6}[familyOf(to)]
+		}
+		ports = append(ports, p)
 	}
 	return ports
 }

@@ -67,6 +67,9 @@ func (p *Prepared) publish() error {
 		p.warnWalls()
 	}
 	p.joining.plan.Rules.Ports = rulesOf(p.Container)
+	for _, port := range p.proxied() {
+		p.joining.plan.Proxied = append(p.joining.plan.Proxied, port.String())
+	}
 	for i := range p.joining.plan.Endpoints {
 		e := &p.joining.plan.Endpoints[i]
 		e.Hairpin = e.Kind == "veth" // so that it reaches itself by the host
@@ -76,31 +79,34 @@ func (p *Prepared) publish() error {
 
 // publishOne publishes a port for the families that it is meant for.
 func (p *Prepared) publishOne(port bundle.Port, ways [2]*inspect.Endpoint) error {
-	done := false
 	host := port.Host
-	for family, way := range ways {
-		any := []string{"0.0.0.0", "::"}[family]
-		address := port.HostIP
-		if address == "" && way != nil {
-			address = p.bindingAddress(way, any)
-		}
+	for _, address := range p.bindingAddresses(port, ways) {
 		a, err := network.ParseAddr(address)
-		if way == nil || err != nil || a.Is4() != (family == 0) {
-			continue
+		if err != nil {
+			return err
 		}
-		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, To: inspect.Bare([]string{way.IP, way.IP6}[family]), Unjudged: unjudged(p.joining.networks, way), Direct: direct(p.joining.networks, way, family == 0)}
+		b := inspect.Binding{Port: port.Key(), IP: address, Host: host, Carried: isCarried(a, ways)}
+		aim(&b, a, ways, p.joining.networks)
 		if !p.dry() {
-			if b.Host, err = p.reserve(port, a, host); err != nil {
+			if b.Host, err = p.reserve(port, a, host, b.Carried); err != nil {
 				return err
 			}
 			host = b.Host // of both families the same
 		}
-		p.Bindings, done = append(p.Bindings, b), true
-	}
-	if !done {
-		return &fault.Error{Op: "publish port", On: port.Key(), Kind: fault.Invalid, Err: fmt.Errorf("the container has no address of the family of %s", port.HostIP), Hint: "kiste network create --ipv6 makes a network with both"}
+		p.Bindings = append(p.Bindings, b)
 	}
 	return nil
+}
+
+// aim lets b, at the address a of the host, lead by one of these ways into these
+// networks; false: none is for it.
+func aim(b *inspect.Binding, a network.Addr, ways [2]*inspect.Endpoint, networks []*Network) bool {
+	way, to := leadsTo(a, b.Carried, ways)
+	if way == nil {
+		return false
+	}
+	b.To, b.Unjudged, b.Direct = to, unjudged(networks, way), !b.Carried && direct(networks, way, a.Is4())
+	return true
 }
 
 // unjudged reports whether the host's chains for input have no say about ports
@@ -135,23 +141,41 @@ func (p *Prepared) warnWalls() {
 	}
 }
 
-// judged reports whether the host's chains for input have a say about b: others
-// reach it, and its network is not one that they are not asked about.
-func judged(b inspect.Binding) bool { return !b.Unjudged && !strings.HasPrefix(b.IP, "127.") }
+// judged reports whether the host's chains for input are to be asked about b: others
+// reach it, not by a program that listens, which they meet anyway, and its network is
+// not one that they are not asked about.
+func judged(b inspect.Binding) bool {
+	return !b.Unjudged && !b.Carried && !strings.HasPrefix(b.IP, "127.")
+}
 
-// bindingAddress is where ports are published of which no address is said.
-func (p *Prepared) bindingAddress(way *inspect.Endpoint, any string) string {
+// bindingAddresses are those of the host where a port is published: the one that is
+// said, or all of the families that the container has.
+func (p *Prepared) bindingAddresses(port bundle.Port, ways [2]*inspect.Endpoint) (all []string) {
+	if port.HostIP != "" {
+		return []string{port.HostIP}
+	}
+	if way := ways[0]; way != nil {
+		all = append(all, p.bindingAddress(way))
+	}
+	if ways[1] != nil {
+		all = append(all, "::")
+	}
+	return all
+}
+
+// bindingAddress is where ports are published by IPv4 of which no address is said.
+func (p *Prepared) bindingAddress(way *inspect.Endpoint) string {
 	for _, n := range p.joining.networks {
-		if a := n.Options["com.docker.network.bridge.host_binding_ipv4"]; n.ID == way.Network && a != "" && any == "0.0.0.0" {
+		if a := n.Options["com.docker.network.bridge.host_binding_ipv4"]; n.ID == way.Network && a != "" {
 			return a
 		}
 	}
-	return any
+	return "0.0.0.0"
 }
 
 // reserve takes a port of the host: the one that is wanted, the first that is
 // free of a range, or any.
-func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint16, error) {
+func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16, carried bool) (uint16, error) {
 	proto, err := rules.ParseProto(port.Proto)
 	if err != nil {
 		return 0, err
@@ -160,11 +184,15 @@ func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint1
 	if want != port.Host { // the other family has chosen
 		last = want
 	}
-	if shares() && port.Proto == "sctp" {
+	switch {
+	case port.Proto != "sctp":
+	case shares():
 		return 0, noSCTP(&port)
+	case carried:
+		return 0, noCarriedSCTP(port)
 	}
 	for try := want; ; try++ {
-		f, got, err := reserveOne(proto, a, try)
+		f, got, err := reserveOne(proto, a, try, carried)
 		switch {
 		case err == nil:
 			p.reserved = append(p.reserved, f...)
@@ -180,10 +208,10 @@ func (p *Prepared) reserve(port bundle.Port, a network.Addr, want uint16) (uint1
 	}
 }
 
-// reserveOne takes a port. Where the stack is going to listen on it, it only finds
+// reserveOne takes a port. Where a program is going to listen on it, it only finds
 // out whether that can.
-func reserveOne(proto rules.Proto, a network.Addr, port uint16) ([]*os.File, uint16, error) {
-	if shares() {
+func reserveOne(proto rules.Proto, a network.Addr, port uint16, carried bool) ([]*os.File, uint16, error) {
+	if shares() || carried {
 		got, err := sys.CanBind(proto.String() == "udp", a.AsSlice(), int(port))
 		return nil, uint16(got), err
 	}
@@ -208,10 +236,7 @@ func (p *Prepared) unpublished(proto string, want uint16) (uint16, error) {
 
 // whoHas says why a port cannot be published.
 func (e *Engine) whoHas(proto string, a network.Addr, port uint16, cause error) error {
-	at := fmt.Sprintf("%s:%d", a, port)
-	if a.Is6() {
-		at = fmt.Sprintf("[%s]:%d", a, port)
-	}
+	at := hostPort(a.String(), port)
 	f := &fault.Error{Op: "publish port", On: at + "/" + proto, Kind: fault.Conflict, Err: cause}
 	switch {
 	case errors.Is(cause, syscall.EADDRNOTAVAIL):
@@ -227,6 +252,14 @@ func (e *Engine) whoHas(proto string, a network.Addr, port uint16, cause error) 
 		f.Hint = fmt.Sprintf("port %d is used by process %d (%s)", port, pid, name)
 	}
 	return f
+}
+
+// hostPort is an address and a port as people write them.
+func hostPort(address string, port uint16) string {
+	if strings.Contains(address, ":") {
+		address = "[" + address + "]"
+	}
+	return fmt.Sprintf("%s:%d", address, port)
 }
 
 // publishes reports whether a container has the port of the host.
@@ -253,6 +286,9 @@ func (e *Engine) publisher(proto string, port uint16) *Container {
 func rulesOf(c *Container) []rules.Port {
 	var all []rules.Port
 	for _, b := range c.Bindings {
+		if b.Carried && !shares() {
+			continue // see proxied
+		}
 		ports, err := bundle.ParsePort(b.Port)
 		to, err2 := network.ParseAddr(b.To)
 		at, err3 := network.ParseAddr(b.IP)

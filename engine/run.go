@@ -774,7 +774,7 @@ func (p *Prepared) Discard() {
 	defer p.letGCIn()
 	p.freePorts()
 	p.unlock()
-	p.e.unname(p.ID)
+	p.e.unserve(p.ID)
 	var c *Container
 	if p.Result != nil {
 		c = p.Container
@@ -817,7 +817,7 @@ func (p *Prepared) Start(o process.Options) (*process.Process, error) {
 // start starts the process and writes that down.
 func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
-	o.Names = p.announceNames
+	o.Names, o.Proxy = p.announceNames, p.announceProxied
 	o.Serve = p.serve
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {

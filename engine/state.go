@@ -153,7 +153,7 @@ func ended(was inspect.State, end monitor.End) inspect.State {
 
 // cleanUp takes away what a container has only while it runs.
 func (e *Engine) cleanUp(c *Container) {
-	e.unname(c.ID)
+	e.unserve(c.ID)
 	e.unmounted(c)
 	e.tellNetworks("disconnect", c)
 	e.disconnect(c)

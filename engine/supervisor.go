@@ -36,12 +36,12 @@ type supervisor struct {
 	unwritten map[string]monitor.End // of containers whose end could not be written down
 	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
 
-	names   *nameKeeper
-	rules   sync.Once     // they are watched
-	sharing atomic.Bool   // the shared namespace is watched
-	first   chan struct{} // closed when somebody's request has been answered
-	served  sync.Once     // of that
-	looked  atomic.Bool   // all containers have been looked at
+	services map[*Service]*serviceKeeper
+	rules    sync.Once     // they are watched
+	sharing  atomic.Bool   // the shared namespace is watched
+	first    chan struct{} // closed when somebody's request has been answered
+	served   sync.Once     // of that
+	looked   atomic.Bool   // all containers have been looked at
 
 	brief map[string]bool // whose documents a power cut could still take
 }
@@ -81,8 +81,7 @@ func (e *Engine) Monitor() error {
 	sys.Parallel()
 	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1), first: make(chan struct{})}
 	e.moveToScope()
-	s.names = &nameKeeper{e: e}
-	e.keepNames = s.names.keep
+	s.services = e.keepServices()
 	s.raiseLimit()
 	if err := s.hearGuard(); err != nil {
 		return err
@@ -707,7 +706,9 @@ func (s *supervisor) look() {
 		}
 	}
 	s.mu.Unlock()
-	s.names.keepIfNeeded()
+	for _, k := range s.services {
+		k.keepIfNeeded()
+	}
 	ids, err := s.e.ids()
 	if err != nil {
 		return

@@ -56,7 +56,9 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 			all = append(all, err)
 		}
 	}
-	s.Strays += removeEach(e.Store.Names(), func(path string) bool { return e.gone(filepath.Base(path)) })
+	for _, service := range services() {
+		s.Strays += removeEach(e.ServiceDir(service), func(path string) bool { return e.gone(filepath.Base(path)) })
+	}
 	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims()} {
 		s.Strays += removeEach(dir, e.stale)
 	}

@@ -32,6 +32,7 @@
 //	run/ids/N                      links: which container has range N of ids
 //	run/networks/ID/ADDRESS        links: which container has the address
 //	run/names/ID                   what the resolver is told of a container that runs
+//	run/proxied/ID                 what the proxy is told of a container that runs
 //	run/namespaces/                pinned namespaces
 //
 // Safe for concurrent use, also by several processes.
@@ -207,6 +208,9 @@ func (s Store) Leases(id string) string { return filepath.Join(s.Run, "networks"
 
 // Names is the directory of what the resolver is told of containers that run.
 func (s Store) Names() string { return filepath.Join(s.Run, "names") }
+
+// Proxied is the directory of what the proxy is told of containers that run.
+func (s Store) Proxied() string { return filepath.Join(s.Run, "proxied") }
 
 // Shared is the directory of the network namespace that an ordinary user's
 // containers share.

@@ -16,6 +16,8 @@ import (
 	"kiste/cli"
 	"kiste/engine"
 	"kiste/engine/files"
+	"kiste/engine/naming"
+	"kiste/engine/proxying"
 )
 
 // Commands is the table of what kisted can do, for cli.Env's Heavy.
@@ -47,7 +49,8 @@ func Commands() map[string]func(ctx context.Context, env *cli.Env, args []string
 
 		files.PauseCommand: pauseGroup,
 
-		engine.ResolverCommand: resolveNames,
+		engine.Resolver.Command: service(naming.Serve),
+		engine.Proxy.Command:    service(proxying.Serve),
 
 		"volume inspect": volumeInspect,
 		"volume export":  volumeExport,

@@ -14,6 +14,7 @@ import (
 
 	"kiste/cli"
 	"kiste/container/bundle"
+	"kiste/container/proxy"
 	"kiste/engine"
 	"kiste/engine/userstack"
 	"kiste/fault"
@@ -79,11 +80,14 @@ func followPorts(s *userstack.Stack, o *engine.UserStack) error {
 
 // publish publishes the ports, and writes what has become of them to the file have.
 func publish(s *userstack.Stack, want *engine.SharedPorts, file string) error {
-	ports, keys := []userstack.Port{}, map[userstack.Port]string{}
+	ports, keys := []proxy.Port{}, map[proxy.Port]string{}
 	for _, p := range want.Ports {
 		port, err := stackPort(p.Port)
 		if err != nil {
 			return err
+		}
+		if any, ok := anyOf[p.Version]; ok {
+			port.To = netip.AddrPortFrom(any, p.Container)
 		}
 		ports, keys[port] = append(ports, port), p.Key()
 	}
@@ -97,6 +101,9 @@ func publish(s *userstack.Stack, want *engine.SharedPorts, file string) error {
 	}
 	return store.WriteBriefly(file, b)
 }
+
+// anyOf are any addresses of versions of IP.
+var anyOf = map[int]netip.Addr{4: netip.IPv4Unspecified(), 6: netip.IPv6Unspecified()}
 
 // stackConfig is what the engine says in the stack's words.
 func stackConfig(o *engine.UserStack) (userstack.Config, error) {
@@ -120,8 +127,8 @@ func stackConfig(o *engine.UserStack) (userstack.Config, error) {
 	return c, nil
 }
 
-func stackPort(p bundle.Port) (port userstack.Port, err error) {
-	port = userstack.Port{Protocol: p.Proto, HostPort: p.Host, Port: p.Container}
+func stackPort(p bundle.Port) (port proxy.Port, err error) {
+	port = proxy.Port{Protocol: p.Proto, HostPort: p.Host, To: netip.AddrPortFrom(netip.Addr{}, p.Container)}
 	if p.HostIP != "" {
 		port.Host, err = netip.ParseAddr(p.HostIP)
 	}

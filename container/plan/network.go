@@ -23,6 +23,9 @@ type Network struct {
 	// Names is where somebody answers for names, before the program begins;
 	// empty: nobody.
 	Names string
+
+	// Proxied are the ports of the host at which a proxy listens, in words.
+	Proxied []string
 }
 
 const networkField = "linux.namespaces.network"
@@ -41,6 +44,9 @@ func (c *compiler) joinNetworks(n *Network) {
 	}
 	if n.Names != "" {
 		c.act("let the resolver answer at "+n.Names, networkField, Act{Kind: ActNames})
+	}
+	if len(n.Proxied) > 0 {
+		c.act("let the proxy listen: "+strings.Join(n.Proxied, ", "), networkField, Act{Kind: ActProxy})
 	}
 }
 

@@ -24,6 +24,7 @@ func TestNetworks(t *testing.T) {
 		Bridges: []network.Bridge{{Name: "kb-1", Addresses: []network.Prefix{at("10.72.0.1/20")}}}, Table: "kiste",
 		Rules:     rules.State{Bridges: []rules.Bridge{{Name: "kb-1", Internal: true}}, Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: at("10.72.0.2/20").Addr(), ToPort: 80}}},
 		Endpoints: []network.Endpoint{{Parent: "kb-1", Outer: "kv1", Name: "eth0", MAC: "02:42:0a:48:00:02", Addresses: []network.Prefix{at("10.72.0.2/20")}, Gateways: []network.Addr{at("10.72.0.1/20").Addr()}}},
+		Proxied:   []string{"tcp [::1]:8080 -> 10.72.0.2:80"},
 	}
 	spec := &specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "/root"}, Process: &specs.Process{Args: []string{"/bin/true"}, Cwd: "/"},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace}}}}
@@ -34,6 +35,7 @@ func TestNetworks(t *testing.T) {
 	const want = `make the bridge kb-1 with 10.72.0.1/20, unless it is there
 let packets through: kb-1 (internal), tcp *:8080 -> 10.72.0.2:80
 join by veth eth0 outer kv1 on kb-1 mac 02:42:0a:48:00:02 10.72.0.2/20 via 10.72.0.1
+let the proxy listen: tcp [::1]:8080 -> 10.72.0.2:80
 let the child go on
 `
 	var got strings.Builder

@@ -79,6 +79,7 @@ const (
 	ActRules    ActKind = "rules"
 	ActEndpoint ActKind = "endpoint"
 	ActNames    ActKind = "names" // what Options.Names of package process does
+	ActProxy    ActKind = "proxy" // and Options.Proxy
 	ActServe    ActKind = "serve the network"
 	ActListener ActKind = "listener"
 	ActRelease  ActKind = "release"

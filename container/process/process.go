@@ -63,6 +63,10 @@ type Options struct {
 	// where the plan wants that. An error undoes the start.
 	Names func(pid int) error
 
+	// Proxy has somebody listen on the host for the process pid, where the plan
+	// wants that. An error undoes the start.
+	Proxy func(pid int) error
+
 	// Mounted hears the number of the mount that is going to stay at the
 	// plan's Visible, before it is there: who removes the container unmounts
 	// it (Unmount). Nil: nobody does.
@@ -259,6 +263,11 @@ func (r *run) act(a *plan.Act) error {
 			return &fault.Error{Op: "resolve names", Kind: fault.Unsupported}
 		}
 		return r.o.Names(r.child.PID)
+	case plan.ActProxy:
+		if r.o.Proxy == nil {
+			return &fault.Error{Op: "proxy ports", Kind: fault.Unsupported}
+		}
+		return r.o.Proxy(r.child.PID)
 	case plan.ActBridge, plan.ActRules, plan.ActEndpoint:
 		return r.network(a)
 	case plan.ActServe:

@@ -36,6 +36,7 @@ type Binding struct {
 
 	Unjudged bool `json:",omitempty"` // the host's chains for input have no say about it
 	Direct   bool `json:",omitempty"` // it is reached at the container's own address, too
+	Carried  bool `json:",omitempty"` // by a program that copies, and not by the kernel; To may be of the other version of IP
 }
 
 // Endpoint is the container's place on the network with an id; nil: none.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"kiste/container/proxy"
 	"kiste/container/resolver"
 	"kiste/internal/sys"
 )
@@ -39,17 +40,17 @@ func (s *Stack) answerQueries(inside net.Conn) {
 	defer inside.Close()
 	buffer := make([]byte, maxQuery)
 	for {
-		_ = inside.SetReadDeadline(time.Now().Add(idleUnanswered))
+		_ = inside.SetReadDeadline(time.Now().Add(proxy.IdleUnanswered))
 		n, err := inside.Read(buffer)
 		if err != nil {
 			return
 		}
-		if !s.queries.take() {
+		if !s.queries.Take() {
 			continue
 		}
 		query := append([]byte(nil), buffer[:n]...)
 		go func() {
-			defer s.queries.give()
+			defer s.queries.Give()
 			if answer := s.askServers(query); answer != nil {
 				_, _ = inside.Write(answer)
 			}
@@ -78,7 +79,7 @@ func (s *Stack) askServer(server netip.AddrPort, query []byte) ([]byte, error) {
 	if _, err := c.Write(query); err != nil {
 		return nil, err
 	}
-	answer := make([]byte, maxDatagram)
+	answer := make([]byte, proxy.MaxDatagram)
 	n, err := c.Read(answer)
 	return answer[:n], err
 }

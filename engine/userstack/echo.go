@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"kiste/container/proxy"
 	"kiste/internal/sys"
 )
 
@@ -79,9 +80,9 @@ func (s *Stack) takeEcho(protocol tcpip.NetworkProtocolNumber, pkt *stack.Packet
 	if link := header.Ethernet(pkt.LinkHeader().Slice()); len(link) >= header.EthernetMinimumSize {
 		e.mac = tcpip.LinkAddress(append([]byte(nil), link.SourceAddress()...))
 	}
-	if to := s.target(e.to); to.IsValid() && s.pinger(to) != nil && s.echoes.take() {
+	if to := s.target(e.to); to.IsValid() && s.pinger(to) != nil && s.echoes.Take() {
 		go func() {
-			defer s.echoes.give()
+			defer s.echoes.Give()
 			s.ping(e)
 		}()
 	}
@@ -143,7 +144,7 @@ func (s *Stack) ping(e echo) {
 	if _, err := c.WriteTo(e.message, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 0))); err != nil {
 		return
 	}
-	answer := make([]byte, maxDatagram)
+	answer := make([]byte, proxy.MaxDatagram)
 	n, _, err := c.ReadFrom(answer)
 	if err != nil || n < icmpHeader {
 		return

@@ -13,7 +13,7 @@
 // the host lets this user have them: icmp(7). Queries to a fixed address go to
 // the servers that the host's resolv.conf names at that moment.
 //
-// A published port is a socket that listens on the host. Who connects to it is
+// A published port is a socket that listens on the host (container/proxy). Who connects to it is
 // seen inside under his own address, since the stack may speak for any; but for
 // those of the host's loopback, who are seen as the gateway.
 //
@@ -36,11 +36,9 @@ package userstack
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -54,6 +52,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"kiste/container/proxy"
 	"kiste/fault"
 )
 
@@ -63,9 +62,9 @@ type Config struct {
 	V4  Family
 	V6  Family // the zero value: there is none
 
-	Ports        []Port
-	HostLoopback bool   // the gateway is the host's loopback
-	ResolvConf   string // of the host
+	Ports        []proxy.Port // see Publish
+	HostLoopback bool         // the gateway is the host's loopback
+	ResolvConf   string       // of the host
 }
 
 // A Family is what one version of IP has: three addresses of one network.
@@ -73,14 +72,6 @@ type Family struct {
 	Address netip.Prefix // the container's
 	Gateway netip.Addr
 	DNS     netip.Addr // queries to it are forwarded
-}
-
-// A Port is one of the host's that leads into the container.
-type Port struct {
-	Protocol string     // "tcp", "udp"
-	Host     netip.Addr // invalid: all
-	HostPort uint16
-	Port     uint16
 }
 
 // maxFlows bounds TCP connections, UDP flows, queries, and echoes under way.
@@ -101,31 +92,17 @@ type Stack struct {
 	pings   [2]*pinger // of IPv4 and IPv6; nil: not allowed
 	closers []func() error
 
-	mu    sync.Mutex
-	ports map[Port]func() error // that listen, and how each ends
+	proxy *proxy.Proxy // of published ports
 
-	tcp, udp, queries, echoes slots
+	tcp, udp, queries, echoes proxy.Slots
 }
-
-// slots count what goes on at once.
-type slots chan struct{}
-
-func (s slots) take() bool {
-	select {
-	case s <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s slots) give() { <-s }
 
 // Start begins to forward between the tap device and the host. The device is the
 // Stack's from here on. The ports listen when it returns.
 func Start(tap *os.File, c Config) (*Stack, error) {
-	s := &Stack{c: c, tap: tap, ports: map[Port]func() error{}, dial: net.Dialer{Timeout: 30 * time.Second},
-		tcp: make(slots, maxFlows), udp: make(slots, maxFlows), queries: make(slots, maxFlows), echoes: make(slots, maxFlows)}
+	s := &Stack{c: c, tap: tap, dial: net.Dialer{Timeout: 30 * time.Second},
+		tcp: make(proxy.Slots, maxFlows), udp: make(proxy.Slots, maxFlows), queries: make(proxy.Slots, maxFlows), echoes: make(proxy.Slots, maxFlows)}
+	s.proxy = proxy.New(proxy.Options{Dialer: s, Connections: s.tcp, Flows: s.udp, Each: maxFlows})
 	err := s.build()
 	if err == nil {
 		for _, bad := range s.Publish(c.Ports) {
@@ -312,12 +289,4 @@ func number(a netip.Addr) tcpip.NetworkProtocolNumber {
 func addrOf(a tcpip.Address, port uint16) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.AsSlice())
 	return netip.AddrPortFrom(ip, port)
-}
-
-func (p Port) String() string {
-	at := fmt.Sprint(p.HostPort)
-	if p.Host.IsValid() {
-		at = netip.AddrPortFrom(p.Host, p.HostPort).String()
-	}
-	return at + "/" + p.Protocol
 }

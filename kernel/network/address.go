@@ -42,6 +42,11 @@ func (a Addr) Is6() bool        { return a.n == 16 }
 func (a Addr) AsSlice() []byte  { return append([]byte{}, a.b[:a.n]...) }
 func (a Addr) Less(b Addr) bool { return string(a.b[:a.n]) < string(b.b[:b.n]) }
 
+// IsLoopback reports whether a is in 127.0.0.0/8, or ::1.
+func (a Addr) IsLoopback() bool {
+	return a.n == 4 && a.b[0] == 127 || a.n == 16 && a.b == [16]byte{15: 1}
+}
+
 // Next is the address after a; after the last one comes none.
 func (a Addr) Next() Addr {
 	for i := int(a.n) - 1; i >= 0; i-- {

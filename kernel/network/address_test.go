@@ -16,7 +16,7 @@ func checkAgainstNetip(t *testing.T, s string) {
 	if (err == nil) != (wantErr == nil) {
 		t.Fatalf("ParseAddr(%q) = %v, %v; net/netip: %v, %v", s, got, err, want, wantErr)
 	}
-	if err == nil && !want.Is4In6() && (got.String() != want.String() || got.Next().IsValid() != want.Next().IsValid()) {
+	if err == nil && !want.Is4In6() && (got.String() != want.String() || got.Next().IsValid() != want.Next().IsValid() || got.IsLoopback() != want.IsLoopback()) {
 		t.Errorf("ParseAddr(%q) = %v; net/netip: %v", s, got, want)
 	}
 }

@@ -32,8 +32,7 @@
 // with the bridge's address as source. Its cost is that the bridge would let
 // containers speak to 127.0.0.1 of the host: that is what raw drops. From other
 // links such packets are dropped by the kernel itself, and prerouting leaves
-// them to it. IPv6 has no such sysctl: nothing is published at ::1, where
-// clients are refused and try 127.0.0.1.
+// them to it. IPv6 has no such sysctl: nothing is published at ::1 here.
 //
 // # Privileges
 //
@@ -292,7 +291,7 @@ func elements(s State) map[string][]nft.Element {
 	for _, p := range s.Ports {
 		set, e := p.element()
 		all[set] = append(all[set], e)
-		if !p.Unjudged && !isLoopback(p.Host) {
+		if !p.Unjudged && !p.Host.IsLoopback() {
 			judged := map[string]string{ports4: judged4, ports6: judged6, any4: judgedAny4, any6: judgedAny6}[set]
 			all[judged] = append(all[judged], nft.Element{Key: e.Key})
 		}
@@ -337,11 +336,6 @@ func (p Port) element() (set string, e nft.Element) {
 	return pick(p.To, any4, any6), e
 }
 
-func isLoopback(a network.Addr) bool {
-	b := a.AsSlice()
-	return len(b) == 4 && b[0] == 127 || bytes.Equal(b, loopback6)
-}
-
 func pick(a network.Addr, v4, v6 string) string {
 	if a.Is4() {
 		return v4
@@ -376,9 +370,9 @@ func (s State) check() error {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Invalid,
 				Err: errors.New("want a protocol, ports from 1 to 65535, and addresses of one family")}
 		}
-		if p.Host.Is6() && isLoopback(p.Host) {
+		if p.Host.Is6() && p.Host.IsLoopback() {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Unsupported,
-				Err: errors.New("the kernel lets nothing that is for ::1 leave the host, as it does for 127.0.0.1"), Hint: "publish it at 127.0.0.1, or at another address"}
+				Err: errors.New("the kernel lets nothing that is for ::1 leave the host, as it does for 127.0.0.1"), Hint: "let a program listen there (container/proxy), or publish it at 127.0.0.1"}
 		}
 	}
 	return nil
