@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -28,10 +29,14 @@ type supervisor struct {
 
 	mu   sync.Mutex
 	kept map[string]*keeping
-	busy int                        // requests under way
-	ends map[int]syscall.WaitStatus // whom the guard has seen end
-	told chan struct{}              // closed when ends has grown
-	idle chan struct{}              // something has ended
+	busy int           // requests under way
+	ends map[int]word  // whom the guard has seen end
+	told chan struct{} // closed when ends has grown
+	idle chan struct{} // something has ended
+
+	resting atomic.Bool   // rest is to hear of output
+	flows   chan struct{} // with which it does
+	flowed  atomic.Bool   // some has passed since it looked
 
 	unwritten map[string]monitor.End // of containers whose end could not be written down
 	retrying  bool                   // somebody looks again and again, because of these and of what lies aside
@@ -79,7 +84,7 @@ func (e *Engine) Monitor() error {
 	sys.CloseOnExec(guardFD)
 	sys.Umask(0o022)
 	sys.Parallel()
-	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]syscall.WaitStatus{}, told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1), first: make(chan struct{})}
+	s := &supervisor{e: e, listener: listener, kept: map[string]*keeping{}, ends: map[int]word{}, flows: make(chan struct{}, 1), told: make(chan struct{}), unwritten: map[string]monitor.End{}, idle: make(chan struct{}, 1), first: make(chan struct{})}
 	e.moveToScope()
 	s.services = e.keepServices()
 	s.raiseLimit()
@@ -142,12 +147,30 @@ func (s *supervisor) hear(read func([]byte) (int, error)) bool {
 	if n, err := read(b[:]); err != nil || n != len(b) {
 		return false
 	}
+	s.heard(int(binary.LittleEndian.Uint64(b[:])), word{syscall.WaitStatus(binary.LittleEndian.Uint64(b[8:])), time.Now()})
+	return true
+}
+
+// A word is what the guard has told of a process: how it ended, and when it told.
+type word struct {
+	status syscall.WaitStatus
+	at     time.Time
+}
+
+// oldWord is how long somebody may take to ask for the guard's word once all
+// containers have been looked at. Of most of its children nobody asks: a command's
+// that was left behind in a container, a program's that a plugin has left.
+const oldWord = time.Minute
+
+func (s *supervisor) heard(pid int, w word) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ends[int(binary.LittleEndian.Uint64(b[:]))] = syscall.WaitStatus(binary.LittleEndian.Uint64(b[8:]))
+	if s.looked.Load() {
+		maps.DeleteFunc(s.ends, func(_ int, had word) bool { return w.at.Sub(had.at) > oldWord })
+	}
+	s.ends[pid] = w
 	close(s.told)
 	s.told = make(chan struct{})
-	return true
 }
 
 // guardsWord is how long the guard may take to tell how a child of it has ended.
@@ -158,12 +181,12 @@ func (s *supervisor) seen(pid int) (syscall.WaitStatus, bool) {
 	late := time.After(guardsWord)
 	for {
 		s.mu.Lock()
-		status, ok := s.ends[pid]
+		w, ok := s.ends[pid]
 		delete(s.ends, pid)
 		told := s.told
 		s.mu.Unlock()
 		if ok {
-			return status, true
+			return w.status, true
 		}
 		select {
 		case <-told:
@@ -199,8 +222,7 @@ func (s *supervisor) untilIdle() error {
 		free := len(s.kept) == 0 && s.busy == 0
 		s.mu.Unlock()
 		if !free {
-			debug.FreeOSMemory() // what a start took, which may be long ago when the next comes
-			<-s.idle
+			s.rest()
 			continue
 		}
 		l, err := store.TryLockFile(s.e.monitorLock(), true)
@@ -216,6 +238,44 @@ func (s *supervisor) untilIdle() error {
 			return nil // the directory is gone, and so is the socket
 		}
 		return l.Unlock()
+	}
+}
+
+// rest gives back what nobody needs while nothing happens, and waits until something
+// does: what a start took of memory, which may be long ago when the next comes; and
+// the pages of this program, most of which a start and an end need, and none a
+// container that runs. Output that passes needs some of them again.
+func (s *supervisor) rest() {
+	debug.FreeOSMemory()
+	for {
+		s.resting.Store(true)
+		sys.ReleaseProgram()
+		select {
+		case <-s.idle:
+			s.resting.Store(false)
+			return
+		case <-s.flows:
+		}
+		for s.flowed.Swap(false) {
+			select {
+			case <-s.idle:
+				return
+			case <-time.After(linger):
+			}
+		}
+	}
+}
+
+// flow hears that output has passed. It costs nothing while more does.
+func (s *supervisor) flow() {
+	if !s.flowed.Load() {
+		s.flowed.Store(true)
+	}
+	if s.resting.CompareAndSwap(true, false) {
+		select {
+		case s.flows <- struct{}{}:
+		default: // it has been told
+		}
 	}
 }
 
@@ -546,6 +606,7 @@ func (s *supervisor) keep(c *Container, ends monitor.Ends, lock *store.Lock, giv
 		}
 		return end.Code()
 	}
+	o.Took = s.flow
 	s.forgetStale(o.Process)
 	if give != nil {
 		o.Clients = func() []*os.File { return give(o.Process) }

@@ -57,6 +57,7 @@ func readFrame(r io.Reader, buffer []byte) (kind, []byte, error) {
 type output struct {
 	log    Log
 	failed func(error)
+	took   func()
 
 	mu      sync.Mutex
 	splits  map[string]*logfile.Splitter
@@ -70,11 +71,16 @@ func newOutput(o Options) *output {
 	for _, s := range []string{logfile.Stdout, logfile.Stderr} {
 		splits[s] = &logfile.Splitter{Stream: s}
 	}
-	return &output{log: o.Log, failed: o.LogFailed, splits: splits, clients: map[*client]bool{}}
+	took := o.Took
+	if took == nil {
+		took = func() {}
+	}
+	return &output{log: o.Log, failed: o.LogFailed, took: took, splits: splits, clients: map[*client]bool{}}
 }
 
 // take gives b away: to the log, and to whoever is attached.
 func (o *output) take(stream string, b []byte) {
+	o.took()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.logged(stream, b)

@@ -32,6 +32,9 @@ type Options struct {
 	// after that was written: nil. It must not block.
 	LogFailed func(error)
 
+	// Took hears that output was taken, often. It must not block. Nil: nobody does.
+	Took func()
+
 	// Clients gives streams whose other ends are attached from the beginning:
 	// see Attached. They are the keeper's. It is called when all others can
 	// attach, before anything is taken. Nil: there are none.
