@@ -13,7 +13,7 @@ func whyCommand() *Command {
 		Short: "say in words why containers ended, do not start, or are slow",
 		Long: `Tells what is known: the meaning of the exit code, who sent the signal that ended it, a limit that was reached, a system call that was refused, a start that failed, and what can be done about it; and the last lines that it wrote.
 
-Of the calls that a filter refuses the kernel tells only where the container was made with --security-opt denials=log, and only root; where audit is on (auditctl -e 1) also of what Landlock refuses. Of what a lack of capabilities refuses it tells nobody.`,
+Of the calls that a filter refuses the kernel tells only where the container was made with --security-opt denials=log, and only root; where audit is on (auditctl -e 1) also of what Landlock refuses. Of what a lack of capabilities refuses it tells nobody. There the last lines of the log are held against the container's mounts, capabilities, network and walls: what these would in fact refuse is called probable, with the option that allows it.`,
 		Examples: []string{"kiste why web"},
 		Complete: "container",
 		Run: func(_ context.Context, env *Env, args []string) error {

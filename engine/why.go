@@ -12,7 +12,9 @@ import (
 	"kiste/container/logfile"
 	"kiste/engine/event"
 	"kiste/engine/inspect"
+	"kiste/host"
 	"kiste/kernel/cgroup"
+	"kiste/kernel/privilege"
 )
 
 // A Finding is something that is known of what a container does or why it has
@@ -25,8 +27,12 @@ type Evidence struct {
 	Usage   *cgroup.Usage    // of one that runs; nil: not known
 	Log     []string         // its last lines
 	Denied  []inspect.Denial // by the filter of one that runs
-	Network NetworkEnds      // of who serves its network
-	Plugged error            // what CNI plugins find wrong with its networks
+
+	Landlock int  // the version of it in the kernel; 0: none
+	Audit    bool // the kernel knows audit
+
+	Network NetworkEnds // of who serves its network
+	Plugged error       // what CNI plugins find wrong with its networks
 	Now     time.Time
 }
 
@@ -36,7 +42,7 @@ const lastLines = 50
 // Evidence gathers what is known of a container. What cannot be read is left
 // out.
 func (e *Engine) Evidence(c *Container) Evidence {
-	v := Evidence{Now: time.Now()}
+	v := Evidence{Now: time.Now(), Landlock: privilege.LandlockABI(), Audit: host.Audits()}
 	if !c.State.StartedAt.IsZero() {
 		v.Signals = e.signalsOf(c, v.Now)
 	}
@@ -180,7 +186,8 @@ func whyEnded(c *Container, v Evidence) []Finding {
 	}
 	all = append(all, denials(c, s.Denied)...)
 	if s.ExitCode != 0 && !s.OOMKilled && len(s.Denied) == 0 {
-		all = append(all, cluesIn(c, v.Log)...)
+		all = append(all, cluesIn(c, v)...)
+		all = append(all, silences(c, v)...)
 	}
 	return all
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"kiste/container/plan"
 	"kiste/engine/inspect"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/privilege"
@@ -76,11 +77,20 @@ func (c *Container) caps() privilege.Caps {
 }
 
 // A clue is what programs print when something is wrong, and what that means
-// in a container.
+// in a container: what fits of guesses, or else what it always means.
 type clue struct {
 	words  string
+	also   []string // other words for it: of other languages, and the error's own name
 	says   func(*Container) string
 	remedy string
+}
+
+func (c clue) lower() []string {
+	all := []string{strings.ToLower(c.words)}
+	for _, w := range c.also {
+		all = append(all, strings.ToLower(w))
+	}
+	return all
 }
 
 func plainly(says string) func(*Container) string { return func(*Container) string { return says } }
@@ -88,17 +98,18 @@ func plainly(says string) func(*Container) string { return func(*Container) stri
 // clues are looked for in the last words of a container that has failed.
 func clues() []clue {
 	return []clue{
-		{"Operation not permitted", refusedBy, "--security-opt denials=log, and kiste why after the next try, names calls that the filter refuses; --cap-add gives a capability"},
-		{"Permission denied", plainly("the permissions of a file do not let its user in, or a capability is missing that would"), "look at owners and modes (ls -ln); of a directory of the host, with a user namespace, those of -v ...:U"},
-		{"Read-only file system", plainly("it has written where nothing can be written: --read-only, a mount with :ro, or a part of /proc and /sys"), "a volume or --tmpfs for what it writes"},
-		{"No space left on device", plainly("a file system is full, in bytes or in files, or the host has no more of what is asked for"), "kiste system df, df -i; more of --shm-size or tmpfs-size, where it is one of these"},
-		{"Too many open files", plainly("it has reached its limit of open files, or the host's of inotify"), "--ulimit nofile=SOFT:HARD"},
-		{"Cannot allocate memory", plainly("the kernel gave no memory: a limit, or the host has none left"), "more of --memory (-m)"},
-		{"Resource temporarily unavailable", plainly("a process or thread could not be started, most likely"), "more of --pids-limit, or of --ulimit nproc"},
-		{"Address already in use", plainly("somebody in its network listens there already"), "another port, or a network of its own"},
-		{"Temporary failure in name resolution", plainly("no name server could be asked from its network"), "--network and --dns"},
-		{"Network is unreachable", plainly("its network has no way there"), "--network"},
-		{"exec format error", plainly("a program in it is for another processor, or a script without #!"), "an image for this processor: --platform"},
+		{"Operation not permitted", []string{"EPERM"}, refusedBy, "--security-opt denials=log, and kiste why after the next try, names calls that the filter refuses; --cap-add gives a capability"},
+		{"Permission denied", []string{"EACCES"}, plainly("the permissions of a file do not let its user in, or a capability is missing that would"), "look at owners and modes (ls -ln); of a directory of the host, with a user namespace, those of -v ...:U"},
+		{"Read-only file system", []string{"EROFS"}, plainly("it has written where nothing can be written: --read-only, a mount with :ro, or a part of /proc and /sys"), "a volume or --tmpfs for what it writes"},
+		{"No space left on device", []string{"ENOSPC"}, plainly("a file system is full, in bytes or in files, or the host has no more of what is asked for"), "kiste system df, df -i; more of --shm-size or tmpfs-size, where it is one of these"},
+		{"Too many open files", []string{"EMFILE"}, plainly("it has reached its limit of open files, or the host's of inotify"), "--ulimit nofile=SOFT:HARD"},
+		{"Cannot allocate memory", []string{"ENOMEM"}, plainly("the kernel gave no memory: a limit, or the host has none left"), "more of --memory (-m)"},
+		{"Resource temporarily unavailable", nil, plainly("a process or thread could not be started, most likely"), "more of --pids-limit, or of --ulimit nproc"},
+		{"Address already in use", []string{"Address in use", "EADDRINUSE"}, plainly("somebody in its network listens there already"), "another port, or a network of its own"},
+		{nameUnknown, []string{"Could not resolve host", "no such host", "bad address", "ENOTFOUND"}, plainly("nobody knows a name that it asked for"), "--network and --dns"},
+		{nameFailed, []string{"EAI_AGAIN"}, plainly("no name server could be asked from its network"), "--network and --dns"},
+		{"Network is unreachable", []string{"ENETUNREACH"}, plainly("its network has no way there"), "--network"},
+		{"exec format error", nil, plainly("a program in it is for another processor, or a script without #!"), "an image for this processor: --platform"},
 	}
 }
 
@@ -116,14 +127,33 @@ func refusedBy(c *Container) string {
 }
 
 // cluesIn finds what the last words tell, each once.
-func cluesIn(c *Container, log []string) (found []Finding) {
-	text := strings.ToLower(strings.Join(log, "\n"))
+func cluesIn(c *Container, v Evidence) (found []Finding) {
+	all := v.sayings(c)
 	for _, clue := range clues() {
-		if strings.Contains(text, strings.ToLower(clue.words)) {
-			found = append(found, Finding{fmt.Sprintf("Its last words have %q: %s.", clue.words, clue.says(c)), clue.remedy})
+		if !slices.ContainsFunc(all, func(s saying) bool { return s.has(clue.lower()...) }) {
+			continue
 		}
+		f, ok := clue.guessed(all)
+		if !ok {
+			f = Finding{fmt.Sprintf("Its last words have %q: %s.", clue.words, clue.says(c)), clue.remedy}
+		}
+		found = append(found, f)
 	}
 	return found
+}
+
+// silences say why the kernel does not tell what it was asked to (denials=log).
+func silences(c *Container, v Evidence) (all []Finding) {
+	switch {
+	case !c.Wishes.Security.LogDenials:
+	case v.Landlock == 0:
+		all = append(all, Finding{"This kernel has no Landlock, so that has refused nothing.", ""})
+	case v.Landlock < plan.LandlockLogs:
+		all = append(all, Finding{fmt.Sprintf("What Landlock refuses this kernel does not tell: it has version %d of it.", v.Landlock), fmt.Sprintf("a kernel with version %d: Linux 6.15", plan.LandlockLogs)})
+	case !v.Audit:
+		all = append(all, Finding{"What Landlock refuses this kernel does not tell: it has no audit.", "a kernel with CONFIG_AUDIT"})
+	}
+	return all
 }
 
 // usageAtEnd is what was spent, in the words of one that runs.

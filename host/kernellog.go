@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 
@@ -46,4 +47,11 @@ func messageOf(record string) string {
 	_, text, _ := strings.Cut(record, ";")
 	text, _, _ = strings.Cut(text, "\n")
 	return text
+}
+
+// Audits reports whether the kernel was built with audit, which then may still be
+// off: proc_pid_loginuid(5).
+func Audits() bool {
+	_, err := os.Stat("/proc/self/loginuid")
+	return err == nil
 }

@@ -136,12 +136,12 @@ func (c *compiler) landlock() {
 		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog()))
 }
 
-// landlockLogs is the first version of Landlock that writes down what it refuses.
-const landlockLogs = 7
+// LandlockLogs is the first version of Landlock that writes down what it refuses.
+const LandlockLogs = 7
 
 // landlockLog asks for records of what the program is refused, not only this child.
 func (c *compiler) landlockLog() Arg {
-	if c.o.LogDenials && c.f.Landlock >= landlockLogs {
+	if c.o.LogDenials && c.f.Landlock >= LandlockLogs {
 		return named(unix.LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON, "LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON")
 	}
 	return num(0)
