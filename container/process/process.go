@@ -332,8 +332,8 @@ func (r *run) mount(a *plan.Act) error {
 		return err
 	}
 	fd, err := detached(a.Mount, shift)
-	if a.IDMap && errors.Is(err, unix.EINVAL) {
-		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system may be one that cannot be id-mapped: the mount option noidmap takes it as it is, --userns host shows its owners"}
+	if errors.Is(err, chroot.ErrShift) {
+		err = &fault.Error{Op: "take", On: a.Mount.Source, Kind: fault.Unsupported, Err: err, Hint: "its file system cannot be id-mapped: the mount option noidmap takes it as it is, --userns host shows its owners"}
 	}
 	if a.Kind == plan.ActRoot && err == nil {
 		r.root = fd

@@ -19,10 +19,20 @@ type Shift struct {
 	UID, GID int // the namespace's root, outside
 }
 
+// ErrShift is that the kernel does not shift owners on a file system: it is one that
+// cannot be id-mapped (EINVAL of mount_setattr(2) with MOUNT_ATTR_IDMAP).
+var ErrShift = errors.New("its file system cannot be id-mapped")
+
+// A notShifted is the kernel's error of an ErrShift.
+type notShifted struct{ error }
+
+func (e notShifted) Unwrap() error        { return e.error }
+func (e notShifted) Is(target error) bool { return target == ErrShift }
+
 // Detached makes the mount, attached to nothing: a descriptor that can be
 // attached in any mount namespace, and is the caller's to close. By may be
 // nil. Needs CAP_SYS_ADMIN in the initial user namespace, and to shift, file
-// systems that can be id-mapped (mount_setattr(2), MOUNT_ATTR_IDMAP).
+// systems that can be id-mapped, or it is ErrShift.
 //
 // Of an overlay the layers are shifted, which needs Linux 5.19.
 func (m Mount) Detached(by *Shift) (int, error) {
@@ -79,7 +89,11 @@ func (by *Shift) shift(tree int, all bool) error {
 	if all {
 		flags |= unix.AT_RECURSIVE
 	}
-	return sys.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(by.Userns)})
+	err := sys.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(by.Userns)})
+	if errors.Is(err, unix.EINVAL) {
+		return notShifted{err}
+	}
+	return err
 }
 
 // tree is a detached, shifted mount of a directory.

@@ -1,6 +1,7 @@
 package chroot
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,4 +152,28 @@ func TestDetachedBelowStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	sys.Close(tree)
+}
+
+// Only what the kernel cannot shift is ErrShift: not any EINVAL.
+func TestWhatCannotBeShifted(t *testing.T) {
+	by := userns(t)
+	for _, tt := range []struct {
+		name string
+		m    Mount
+		want bool
+	}{
+		{"a file system without id-mapped mounts", Mount{Type: "bind", Source: "/proc", Target: "/p"}, true},
+		{"an option that a file system does not have", Mount{Type: "tmpfs", Source: "tmpfs", Target: "/t", Options: []string{"size=much"}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			fd, err := tt.m.Detached(by)
+			if err == nil {
+				sys.Close(fd)
+				t.Fatal("it was mounted")
+			}
+			if !errors.Is(err, unix.EINVAL) || errors.Is(err, ErrShift) != tt.want {
+				t.Errorf("got %v, EINVAL: %t, ErrShift: %t, want EINVAL and %t", err, errors.Is(err, unix.EINVAL), errors.Is(err, ErrShift), tt.want)
+			}
+		})
+	}
 }
