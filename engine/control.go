@@ -14,6 +14,7 @@ import (
 	"kiste/fault"
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
+	"kiste/store"
 )
 
 // signal sends a signal to the container's process.
@@ -79,11 +80,13 @@ func (e *Engine) Kill(query string, s syscall.Signal) error {
 		if s == syscall.SIGKILL || s == c.stopSignal() {
 			c.State.Stopped = true
 		}
+		c.passing = true
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	defer e.wishLasts(c)
 	e.Emit("kill", c, map[string]string{"signal": strconv.Itoa(int(s))})
 	switch {
 	case c.State.Status == inspect.Restarting && !c.State.Stopped:
@@ -120,15 +123,22 @@ func (e *Engine) Stop(query string, o StopOptions) error {
 	if err != nil {
 		return err
 	}
+	return e.stopAndAwait(id, o, false)
+}
+
+// stopAndAwait is Stop of the container id. Again: its end does not remove it,
+// though it may have been made so.
+func (e *Engine) stopAndAwait(id string, o StopOptions, again bool) error {
 	var c *Container
-	err = e.change(id, func(found *Container) error {
+	err := e.change(id, func(found *Container) error {
 		c = found
-		c.State.Stopped = true
+		c.State.Stopped, c.State.Again, c.passing = true, again, true
 		return nil
 	})
 	if err != nil && !(noRoom(err) && !c.Wishes.Restart.Set()) { // nobody would start it anew
 		return err
 	}
+	defer e.wishLasts(c)
 	switch {
 	case c.State.Status == inspect.Restarting:
 		e.nudge()
@@ -144,6 +154,16 @@ func (e *Engine) Stop(query string, o StopOptions) error {
 	}
 	e.Emit("stop", c, nil)
 	return nil
+}
+
+// wishLasts lets the wish that a container stays stopped survive a power cut. Who
+// keeps it reads that as soon as it is written; only after a boot, and only where a
+// policy would start it then, it matters what the disk has. So no signal waits for
+// the disk, and nobody is told that it is stopped before.
+func (e *Engine) wishLasts(c *Container) {
+	if c.State.Stopped && c.Wishes.Restart.Set() {
+		_ = store.Sync(e.document(c.ID)) // it may be removed by now
+	}
 }
 
 // stop ends the process.
@@ -186,13 +206,21 @@ func (e *Engine) stop(c *Container, o StopOptions) error {
 	return err
 }
 
-// Restart stops a container, if it runs, and starts it.
+// Restart stops a container, if it runs, and starts it. With --rm, too: the end
+// in between is not its last, unless it cannot be started.
 func (e *Engine) Restart(query string, o StopOptions) error {
-	if err := e.Stop(query, o); err != nil {
+	id, err := e.id(query)
+	if err != nil {
 		return err
 	}
-	s, err := e.Start(query, StartOptions{})
+	if err := e.stopAndAwait(id, o, true); err != nil {
+		return err
+	}
+	s, err := e.Start(id, StartOptions{})
 	if err != nil {
+		if c, read := e.load(id); read == nil && c.Wishes.Remove {
+			_, _ = e.Remove(id, false, true)
+		}
 		return err
 	}
 	e.Emit("restart", s.Container, nil)

@@ -216,10 +216,11 @@ func spentOf(u *cgroup.Usage) *inspect.Spent {
 }
 
 // settle takes away what a container has only while it runs and writes its
-// state down, or removes it: with --rm, and where it was killed for that.
+// state down, or removes it: with --rm, unless it is restarted, and where it was
+// killed for that.
 func (e *Engine) settle(c *Container) error {
 	e.cleanUp(c)
-	if !c.State.Removing && (!c.Wishes.Remove || c.State.Status != inspect.Exited) {
+	if !c.State.Removing && (!c.Wishes.Remove || c.State.Status != inspect.Exited || c.State.Again) {
 		return e.write(c)
 	}
 	c.Cgroup, c.IDs = "", ""
@@ -231,7 +232,7 @@ func (e *Engine) settle(c *Container) error {
 // to run again after that is for StartAtBoot.
 func (e *Engine) settleAfterBoot(c *Container) {
 	c.State = ended(c.State, monitor.End{At: time.Now()})
-	c.State.AtBoot, c.State.Delay = true, 0
+	c.State.AtBoot, c.State.Delay, c.State.Again = true, 0, false
 	_ = e.settle(c)
 }
 

@@ -155,6 +155,10 @@ type Result struct {
 	// from its nearest listed parent.
 	Origin map[string]string
 
+	// HostName is the host's name, where the container has that by sharing the
+	// host's namespace for names; else Spec has the name.
+	HostName string `json:",omitempty"`
+
 	// User is for ResolveUser, as are Groups: who the process is to be.
 	User   string
 	Groups []string

@@ -137,7 +137,7 @@ func (c *compiler) names() error {
 		if c.w.Domainname != "" {
 			return badOption("--domainname", fault.Conflict, errors.New("conflicting options: domainname and the UTS mode"))
 		}
-		c.name = c.host.HostName
+		c.name, c.HostName = c.host.HostName, c.host.HostName
 		return nil
 	}
 	if c.w.Network.Kind == Container && c.w.Hostname != "" {

@@ -16,6 +16,7 @@
 package inspect
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -94,6 +95,7 @@ type State struct {
 	Victim string   `json:",omitempty"` // the process that was killed last for want of memory
 
 	Stopped         bool          // somebody has stopped or killed it: policies but "always" leave it so
+	Again           bool          `json:",omitempty"` // somebody restarts it: --rm does not remove it at this end
 	AtBoot          bool          // it ran when the host went down, and was not started since
 	Removing        bool          // somebody removes it: it is not started any more
 	RemovingVolumes bool          // with its anonymous volumes
@@ -275,13 +277,29 @@ func (c *Container) config() ConfigJSON {
 		volumes[target] = struct{}{}
 	}
 	return ConfigJSON{
-		Hostname: c.Result.Spec.Hostname, Domainname: w.Domainname, User: c.Result.User,
+		Hostname: c.hostname(), Domainname: w.Domainname, User: c.Result.User,
 		AttachStdin: w.Interactive, AttachStdout: true, AttachStderr: true, ExposedPorts: c.exposed(),
 		Tty: w.TTY, OpenStdin: w.Interactive, StdinOnce: w.StdinOnce, Env: list(bundle.MergeEnv(c.Image.Env, w.Env)), Cmd: cmd,
 		Healthcheck: w.Healthcheck(c.Image.Healthcheck), Image: c.ImageName, Volumes: volumes, WorkingDir: dir, Entrypoint: entrypoint,
 		Labels: table(c.Result.Labels), StopSignal: signal, StopTimeout: w.StopTimeout, Shell: c.Image.Shell,
 	}
 }
+
+// hostname is the name that it was given. In the host's namespace, and in another
+// one that it joins, nobody gives it one: then Docker shows what it would have had,
+// but for one that has the host's network too, which has the host's name.
+func (c *Container) hostname() string {
+	switch {
+	case c.Result.Spec.Hostname != "" || c.Wishes.Network.Kind == bundle.HostNS:
+		return cmp.Or(c.Result.Spec.Hostname, c.Result.HostName)
+	case len(c.ID) < shortID:
+		return c.ID
+	}
+	return c.ID[:shortID]
+}
+
+// shortID is how long an id is where people see it.
+const shortID = 12
 
 // mounts are the binds, volumes, images and tmpfs that somebody asked for.
 func (c *Container) mounts() []MountJSON {

@@ -145,3 +145,25 @@ func TestWishesSurviveJSON(t *testing.T) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
+
+func TestHostname(t *testing.T) {
+	host := bundle.Namespace{Kind: bundle.HostNS}
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, tt := range []struct {
+		name   string
+		wishes bundle.Wishes
+		want   string
+	}{
+		{"its own", bundle.Wishes{}, "0123456789ab"},
+		{"given", bundle.Wishes{Hostname: "box"}, "box"},
+		{"the host's namespace", bundle.Wishes{UTS: host}, "0123456789ab"},
+		{"the host's namespace and network", bundle.Wishes{UTS: host, Network: host}, "big"},
+		{"the host's network", bundle.Wishes{Network: host}, "big"},
+	} {
+		r := must(bundle.Compile(bundle.ImageConfig{Cmd: []string{"sh"}}, tt.wishes, bundle.Facts{ID: id, Root: true, HostName: "big"}))
+		c := &inspect.Container{ID: id, Wishes: tt.wishes, Result: r}
+		if got := c.JSON().Config.Hostname; got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
