@@ -213,7 +213,7 @@ func (e *Engine) CreateNetwork(o NetworkOptions) (*Network, error) {
 		return nil, err
 	}
 	if o.Name == DefaultNetwork || o.Name == "host" || o.Name == "none" {
-		return nil, networkError("create", o.Name, fault.Denied, "operation is not permitted on predefined %s network", o.Name)
+		return nil, networkError("create", o.Name, fault.Conflict, "operation is not permitted on predefined %s network", o.Name)
 	}
 	switch {
 	case o.Scope != "" && o.Scope != "local":
@@ -370,7 +370,7 @@ func (e *Engine) RemoveNetwork(query string) error {
 	case err != nil:
 		return err
 	case n.Predefined():
-		return networkError("remove", n.Name, fault.Denied, "%s is a pre-defined network and cannot be removed", n.Name)
+		return networkError("remove", n.Name, fault.Conflict, "%s is a pre-defined network and cannot be removed", n.Name)
 	}
 	lock, err := store.LockDir(e.Store.Networks(), true)
 	if err != nil {

@@ -171,7 +171,11 @@ func (p *Prepared) findImage(ctx context.Context) ([]string, error) {
 	case src.Transport == reference.Embedded:
 		return p.embedded(src.Path)
 	case src.Transport == reference.Rootfs && isDir(src.Path):
-		return p.plainRoot(src.Path)
+		lower, err := p.plainRoot(src.Path)
+		if err == nil {
+			err = p.e.liesApart(lower[0])
+		}
+		return lower, err
 	}
 	entry, err := p.entry(ctx, src)
 	if err != nil {
@@ -255,6 +259,23 @@ func (p *Prepared) plainRoot(dir string) ([]string, error) {
 	}
 	p.Image = bundle.ImageConfig{Cmd: []string{"/bin/sh"}}
 	return []string{abs}, nil
+}
+
+// liesApart refuses a root that has the store in it: the kernel lets no overlay have
+// the directory of its changes below one of its layers on the same file system
+// (ovl_check_layer in fs/overlayfs/super.c), and says ELOOP.
+func (e *Engine) liesApart(root string) error {
+	lib, err := filepath.EvalSymlinks(e.Store.Lib)
+	if err != nil || !below(lib, root) {
+		return nil
+	}
+	at, _, err := sys.InodeOf(root)
+	mine, _, failed := sys.InodeOf(lib)
+	if err != nil || failed != nil || at != mine {
+		return nil
+	}
+	return &fault.Error{Op: "use root file system", On: root, Kind: fault.Invalid, Err: errors.New("the store is in it (" + lib + "), and changes kept there cannot lie above it"),
+		Hint: "KISTE_LIB=DIR with a directory outside, or on another file system; or --rootfs, which changes it itself"}
 }
 
 // claim reserves the container's directories, name and lock.
