@@ -158,7 +158,7 @@ func (s *supervisor) inherit(x *Exec, of process.Identity) {
 		s.forgetStale(of)
 		pidfd, _ = sys.Watched(fd, "pidfd")
 	}
-	end := s.endOf(of.PID, pidfd)
+	end := s.endOf(of, pidfd)
 	if c, err := s.e.read(x.c.ID); err == nil {
 		x.c = c
 		x.died(end)
@@ -167,23 +167,26 @@ func (s *supervisor) inherit(x *Exec, of process.Identity) {
 }
 
 // endOf waits for the end of a process that is not this one's child, by its pidfd,
-// which it closes; nil: it has ended. Its parent, whoever that is, has to wait for it
-// before the kernel tells the code.
-func (s *supervisor) endOf(pid int, pidfd *os.File) monitor.End {
-	exit := func() (syscall.WaitStatus, bool) { return 0, false }
+// which it closes; nil: it has ended. The kernel tells the code of one that its
+// parent has waited for (from Linux 6.15 on), and of one that still lies there: that
+// parent is the container's first process, and many of these wait for nobody.
+func (s *supervisor) endOf(of process.Identity, pidfd *os.File) monitor.End {
+	exit := func() (status syscall.WaitStatus, ok bool) {
+		if pidfd != nil {
+			status, ok = sys.PidfdExit(int(pidfd.Fd()))
+		}
+		return status, ok
+	}
 	if pidfd != nil {
 		defer pidfd.Close()
 		_ = sys.WaitPidfd(pidfd)
-		exit = func() (syscall.WaitStatus, bool) { return sys.PidfdExit(int(pidfd.Fd())) }
 	}
-	status, known := exit()
-	if !known {
-		status, known = s.seen(pid)
+	for _, ask := range []func() (syscall.WaitStatus, bool){of.Exit, exit, func() (syscall.WaitStatus, bool) { return s.seen(of.PID) }, exit} {
+		if status, known := ask(); known {
+			return monitor.End{Status: status, Known: true}
+		}
 	}
-	if !known {
-		status, known = exit()
-	}
-	return monitor.End{Status: status, Known: known}
+	return monitor.End{}
 }
 
 func (s *supervisor) exec(q request, r *reply) (x *Exec, wait func() monitor.End, err error) {
@@ -242,7 +245,7 @@ func (s *supervisor) left(q request) (*Exec, func() monitor.End, error) {
 	}
 	x := &Exec{e: s.e, c: c, id: q.Exec.ID}
 	x.note(of)
-	return x, func() monitor.End { return s.endOf(of.PID, pidfd) }, nil
+	return x, func() monitor.End { return s.endOf(of, pidfd) }, nil
 }
 
 // nothing is the streams of who has none.

@@ -54,6 +54,15 @@ func (id Identity) known() bool {
 	return err == nil && s.start == id.Start
 }
 
+// Exit is how a process has ended that nobody has waited for yet: exit_code of
+// proc_pid_stat(5). It takes who may trace the process, as root and who has made
+// its user namespace may; the kernel tells others 0. To ask makes sense when its
+// pidfd says that it has ended.
+func (id Identity) Exit() (status syscall.WaitStatus, ok bool) {
+	s, err := statOf(id.PID)
+	return s.exit, err == nil && s.start == id.Start && s.dead()
+}
+
 func (id Identity) open(is func(Identity) bool) (int, error) {
 	if id.PID <= 0 {
 		return -1, noProcess(id.PID, syscall.ESRCH)
@@ -151,6 +160,7 @@ func readMap(pid int, name string) ([]plan.IDMap, error) {
 type stat struct {
 	state byte
 	start uint64
+	exit  syscall.WaitStatus
 }
 
 func (s stat) dead() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
@@ -173,16 +183,17 @@ func statOf(pid int) (stat, error) {
 // parseStat reads PID (NAME) STATE and so on. A name may hold anything.
 func parseStat(text []byte) (stat, error) {
 	bad := &fault.Error{Op: "read", On: "/proc/PID/stat", Kind: fault.Invalid, Err: errors.New("it is not as proc_pid_stat(5) says")}
-	const state, start = 0, 19 // fields 3 and 22: the name is the second
+	const state, start, exit = 0, 19, 49 // fields 3, 22 and 52: the name is the second
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(f) <= start || len(f[state]) != 1 {
+	if len(f) <= exit || len(f[state]) != 1 {
 		return stat{}, bad
 	}
 	n, err := strconv.ParseUint(string(f[start]), 10, 64)
-	if err != nil {
+	code, failed := strconv.ParseUint(string(f[exit]), 10, 32)
+	if err != nil || failed != nil {
 		return stat{}, bad
 	}
-	return stat{state: f[state][0], start: n}, nil
+	return stat{f[state][0], n, syscall.WaitStatus(code)}, nil
 }
 
 // Descriptor tells what a descriptor of the process is: a path, or "pipe:[INODE]"
