@@ -22,8 +22,8 @@ const (
 
 // A programHeader is Elf64_Phdr of elf(5).
 type programHeader struct {
-	kind, flags                      uint32
-	_, address, _, inFile, inMem, to uint64
+	kind, flags                 uint32
+	_, address, _, inFile, _, _ uint64
 }
 
 // A segment is a part of this program's file in memory, in whole pages.
