@@ -69,12 +69,12 @@ var options = [...]option{
 
 // ParseOptions sorts words, in their order: a later one wins over an earlier.
 // A word that is no option of mount(8) or the runtime-spec is the file
-// system's and comes back in Data. It never fails: it is the file system that
-// refuses what it does not know.
+// system's and comes back in Data; an empty one is none, as in mount(2)'s data. It
+// never fails: it is the file system that refuses what it does not know.
 func ParseOptions(words []string) (Parsed, error) {
 	var p Parsed
 	for _, word := range words {
-		if !p.named(word) && !p.propagate(word) {
+		if word != "" && !p.named(word) && !p.propagate(word) {
 			p.Data = append(p.Data, word)
 		}
 	}

@@ -29,9 +29,10 @@ func TestParseOptions(t *testing.T) {
 		{"the file system's", "size=64m,mode=1777,foo", Parsed{Data: []string{"size=64m", "mode=1777", "foo"}}},
 		{"id maps", "ridmap", Parsed{IDMap: "ridmap"}},
 		{"defaults", "defaults", Parsed{}},
+		{"empty words, as Buildah has them", ",ro,", Parsed{Set: unix.MOUNT_ATTR_RDONLY, Flags: unix.MS_RDONLY}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseOptions(strings.FieldsFunc(tt.in, func(r rune) bool { return r == ',' }))
+			got, err := ParseOptions(strings.Split(tt.in, ","))
 			if err != nil || !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("ParseOptions(%q) = %+v, %v; want %+v", tt.in, got, err, tt.want)
 			}
