@@ -18,7 +18,8 @@ import (
 // (process.Facts), but for Groups.
 type Facts struct {
 	// Host: the parent may mount in its mount namespace, so it makes the root
-	// and the binds. Else the child does it in its user namespace.
+	// and those binds that the child cannot. Else the child does it in its user
+	// namespace.
 	Host bool
 
 	// Inner: the parent is in a user namespace that is not the first one. It
@@ -173,6 +174,9 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 	c.release()
 	c.settle()
 	c.fileSystems()
+	if c.peers {
+		c.keepMounts()
+	}
 	c.takeDevices()
 	c.attachRoot(root)
 	c.attach()
@@ -211,6 +215,7 @@ type compiler struct {
 	joins  []join
 	tops   map[string]Slot // the kernel's mounts by their places; 0: another's
 	mounts []mount
+	peers  bool // the child takes binds that are to stay peers or slaves of the host's
 	root   Slot
 	rootAt string // where on the host the root is attached before it becomes the root; empty: nowhere
 	above  Slot   // the host's root, to go back to for hooks

@@ -11,14 +11,16 @@ import (
 	"kiste/kernel/chroot"
 )
 
-// collect lets the parent make the binds, where it has the powers, and what
-// has to be filled from the root.
+// collect lets the parent make the binds, where it alone has the powers, and
+// what has to be filled from the root.
 func (c *compiler) collect() {
 	for i := range c.mounts {
 		m := &c.mounts[i]
 		c.ownPropagation(m)
 		switch {
 		case !c.f.Host:
+		case m.bind && c.takenByChild(m):
+			c.peers = c.peers || isPeer(m)
 		case m.bind || m.Type == "overlay":
 			a := Act{Kind: ActBind, Mount: mountOf(m)}
 			c.idMap(m, &a)
@@ -31,6 +33,19 @@ func (c *compiler) collect() {
 		}
 	}
 	c.collectDevices()
+}
+
+// takenByChild reports whether the child can take a bind as well as the parent,
+// which is when it has the parent's powers and a copy of its mounts. Then the
+// container's mounts are as old as the document lists them: that is the order of
+// mountinfo since Linux 6.8. What is below /proc can be another for each who looks.
+func (c *compiler) takenByChild(m *mount) bool {
+	return c.fresh["mount"] && !c.mapped() && !c.f.Inner && m.IDMap == "" && len(m.UIDMappings) == 0 && !strings.HasPrefix(path.Clean(m.Source)+"/", "/proc/")
+}
+
+// isPeer reports whether m has to do with the host's mounts after it is taken.
+func isPeer(m *mount) bool {
+	return slices.ContainsFunc(m.Propagation, func(p uint64) bool { return p&(unix.MS_SHARED|unix.MS_SLAVE) != 0 })
 }
 
 // ownPropagation keeps what is shared inside of a user namespace from being
@@ -186,7 +201,7 @@ func (c *compiler) fileSystems() {
 			if below := subpath(m.Parsed); below != "" {
 				calls = c.openBelow(m.Source, below, m.detached)
 			}
-			c.child("take "+m.Source+" for "+m.Destination, m.field, append(calls, mountAttributes(m.detached, m.Parsed)...)...)
+			c.child("take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, append(calls, mountAttributes(m.detached, c.ofClone(m))...)...)
 		case m.Type == "cgroup":
 			c.groups(m)
 		default:
@@ -200,6 +215,20 @@ func (c *compiler) fileSystems() {
 		}
 	}
 	c.privateProc()
+}
+
+// ofClone are the attributes that a clone of the host's mount is given. It is
+// private where all are that it can be a clone of; else it has to be made so,
+// or what is mounted on it would be mounted on the host too.
+func (c *compiler) ofClone(m *mount) chroot.Parsed {
+	a := m.Parsed
+	switch {
+	case c.f.Host && c.private() && !slices.ContainsFunc(a.Propagation, func(p uint64) bool { return p&unix.MS_PRIVATE == 0 }):
+		a.Propagation = nil
+	case c.f.Host && len(a.Propagation) == 0:
+		a.Propagation = []uint64{unix.MS_REC | unix.MS_PRIVATE}
+	}
+	return a
 }
 
 // lateReadOnly: things are put into it before.

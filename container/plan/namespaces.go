@@ -244,7 +244,9 @@ func (c *compiler) settle() {
 	c.affinity("", "")
 	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
 	c.child("make files with the modes that are asked for", "", umask(0))
-	c.keepMounts()
+	if !c.peers {
+		c.keepMounts()
+	}
 	c.loopback()
 	if !c.bornInNetwork() {
 		c.links()
@@ -253,18 +255,28 @@ func (c *compiler) settle() {
 
 // keepMounts lets no mount of this namespace be one of the host's too. In a
 // namespace that belongs to another user namespace they are born as slaves: what
-// the host mounted on a device of its own would be the container's.
+// the host mounted on a device of its own would be the container's. Where the child
+// takes a bind that is to stay a peer or a slave of the host's, it comes after that.
 func (c *compiler) keepMounts() {
 	if c.unmounted() {
 		return
 	}
 	propagation, text := uint64(unix.MS_REC|unix.MS_PRIVATE), "MS_REC|MS_PRIVATE"
-	if p := propagationOf(c.linux.RootfsPropagation) &^ unix.MS_REC; p == unix.MS_SLAVE || p == unix.MS_SHARED {
+	if c.slaves() {
 		propagation, text = unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"
 	}
 	c.child("keep mounts from the host", "linux.rootfsPropagation",
 		call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
 }
+
+// slaves reports whether the mounts of this namespace become slaves of the host's.
+func (c *compiler) slaves() bool {
+	p := propagationOf(c.linux.RootfsPropagation) &^ unix.MS_REC
+	return p == unix.MS_SLAVE || p == unix.MS_SHARED
+}
+
+// private reports whether all mounts are private when the child takes its binds.
+func (c *compiler) private() bool { return !c.peers && !c.slaves() }
 
 // loopback switches a new network's on, which the kernel leaves off.
 func (c *compiler) loopback() {

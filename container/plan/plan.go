@@ -15,8 +15,8 @@
 // The order: the parent makes the cgroup; forks the child into its namespaces;
 // while the child waits, maps its ids, and makes the mounts that need the
 // powers of the host (the root from id-mapped layers, id-mapped binds), which
-// it sends as descriptors. The child makes the kernel's file systems, detached;
-// attaches the root, pivots into it, drops the old one; attaches everything
+// it sends as descriptors. The child makes the kernel's file systems, detached,
+// and takes the other binds; attaches the root, pivots into it, drops the old one; attaches everything
 // else by descriptor, resolved inside the new root; gives up what it may not
 // keep; and becomes the program.
 package plan

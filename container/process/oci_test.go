@@ -272,6 +272,16 @@ func TestDocuments(t *testing.T) {
 				return 0
 			})
 		}},
+		{"mountinfo lists mounts in the document's order", "grep -oE ' /m[0-9] ' /proc/self/mountinfo | tr -d ' '", "/m0\n/m1\n/m2\n/m3\n/m4\n/m5\n/m6\n/m7", func(t *testing.T, b *ociBox) {
+			b.tree(t)
+			for i, how := range []string{"", "tmpfs", "rprivate", "tmpfs", "rslave", "tmpfs", "shared", "tmpfs"} {
+				m := specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: fmt.Sprint("/m", i)}
+				if how != "tmpfs" {
+					m.Type, m.Source, m.Options = "bind", b.dir+"/tree/sub", slices.DeleteFunc([]string{"bind", how}, func(o string) bool { return o == "" })
+				}
+				b.mount(m)
+			}
+		}},
 		{"a tmpfs takes the mode of what it covers", "stat -c %a /locked /fresh /given", "2750\n1777\n700", func(t *testing.T, b *ociBox) {
 			if err := errors.Join(os.Mkdir(b.root+"/locked", 0o750), os.Chmod(b.root+"/locked", 0o750|fs.ModeSetgid)); err != nil {
 				t.Fatal(err)
