@@ -1,12 +1,14 @@
 package lifecycle_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -53,7 +55,7 @@ func lookAt(proc string, say func(string, ...any)) bool {
 	there := false
 	for range 1000 {
 		program, err := os.Readlink(proc + "/exe")
-		if os.IsNotExist(err) {
+		if os.IsNotExist(err) || errors.Is(err, syscall.ESRCH) { // it ended before the look, or in it
 			return there
 		}
 		there = true
