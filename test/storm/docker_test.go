@@ -54,7 +54,7 @@ func (f *field) dockerd() {
 		f.removeAll()
 		f.peer = nil
 		_ = daemon.Process.Signal(syscall.SIGTERM)
-		late := time.AfterFunc(20*time.Second, func() { _ = daemon.Process.Kill() })
+		late := time.AfterFunc(patience, func() { _ = daemon.Process.Kill() })
 		_ = daemon.Wait()
 		late.Stop()
 		groups, _ := filepath.Glob("/sys/fs/cgroup/*/docker")

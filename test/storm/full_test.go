@@ -36,15 +36,16 @@ func newSmallField(t *testing.T, dir, options string) *field {
 	return f
 }
 
-// until waits for what comes soon.
-func (f *field) until(what string, so func() bool) {
+// until waits for what comes soon, and reports whether it has come.
+func (f *field) until(what string, so func() bool) bool {
 	f.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !so(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !so(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			f.t.Errorf("never: %s", what)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // fill takes all room of the file system that dir is on, and gives it back.

@@ -128,8 +128,8 @@ func (f *field) kill(what string, k killing, find func(*field) []int, delay time
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	late := time.AfterFunc(20*time.Second, func() {
-		f.t.Errorf("%s: it takes 20 s", what)
+	late := time.AfterFunc(patience, func() {
+		f.t.Errorf("%s: it takes %v", what, patience)
 		_ = cmd.Process.Kill()
 	})
 	_ = cmd.Wait()
@@ -151,7 +151,7 @@ func (f *field) kill(what string, k killing, find func(*field) []int, delay time
 	if _, err := f.kiste("gc"); err != nil {
 		f.t.Errorf("%s: %v", what, err)
 	}
-	f.nothing(what)
+	f.nothing(what, "lib/containers", "lib/names", "lib/volumes", "run/containers", "run/ids")
 }
 
 // lookQuietly is look for a container that may be gone.
@@ -162,16 +162,27 @@ func (f *field) lookQuietly(name string) (container, bool) {
 	return f.look(name)
 }
 
-// nothing wants nothing to be left of any container.
-func (f *field) nothing(what string) {
+// nothing wants nothing to be left of any container, in dirs or of processes. Who
+// removes one may still be at it.
+func (f *field) nothing(what string, dirs ...string) {
 	f.t.Helper()
-	for _, dir := range []string{"lib/containers", "lib/names", "lib/volumes", "run/containers", "run/ids"} {
-		entries, _ := os.ReadDir(filepath.Join(f.dir, dir))
-		for _, d := range entries {
-			f.t.Errorf("%s: left behind: %s/%s", what, dir, d.Name())
+	var left []string
+	ok := f.until(what+": nothing is left", func() bool {
+		left = nil
+		for _, dir := range dirs {
+			entries, _ := os.ReadDir(filepath.Join(f.dir, dir))
+			for _, d := range entries {
+				left = append(left, dir+"/"+d.Name())
+			}
 		}
+		for _, pid := range f.holders() {
+			left = append(left, fmt.Sprint("holder ", pid))
+		}
+		return len(left) == 0
+	})
+	if !ok {
+		f.t.Errorf("left behind: %q", left)
 	}
-	f.until(what+": no holder is left", func() bool { return len(f.holders()) == 0 })
 }
 
 // Who compresses a log may be killed, too: nothing of the log is lost.

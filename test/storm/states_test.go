@@ -164,7 +164,7 @@ func (f *field) arrow(t *testing.T, verb, name, from, to string) {
 		return
 	}
 	var got string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if got = f.status(name); got == want || want == "" {
 			return
 		}
