@@ -14,17 +14,17 @@ go_test() { # TITLE DIRECTORY OPTION...
 	shift 2
 	before=$(date +%s)
 	case $title in # what hangs is to end by Go's own hand, which tells where
-	container/*|scripts*) patience=900 ;;
-	*) patience=240 ;;
+	container/*|scripts*) patience=1200 ;;
+	*) patience=600 ;;
 	esac
 	echo "=== root: $title"
-	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop$also timeout $((patience + 10)) ./test -test.short -test.timeout ${patience}s -test.v=false "$@" || fails "$title"
+	KISTE_REQUIRE=root,cgroup2,userns,criu,mem_dirty_track,uffd-noncoop$also timeout -k 20 $((patience + 10)) ./test -test.short -test.timeout ${patience}s -test.v=false "$@" || fails "$title"
 	echo "=== took $(($(date +%s) - before)) s"
 }
 run() { # TITLE PROGRAM ARGUMENT...
 	echo "=== $1"
 	shift
-	timeout "${limit:-120}" "$@" || fails "$*"
+	timeout -k 20 "${limit:-120}" "$@" || fails "$*"
 }
 
 packages() {
@@ -76,7 +76,14 @@ living() {
 	run "root: nfs.sh" sh /payload/nfs.sh
 }
 
+# While the machine lives it says so: see patience in vm_test.go.
+while sleep 20; do
+	echo "=== alive after $(cut -d . -f 1 /proc/uptime) s"
+done &
+heart=$!
+
 lane=$(sed -n 's/.*kiste\.lane=\([a-z]*\).*/\1/p' /proc/cmdline)
 echo "$lane: kernel $(uname -r), $(stat -f -c %T /sys/fs/cgroup), $(systemctl --version | head -n 1)"
 $lane
+kill $heart
 exit $failed

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,15 @@ var tested = []string{"./kernel/...", "./container/bundle", "./container/hook", 
 // limit bounds one boot, from the firmware to the power switch.
 const limit = 30 * time.Minute
 
+// patience is how long a machine may say nothing: guest.sh says every 20 seconds
+// that it lives. One that is silent has stopped as a whole, with its clock, its
+// kernel or the emulator: no test inside can then end by itself. It is asked
+// where it is, and started anew, once.
+const patience = 4 * time.Minute
+
+// heartbeat begins what guest.sh says every 20 seconds.
+const heartbeat = "=== alive"
+
 func TestVM(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the virtual machine takes minutes")
@@ -36,7 +46,13 @@ func TestVM(t *testing.T) {
 	for _, lane := range lanes {
 		t.Run(lane, func(t *testing.T) {
 			t.Parallel()
-			code, output := boot(t, lane, cache, payload)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			code, output := boot(ctx, t, lane, cache, payload)
+			if code == stopped {
+				t.Logf("THE MACHINE STOPPED, and is started anew; the end of the console was:\n%s", tail(output, 150))
+				code, output = boot(ctx, t, lane, cache, payload)
+			}
 			if code != "0" {
 				t.Errorf("the tests inside ended with %q; the end of the console was:\n%s", code, tail(output, 60))
 			}
@@ -120,21 +136,23 @@ func busybox(t *testing.T) string {
 	return path
 }
 
+// stopped is the code of a machine that has said nothing for as long as patience.
+const stopped = "stopped"
+
 // boot runs the machine until it switches itself off, and returns the exit
 // code that guest.sh ended with ("" where it did not come to its end) and what
 // the console said.
-func boot(t *testing.T, lane, cache, payload string) (code string, output []string) {
+func boot(ctx context.Context, t *testing.T, lane, cache, payload string) (code string, output []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
 	drive := func(file string) string {
 		return "if=virtio,format=raw,snapshot=on,file=" + strings.ReplaceAll(file, ",", ",,")
 	}
+	monitor := filepath.Join(t.TempDir(), "monitor")
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
-		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+monitor+",server=on,wait=off",
 		"-kernel", filepath.Join(cache, "vmlinuz"), "-initrd", filepath.Join(cache, "initrd.gz"),
-		"-append", "console=ttyS0 panic=-1 quiet systemd.show_status=false systemd.log_level=warning kiste.lane="+lane,
+		"-append", "console=ttyS0 panic=-1 unknown_nmi_panic quiet systemd.show_status=false systemd.log_level=warning kiste.lane="+lane,
 		"-drive", drive(filepath.Join(cache, "root.img")), "-drive", drive(payload))
 	console, err := cmd.StdoutPipe()
 	if err != nil {
@@ -144,20 +162,57 @@ func boot(t *testing.T, lane, cache, payload string) (code string, output []stri
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	code, output = read(t, console)
-	if err := cmd.Wait(); err != nil {
+	told := make(chan struct{})
+	watch := time.AfterFunc(patience, func() {
+		defer close(told)
+		t.Logf("the machine says nothing for %v; its processors:\n%s", patience, ask(monitor))
+		_ = cmd.Process.Kill()
+	})
+	code, output = read(t, console, func() {
+		if watch.Stop() {
+			watch.Reset(patience)
+		}
+	})
+	silent := !watch.Stop()
+	if silent {
+		<-told
+	}
+	err = cmd.Wait()
+	switch {
+	case silent && code == "" && ctx.Err() == nil:
+		return stopped, output
+	case err != nil:
 		t.Errorf("qemu: %v (the limit is %v)", err, limit)
 	}
 	return code, output
 }
 
+// ask has the emulator tell where the processors are, and the kernel where it is,
+// by an interrupt that it answers with a panic.
+func ask(monitor string) string {
+	c, err := net.DialTimeout("unix", monitor, time.Minute)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_, _ = io.WriteString(c, "info status\ninfo registers -a\nnmi\n")
+	text, _ := io.ReadAll(c)
+	return string(text)
+}
+
 var exitLine = regexp.MustCompile(`KISTE-VM-EXIT (\d+)`)
 
-func read(t *testing.T, console io.Reader) (code string, output []string) {
+// read reads what the console says, and calls heard after each line.
+func read(t *testing.T, console io.Reader, heard func()) (code string, output []string) {
 	lines := bufio.NewScanner(console)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
+		heard()
 		line := strings.TrimRight(lines.Text(), "\r")
+		if strings.HasPrefix(line, heartbeat) {
+			continue
+		}
 		output = append(output, line)
 		if testing.Verbose() || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- FAIL") {
 			t.Log(line)
