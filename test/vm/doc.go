@@ -20,14 +20,15 @@
 // A third has containers that live (living.sh): that they survive the service that
 // starts them, whole systems, units that kiste generate makes, quadlets, a boot;
 // volumes with a limit, which is a quota of a project (quota.sh), and volumes that a
-// server of NFS has (nfs.sh). Before that it runs Kiste's scripts about networks that
+// server of NFS has (nfs.sh); Podman of an ordinary user with kiste-runtime (podman.sh),
+// which needs delegated cgroups. Before that it runs Kiste's scripts about networks that
 // need nothing but a kernel and common programs.
 //
 // Left out with systemd's cgroups are the scripts without any (errors, help,
 // log, spec), the comparison with runc's JSON (compat), which knows no driver,
 // and that of an ordinary user without an instance of systemd (rootless):
 // systemd.sh has one with. Left out altogether are scripts of other people's
-// engines, which are not on the disk, and most of those of kiste itself, for which
+// engines, which but Podman are not on the disk, and most of those of kiste itself, for which
 // root.sh, user.sh and living.sh stand: of those about networks the ones of ordinary
 // users (network.sh), of Docker and CNI plugins, and of rates and crowds, which
 // count on a faster machine; and the rooms above a container (monitor, logfile,

@@ -74,6 +74,8 @@ living() {
 	run "user: living.sh" runuser -u ann -- env $session sh /payload/living.sh
 	run "root: quota.sh" sh /payload/quota.sh
 	run "root: nfs.sh" sh /payload/nfs.sh
+	run "user: podman.sh" runuser -u ann -- env $session DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/podman.sh
 }
 
 # While the machine lives it says so: see patience in vm_test.go.
