@@ -18,14 +18,25 @@ import (
 
 // A Power is something that a host may or may not be able to do for us.
 type Power struct {
-	Name   string      // one word, as in $KISTE_REQUIRE
-	Text   string      // what it is good for, one line
-	Have   func() bool // probed once
-	Remedy string      // what a person does to get it
+	Name   string // one word, as in $KISTE_REQUIRE
+	Text   string // what it is good for, one line
+	Remedy string // what a person does to get it
+
+	probe func() bool
+	found *found
 }
 
-func power(name, text string, probe func() bool, remedy string) Power {
-	return Power{Name: name, Text: text, Have: sync.OnceValue(probe), Remedy: remedy}
+// found is what a probe has found. The table of powers is data that the linker
+// lays out: no start makes it.
+type found struct {
+	once sync.Once
+	have bool
+}
+
+// Have probes it, once.
+func (p Power) Have() bool {
+	p.found.once.Do(func() { p.found.have = p.probe() })
+	return p.found.have
 }
 
 func exists(path string) bool {

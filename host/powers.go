@@ -19,43 +19,43 @@ import (
 // The powers. What the start of a container asks for is probed by one system
 // call or one small file; only "kiste doctor" tries the rest.
 var (
-	Root      = power("root", "all of Kiste, for every user of this host", func() bool { return os.Geteuid() == 0 }, "run as root, with sudo for instance")
-	Userns    = power("userns", "user namespaces: root inside, nobody outside", userns, "sysctl -w user.max_user_namespaces=28633")
-	UsernsTry = power("userns-try", "a user namespace was really made, with its capabilities", usernsTry, "sysctl -w user.max_user_namespaces=28633 kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0; in a container, the outer engine must allow unshare(2)")
-	Subids    = power("subids", "a range of ids for an ordinary user's containers", subids, "apt-get install uidmap, and usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER")
-	TimeNS    = power("timens", "time namespaces: clocks of a container's own", func() bool { return exists("/proc/self/ns/time") }, "boot a kernel with CONFIG_TIME_NS")
+	Root      = Power{"root", "all of Kiste, for every user of this host", "run as root, with sudo for instance", func() bool { return os.Geteuid() == 0 }, &found{}}
+	Userns    = Power{"userns", "user namespaces: root inside, nobody outside", "sysctl -w user.max_user_namespaces=28633", userns, &found{}}
+	UsernsTry = Power{"userns-try", "a user namespace was really made, with its capabilities", "sysctl -w user.max_user_namespaces=28633 kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0; in a container, the outer engine must allow unshare(2)", usernsTry, &found{}}
+	Subids    = Power{"subids", "a range of ids for an ordinary user's containers", "apt-get install uidmap, and usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER", subids, &found{}}
+	TimeNS    = Power{"timens", "time namespaces: clocks of a container's own", "boot a kernel with CONFIG_TIME_NS", func() bool { return exists("/proc/self/ns/time") }, &found{}}
 
-	CgroupV2    = power("cgroup2", "limits through the unified hierarchy alone", func() bool { return exists("/sys/fs/cgroup/cgroup.controllers") }, "boot with systemd.unified_cgroup_hierarchy=1")
-	CgroupV1    = power("cgroup1", "limits through version 1 hierarchies", func() bool { return exists("/sys/fs/cgroup/memory/cgroup.procs") }, "none needed: version 2 is better")
-	CgroupOwn   = power("cgroup-delegated", "limits: a cgroup in which we may make others", cgroupOwn, "be root, or systemd-run --user --scope -p Delegate=yes COMMAND")
-	Systemd     = power("systemd", "cgroups that systemd makes", func() bool { return exists("/run/systemd/system") }, "boot with systemd as init")
-	CgroupClone = power("clone-into-cgroup", "a process starts in its cgroup, with no moving", func() bool { return CgroupV2.Have() && Clone3.Have() }, "boot with systemd.unified_cgroup_hierarchy=1")
+	CgroupV2    = Power{"cgroup2", "limits through the unified hierarchy alone", "boot with systemd.unified_cgroup_hierarchy=1", func() bool { return exists("/sys/fs/cgroup/cgroup.controllers") }, &found{}}
+	CgroupV1    = Power{"cgroup1", "limits through version 1 hierarchies", "none needed: version 2 is better", func() bool { return exists("/sys/fs/cgroup/memory/cgroup.procs") }, &found{}}
+	CgroupOwn   = Power{"cgroup-delegated", "limits: a cgroup in which we may make others", "be root, or systemd-run --user --scope -p Delegate=yes COMMAND", cgroupOwn, &found{}}
+	Systemd     = Power{"systemd", "cgroups that systemd makes", "boot with systemd as init", func() bool { return exists("/run/systemd/system") }, &found{}}
+	CgroupClone = Power{"clone-into-cgroup", "a process starts in its cgroup, with no moving", "boot with systemd.unified_cgroup_hierarchy=1", func() bool { return CgroupV2.Have() && Clone3.Have() }, &found{}}
 
-	Openat2       = power("openat2", "paths in a container's tree are resolved safely", sys.HasOpenat2, "boot Linux 5.14 or later; in a container, the outer engine must allow openat2(2)")
-	MountSetattr  = power("mount-setattr", "read-only trees and id-mapped mounts", sys.HasMountSetattr, "boot Linux 5.14 or later; in a container, the outer engine must allow mount_setattr(2)")
-	Overlay       = power("overlay", "layers of images are stacked, not copied", func() bool { return fileHasField("/proc/filesystems", "overlay") || sys.HasFilesystem("overlay") }, "modprobe overlay")
-	OverlayUserns = power("overlay-userns", "the same for an ordinary user", func() bool { return Overlay.Have() && Kernel(5, 11) && Userns.Have() }, "boot Linux 5.11 or later and allow user namespaces")
-	Idmap         = power("idmap", "files on the store's file system show the owner they have on the host", func() bool { return MountSetattr.Have() && Root.Have() && idmapFS(storeDir()) }, "keep the store on ext4, xfs or btrfs: set KISTE_LIB; be root")
-	IdmapOverlay  = power("idmap-overlay", "id-mapped mounts as layers", func() bool { return Idmap.Have() && Kernel(5, 19) }, "boot Linux 5.19 or later")
-	OverlayFD     = power("overlay-fd", "layers by descriptor: no path can be exchanged", func() bool { return Overlay.Have() && Kernel(6, 13) }, "boot Linux 6.13 or later")
-	ErofsFile     = power("erofs-file", "images mounted from a file, with no loop device", func() bool { return Kernel(6, 12) && sys.HasFilesystem("erofs") }, "be root; boot Linux 6.12 or later; modprobe erofs")
+	Openat2       = Power{"openat2", "paths in a container's tree are resolved safely", "boot Linux 5.14 or later; in a container, the outer engine must allow openat2(2)", sys.HasOpenat2, &found{}}
+	MountSetattr  = Power{"mount-setattr", "read-only trees and id-mapped mounts", "boot Linux 5.14 or later; in a container, the outer engine must allow mount_setattr(2)", sys.HasMountSetattr, &found{}}
+	Overlay       = Power{"overlay", "layers of images are stacked, not copied", "modprobe overlay", func() bool { return fileHasField("/proc/filesystems", "overlay") || sys.HasFilesystem("overlay") }, &found{}}
+	OverlayUserns = Power{"overlay-userns", "the same for an ordinary user", "boot Linux 5.11 or later and allow user namespaces", func() bool { return Overlay.Have() && Kernel(5, 11) && Userns.Have() }, &found{}}
+	Idmap         = Power{"idmap", "files on the store's file system show the owner they have on the host", "keep the store on ext4, xfs or btrfs: set KISTE_LIB; be root", func() bool { return MountSetattr.Have() && Root.Have() && idmapFS(storeDir()) }, &found{}}
+	IdmapOverlay  = Power{"idmap-overlay", "id-mapped mounts as layers", "boot Linux 5.19 or later", func() bool { return Idmap.Have() && Kernel(5, 19) }, &found{}}
+	OverlayFD     = Power{"overlay-fd", "layers by descriptor: no path can be exchanged", "boot Linux 6.13 or later", func() bool { return Overlay.Have() && Kernel(6, 13) }, &found{}}
+	ErofsFile     = Power{"erofs-file", "images mounted from a file, with no loop device", "be root; boot Linux 6.12 or later; modprobe erofs", func() bool { return Kernel(6, 12) && sys.HasFilesystem("erofs") }, &found{}}
 
-	Landlock      = power("landlock", "one more wall around files and ports", landlock, "boot with landlock in lsm=")
-	Seccomp       = power("seccomp", "system calls are filtered", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_ERRNO) }, "boot a kernel with CONFIG_SECCOMP_FILTER")
-	SeccompNotify = power("seccomp-notify", "system calls are answered by a supervisor", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_USER_NOTIF) }, "boot Linux 5.0 or later")
-	AppArmor      = power("apparmor", "profiles of AppArmor", func() bool { return fileHas("/sys/module/apparmor/parameters/enabled", "Y") }, "boot with apparmor=1, where wanted")
-	SELinux       = power("selinux", "labels of SELinux", func() bool { return exists("/sys/fs/selinux/enforce") }, "boot with selinux=1, where wanted")
+	Landlock      = Power{"landlock", "one more wall around files and ports", "boot with landlock in lsm=", landlock, &found{}}
+	Seccomp       = Power{"seccomp", "system calls are filtered", "boot a kernel with CONFIG_SECCOMP_FILTER", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_ERRNO) }, &found{}}
+	SeccompNotify = Power{"seccomp-notify", "system calls are answered by a supervisor", "boot Linux 5.0 or later", func() bool { return sys.HasSeccompAction(unix.SECCOMP_RET_USER_NOTIF) }, &found{}}
+	AppArmor      = Power{"apparmor", "profiles of AppArmor", "boot with apparmor=1, where wanted", func() bool { return fileHas("/sys/module/apparmor/parameters/enabled", "Y") }, &found{}}
+	SELinux       = Power{"selinux", "labels of SELinux", "boot with selinux=1, where wanted", func() bool { return exists("/sys/fs/selinux/enforce") }, &found{}}
 
-	Pidfd  = power("pidfd", "signals reach the right process", sys.HasPidfd, "boot Linux 5.14 or later; in a container, the outer engine must allow pidfd_open(2)")
-	Clone3 = power("clone3", "processes are made with all their namespaces at once", sys.HasClone3, "boot Linux 5.3 or later; in a container, the outer engine must allow clone3(2)")
+	Pidfd  = Power{"pidfd", "signals reach the right process", "boot Linux 5.14 or later; in a container, the outer engine must allow pidfd_open(2)", sys.HasPidfd, &found{}}
+	Clone3 = Power{"clone3", "processes are made with all their namespaces at once", "boot Linux 5.3 or later; in a container, the outer engine must allow clone3(2)", sys.HasClone3, &found{}}
 
-	KVM  = power("kvm", "virtual machines at the speed of this one", func() bool { return sys.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil }, "load kvm_intel or kvm_amd, and join group kvm")
-	CRIU = power("criu", "checkpoints", program("criu"), "install criu")
+	KVM  = Power{"kvm", "virtual machines at the speed of this one", "load kvm_intel or kvm_amd, and join group kvm", func() bool { return sys.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil }, &found{}}
+	CRIU = Power{"criu", "checkpoints", "install criu", func() bool { return program("criu") }, &found{}}
 
-	NFT    = power("nft", "ports and address translation", nft, "modprobe nf_tables")
-	Bridge = power("bridge", "networks of containers", func() bool { return exists("/sys/module/bridge") || module("bridge") }, "modprobe bridge")
-	Pasta  = power("pasta", "an ordinary user's containers reach the network by a program that is made for it", program("pasta"), "none needed: kiste has a stack of its own; or install passt, of 2024 or later")
-	Tun    = power("tun", "the same at all: an ordinary user makes tap devices", func() bool { return sys.Access("/dev/net/tun", unix.R_OK|unix.W_OK) == nil }, "modprobe tun; chmod 0666 /dev/net/tun")
+	NFT    = Power{"nft", "ports and address translation", "modprobe nf_tables", nft, &found{}}
+	Bridge = Power{"bridge", "networks of containers", "modprobe bridge", func() bool { return exists("/sys/module/bridge") || module("bridge") }, &found{}}
+	Pasta  = Power{"pasta", "an ordinary user's containers reach the network by a program that is made for it", "none needed: kiste has a stack of its own; or install passt, of 2024 or later", func() bool { return program("pasta") }, &found{}}
+	Tun    = Power{"tun", "the same at all: an ordinary user makes tap devices", "modprobe tun; chmod 0666 /dev/net/tun", func() bool { return sys.Access("/dev/net/tun", unix.R_OK|unix.W_OK) == nil }, &found{}}
 )
 
 // A Group is some powers that belong together.
@@ -143,7 +143,7 @@ func subids() bool {
 	if u, err := user.LookupId(id); err == nil {
 		name = u.Username
 	}
-	return program("newuidmap")() && program("newgidmap")() && hasRange("/etc/subuid", name, id) && hasRange("/etc/subgid", name, id)
+	return program("newuidmap") && program("newgidmap") && hasRange("/etc/subuid", name, id) && hasRange("/etc/subgid", name, id)
 }
 
 func hasRange(file, name, id string) bool {
@@ -226,11 +226,9 @@ func nft() bool {
 	return exists("/sys/module/nf_tables") || fileHas("/proc/kallsyms", " nf_tables_newrule") || module("nf_tables")
 }
 
-func program(name string) func() bool {
-	return func() bool {
-		_, err := exec.LookPath(name)
-		return err == nil
-	}
+func program(name string) bool {
+	_, err := exec.LookPath(name)
+	return err == nil
 }
 
 // module reports whether a kernel module is built in or could be loaded.

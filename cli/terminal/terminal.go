@@ -299,8 +299,9 @@ func forwarded() []syscall.Signal {
 		// The C library's.
 		32, 33,
 	}
-	var all []syscall.Signal
-	for s := syscall.Signal(1); s <= 64; s++ {
+	const last = 64
+	all := make([]syscall.Signal, 0, last)
+	for s := syscall.Signal(1); s <= last; s++ {
 		if !slices.Contains(own, s) {
 			all = append(all, s)
 		}

@@ -81,10 +81,16 @@ func (c *compiler) attributes() {
 	c.memoryPolicy()
 }
 
-var policies = map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3, specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6}
+// The tables are made when a document asks for them, and not in each start.
 
-var schedulerFlags = map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
-	specs.SchedFlagKeepPolicy: 8, specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64}
+func policies() map[specs.LinuxSchedulerPolicy]uint32 {
+	return map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3, specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6}
+}
+
+func schedulerFlags() map[specs.LinuxSchedulerFlag]uint64 {
+	return map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
+		specs.SchedFlagKeepPolicy: 8, specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64}
+}
 
 func (c *compiler) checkScheduler() error {
 	s := c.spec.Process.Scheduler
@@ -94,7 +100,7 @@ func (c *compiler) checkScheduler() error {
 	no := func(format string, args ...any) error {
 		return refused("process.scheduler", fault.Invalid, format, args...)
 	}
-	_, known := policies[s.Policy]
+	_, known := policies()[s.Policy]
 	switch {
 	case s.Policy == "":
 		return no("scheduler policy is required")
@@ -108,7 +114,7 @@ func (c *compiler) checkScheduler() error {
 		return no("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
 	}
 	for _, f := range s.Flags {
-		if schedulerFlags[f] == 0 {
+		if schedulerFlags()[f] == 0 {
 			return no("invalid scheduler flag: %s", f)
 		}
 	}
@@ -122,11 +128,11 @@ func (c *compiler) scheduler() {
 	}
 	var flags uint64
 	for _, f := range s.Flags {
-		flags |= schedulerFlags[f]
+		flags |= schedulerFlags()[f]
 	}
 	const size = 56 // struct sched_attr of sched_setattr(2)
 	b := binary.NativeEndian.AppendUint32(nil, size)
-	b = binary.NativeEndian.AppendUint32(b, policies[s.Policy])
+	b = binary.NativeEndian.AppendUint32(b, policies()[s.Policy])
 	b = binary.NativeEndian.AppendUint64(b, flags)
 	b = binary.NativeEndian.AppendUint32(b, uint32(s.Nice))
 	b = binary.NativeEndian.AppendUint32(b, uint32(s.Priority))
@@ -135,7 +141,9 @@ func (c *compiler) scheduler() {
 		call("sched_setattr", unix.SYS_SCHED_SETATTR, num(0), buf(b, fmt.Sprintf("{%s, nice %d, priority %d}", s.Policy, s.Nice, s.Priority)), num(0)))
 }
 
-var ioClasses = map[specs.IOPriorityClass]uint64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}
+func ioClasses() map[specs.IOPriorityClass]uint64 {
+	return map[specs.IOPriorityClass]uint64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}
+}
 
 func (c *compiler) checkIOPriority() error {
 	p := c.spec.Process.IOPriority
@@ -143,7 +151,7 @@ func (c *compiler) checkIOPriority() error {
 	case p == nil:
 	case p.Priority < 0 || p.Priority > 7:
 		return refused("process.ioPriority", fault.Invalid, "invalid ioPriority.Priority: %d", p.Priority)
-	case ioClasses[p.Class] == 0:
+	case ioClasses()[p.Class] == 0:
 		return refused("process.ioPriority", fault.Invalid, "invalid ioPriority.Class: %q", p.Class)
 	}
 	return nil
@@ -156,13 +164,15 @@ func (c *compiler) ioPriority() {
 	}
 	const who, shift = 1, 13 // IOPRIO_WHO_PROCESS and IOPRIO_CLASS_SHIFT of ioprio_set(2)
 	c.child(fmt.Sprintf("do I/O with priority %d of %s", p.Priority, p.Class), "process.ioPriority",
-		call("ioprio_set", unix.SYS_IOPRIO_SET, named(who, "IOPRIO_WHO_PROCESS"), num(0), named(ioClasses[p.Class]<<shift|uint64(p.Priority), fmt.Sprintf("%s|%d", p.Class, p.Priority))))
+		call("ioprio_set", unix.SYS_IOPRIO_SET, named(who, "IOPRIO_WHO_PROCESS"), num(0), named(ioClasses()[p.Class]<<shift|uint64(p.Priority), fmt.Sprintf("%s|%d", p.Class, p.Priority))))
 }
 
 // personalityFlags are those of personality(2).
-var personalityFlags = map[specs.LinuxPersonalityFlag]uint64{"UNAME26": 0x20000, "ADDR_NO_RANDOMIZE": 0x40000, "FDPIC_FUNCPTRS": 0x80000, "MMAP_PAGE_ZERO": 0x100000,
-	"ADDR_COMPAT_LAYOUT": 0x200000, "READ_IMPLIES_EXEC": 0x400000, "ADDR_LIMIT_32BIT": 0x800000, "SHORT_INODE": 0x1000000, "WHOLE_SECONDS": 0x2000000,
-	"STICKY_TIMEOUTS": 0x4000000, "ADDR_LIMIT_3GB": 0x8000000}
+func personalityFlags() map[specs.LinuxPersonalityFlag]uint64 {
+	return map[specs.LinuxPersonalityFlag]uint64{"UNAME26": 0x20000, "ADDR_NO_RANDOMIZE": 0x40000, "FDPIC_FUNCPTRS": 0x80000, "MMAP_PAGE_ZERO": 0x100000,
+		"ADDR_COMPAT_LAYOUT": 0x200000, "READ_IMPLIES_EXEC": 0x400000, "ADDR_LIMIT_32BIT": 0x800000, "SHORT_INODE": 0x1000000, "WHOLE_SECONDS": 0x2000000,
+		"STICKY_TIMEOUTS": 0x4000000, "ADDR_LIMIT_3GB": 0x8000000}
+}
 
 func (c *compiler) checkPersonality() error {
 	p := c.linux.Personality
@@ -173,7 +183,7 @@ func (c *compiler) checkPersonality() error {
 		return refused("linux.personality", fault.Invalid, "invalid personality domain %s", p.Domain)
 	}
 	for _, f := range p.Flags {
-		if personalityFlags[f] == 0 {
+		if personalityFlags()[f] == 0 {
 			return refused("linux.personality.flags", fault.Invalid, "invalid personality flag %s", f)
 		}
 	}
@@ -190,15 +200,19 @@ func (c *compiler) personality() {
 		value = 8
 	}
 	for _, f := range p.Flags {
-		value, text = value|personalityFlags[f], text+"|"+string(f)
+		value, text = value|personalityFlags()[f], text+"|"+string(f)
 	}
 	c.child("be a process of "+string(p.Domain), "linux.personality", call("personality", unix.SYS_PERSONALITY, named(value, text)))
 }
 
-var memoryModes = map[specs.MemoryPolicyModeType]uint64{specs.MpolDefault: unix.MPOL_DEFAULT, specs.MpolPreferred: unix.MPOL_PREFERRED, specs.MpolBind: unix.MPOL_BIND,
-	specs.MpolInterleave: unix.MPOL_INTERLEAVE, specs.MpolLocal: unix.MPOL_LOCAL, specs.MpolPreferredMany: unix.MPOL_PREFERRED_MANY, specs.MpolWeightedInterleave: unix.MPOL_WEIGHTED_INTERLEAVE}
+func memoryModes() map[specs.MemoryPolicyModeType]uint64 {
+	return map[specs.MemoryPolicyModeType]uint64{specs.MpolDefault: unix.MPOL_DEFAULT, specs.MpolPreferred: unix.MPOL_PREFERRED, specs.MpolBind: unix.MPOL_BIND,
+		specs.MpolInterleave: unix.MPOL_INTERLEAVE, specs.MpolLocal: unix.MPOL_LOCAL, specs.MpolPreferredMany: unix.MPOL_PREFERRED_MANY, specs.MpolWeightedInterleave: unix.MPOL_WEIGHTED_INTERLEAVE}
+}
 
-var memoryFlags = map[specs.MemoryPolicyFlagType]uint64{specs.MpolFNumaBalancing: unix.MPOL_F_NUMA_BALANCING, specs.MpolFRelativeNodes: unix.MPOL_F_RELATIVE_NODES, specs.MpolFStaticNodes: unix.MPOL_F_STATIC_NODES}
+func memoryFlags() map[specs.MemoryPolicyFlagType]uint64 {
+	return map[specs.MemoryPolicyFlagType]uint64{specs.MpolFNumaBalancing: unix.MPOL_F_NUMA_BALANCING, specs.MpolFRelativeNodes: unix.MPOL_F_RELATIVE_NODES, specs.MpolFStaticNodes: unix.MPOL_F_STATIC_NODES}
+}
 
 func (c *compiler) checkMemoryPolicy() error {
 	m := c.linux.MemoryPolicy
@@ -209,7 +223,7 @@ func (c *compiler) checkMemoryPolicy() error {
 		return refused("linux.memoryPolicy", fault.Invalid, format, args...)
 	}
 	nodes, err := parseSet(m.Nodes)
-	_, known := memoryModes[m.Mode]
+	_, known := memoryModes()[m.Mode]
 	none := slices.Contains([]specs.MemoryPolicyModeType{specs.MpolDefault, specs.MpolLocal}, m.Mode)
 	switch {
 	case !known:
@@ -222,7 +236,7 @@ func (c *compiler) checkMemoryPolicy() error {
 		return no("memory policy mode requires at least one node but got 0")
 	}
 	for _, f := range m.Flags {
-		if memoryFlags[f] == 0 {
+		if memoryFlags()[f] == 0 {
 			return no("invalid memory policy flag %q", f)
 		}
 	}
@@ -234,9 +248,9 @@ func (c *compiler) memoryPolicy() {
 	if m == nil {
 		return
 	}
-	mode, text := memoryModes[m.Mode], string(m.Mode)
+	mode, text := memoryModes()[m.Mode], string(m.Mode)
 	for _, f := range m.Flags {
-		mode, text = mode|memoryFlags[f], text+"|"+string(f)
+		mode, text = mode|memoryFlags()[f], text+"|"+string(f)
 	}
 	nodes, count := named(0, "NULL"), uint64(0)
 	if mask, _ := parseSet(m.Nodes); mask != nil {

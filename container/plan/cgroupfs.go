@@ -14,12 +14,13 @@ import (
 
 // cgroups makes the groups before the fork, so that the child is born there.
 func (c *compiler) cgroups() error {
-	for _, g := range c.f.Groups {
-		if !c.inScope(g) {
+	for i := range c.f.Groups {
+		if g := &c.f.Groups[i]; !c.inScope(g) {
 			c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
 		}
 	}
-	for _, s := range c.f.Class {
+	for i := range c.f.Class {
+		s := &c.f.Class[i]
 		c.act(s.String(), s.For, Act{Kind: ActClass, Class: s})
 	}
 	if c.f.Scope == "" {
@@ -30,7 +31,7 @@ func (c *compiler) cgroups() error {
 
 // inScope reports whether systemd makes the group: in the unified hierarchy,
 // and its own.
-func (c *compiler) inScope(g cgroup.Step) bool { return c.f.Scope != "" && g.V2 }
+func (c *compiler) inScope(g *cgroup.Step) bool { return c.f.Scope != "" && g.V2 }
 
 // scope lets systemd make its part of the groups around the child.
 func (c *compiler) scope() error {
@@ -38,8 +39,8 @@ func (c *compiler) scope() error {
 		return nil
 	}
 	c.act("let systemd make "+c.f.Scope+" with the child in it", "linux.cgroupsPath", Act{Kind: ActScope})
-	for _, g := range c.f.Groups {
-		if c.inScope(g) {
+	for i := range c.f.Groups {
+		if g := &c.f.Groups[i]; c.inScope(g) {
 			c.act(g.String(), g.For, Act{Kind: ActCgroup, Cgroup: g})
 		}
 	}

@@ -94,7 +94,7 @@ func (c *compiler) checkBounds() error {
 		{"linux.maskedPaths", len(c.linux.MaskedPaths), maxPaths},
 		{"linux.readonlyPaths", len(c.linux.ReadonlyPaths), maxPaths},
 		{"linux.sysctl", len(c.linux.Sysctl), maxPaths},
-		{"linux.namespaces", len(c.linux.Namespaces), len(cloneFlag)},
+		{"linux.namespaces", len(c.linux.Namespaces), len(cloneFlags)},
 		{"process.rlimits", len(c.spec.Process.Rlimits), maxNames},
 		{"process.user.additionalGids", len(c.spec.Process.User.AdditionalGids), maxGroups},
 		{"process.capabilities", c.mostCaps(), maxNames},
@@ -150,6 +150,7 @@ type mount struct {
 }
 
 func (c *compiler) checkMounts() error {
+	c.mounts = make([]mount, 0, len(c.spec.Mounts))
 	for i, m := range c.spec.Mounts {
 		checked, err := c.checkMount(m)
 		if err != nil {

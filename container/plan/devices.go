@@ -183,7 +183,7 @@ func (c *compiler) node(d device) {
 		number = unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	}
 	name := path.Base(d.at)
-	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), Arg{Kind: Num, Form: Node, Value: nodeKind[d.Type] | modeOf(d.LinuxDevice)},
+	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), Arg{Kind: Num, Form: Node, Value: nodeKind(d.Type) | modeOf(d.LinuxDevice)},
 		Arg{Kind: Num, Form: Device, Value: number})
 	uid, gid := orZero(d.UID), orZero(d.GID)
 	if uid == 0 && gid == 0 {
@@ -212,9 +212,30 @@ func orZero(id *uint32) uint32 {
 	return *id
 }
 
-var nodeKind = map[string]uint64{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
+// nodeKind is the kind of a device as mknod(2) has it.
+func nodeKind(kind string) uint64 {
+	switch kind {
+	case "c", "u":
+		return unix.S_IFCHR
+	case "b":
+		return unix.S_IFBLK
+	case "p":
+		return unix.S_IFIFO
+	}
+	return 0
+}
 
-var nodeNames = map[uint64]string{unix.S_IFCHR: "S_IFCHR", unix.S_IFBLK: "S_IFBLK", unix.S_IFIFO: "S_IFIFO"}
+func nodeName(kind uint64) string {
+	switch kind {
+	case unix.S_IFCHR:
+		return "S_IFCHR"
+	case unix.S_IFBLK:
+		return "S_IFBLK"
+	case unix.S_IFIFO:
+		return "S_IFIFO"
+	}
+	return ""
+}
 
 // NodeMounts are the paths of the device nodes that a container with this spec
 // does not have in its /dev but mounted: in a user namespace.

@@ -410,9 +410,9 @@ func (c *compiler) attach() {
 }
 
 // placeIn is place for a directory that is mostly to be made, in one that is
-// open.
+// open. There is room for one more call.
 func placeIn(dir, target Slot, name string, strict bool) []Call {
-	return []Call{mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(from(dir), name, strict).to(target)}
+	return append(make([]Call, 0, 3), mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(from(dir), name, strict).to(target))
 }
 
 // attachOrder is that of the spec, in which they are also made, but for procfs,
@@ -456,11 +456,11 @@ func (c *compiler) isFile(m *mount) bool {
 // where it is missing: each directory in the one above, opened before, so that
 // no link that the image has or that another container swaps in leads elsewhere
 // (CVE-2024-45310). A file may be mounted on a link that leads nowhere, such as
-// the /etc/resolv.conf of many images.
+// the /etc/resolv.conf of many images. There is room for one more call.
 func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
 	above := cwd()
 	names := strings.Split(strings.Trim(path.Clean(at), "/"), "/")
-	calls := append(make([]Call, 0, 1+2*len(names)), openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
+	calls := append(make([]Call, 0, 2+2*len(names)), openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
 	for i, name := range names {
 		if i == len(names)-1 && file {
 			calls = append(calls, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),

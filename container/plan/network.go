@@ -34,13 +34,13 @@ const networkField = "linux.namespaces.network"
 // taken is an error that costs nothing, the links last.
 func (c *compiler) joinNetworks(n *Network) {
 	for _, b := range n.Bridges {
-		c.act("make the bridge "+b.Name+" with "+addressText(b.Addresses)+", unless it is there", networkField, Act{Kind: ActBridge, Bridge: b, Host: n.Host})
+		c.act("make the bridge "+b.Name+" with "+addressText(b.Addresses)+", unless it is there", networkField, Act{Kind: ActBridge, Bridge: &b, Host: n.Host})
 	}
 	if len(n.Rules.Bridges)+len(n.Rules.Ports) > 0 {
-		c.act("let packets through: "+rulesText(n.Rules), networkField, Act{Kind: ActRules, Name: n.Table, Rules: n.Rules, Host: n.Host})
+		c.act("let packets through: "+rulesText(n.Rules), networkField, Act{Kind: ActRules, Name: n.Table, Rules: &n.Rules, Host: n.Host})
 	}
 	for _, e := range n.Endpoints {
-		c.act("join by "+e.String(), networkField, Act{Kind: ActEndpoint, Endpoint: e, Host: n.Host})
+		c.act("join by "+e.String(), networkField, Act{Kind: ActEndpoint, Endpoint: &e, Host: n.Host})
 	}
 	if n.Names != "" {
 		c.act("let the resolver answer at "+n.Names, networkField, Act{Kind: ActNames})

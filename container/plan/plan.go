@@ -85,20 +85,21 @@ const (
 	ActRelease  ActKind = "release"
 )
 
-// An Act is a parent's step as data.
+// An Act is a parent's step as data. What few acts have, and is large, is not in
+// it: there are some twenty in each start.
 type Act struct {
 	Kind     ActKind
-	Cgroup   cgroup.Step
-	Class    resctrl.Step
+	Cgroup   *cgroup.Step
+	Class    *resctrl.Step
 	Mount    chroot.Mount // of ActRoot, ActBind, ActCopyUp
 	IDMap    bool         // of ActRoot and ActBind: shift by the child's user namespace, or where they are given
 	UIDs     []IDMap      // by these maps
 	GIDs     []IDMap
-	Path     string         // of ActOpen and ActEnter: a namespace; of ActListener: a socket
-	Name     string         // of ActDevice: of the link on the host; of ActRules: of the table
-	Bridge   network.Bridge // of ActBridge, ActEndpoint and ActRules: see package network
-	Endpoint network.Endpoint
-	Rules    rules.State
+	Path     string          // of ActOpen and ActEnter: a namespace; of ActListener: a socket
+	Name     string          // of ActDevice: of the link on the host; of ActRules: of the table
+	Bridge   *network.Bridge // of ActBridge, ActEndpoint and ActRules: see package network
+	Endpoint *network.Endpoint
+	Rules    *rules.State
 	Host     string // path of the network namespace where Bridge and Rules are, and Endpoint leads; empty: this process's
 	Rlimit   privilege.Rlimit
 	Value    string // of ActOOM; of ActHooks their kind; of ActDevice the name in the container; of ActEnter the kind as in /proc/PID/ns

@@ -29,7 +29,7 @@ func formText(a Arg) string {
 	case Attrs:
 		return attrText(a.Value)
 	case Node:
-		return nodeNames[a.Value&unix.S_IFMT] + "|0" + octal(a.Value&^unix.S_IFMT)
+		return nodeName(a.Value&unix.S_IFMT) + "|0" + octal(a.Value&^unix.S_IFMT)
 	case Device:
 		return "makedev(" + decimal(unix.Major(a.Value)) + ", " + decimal(unix.Minor(a.Value)) + ")"
 	case Quoted:

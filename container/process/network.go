@@ -28,7 +28,7 @@ func (r *run) network(a *plan.Act) (err error) {
 	}
 	switch a.Kind {
 	case plan.ActBridge:
-		_, err = n.host.MakeBridge(a.Bridge)
+		_, err = n.host.MakeBridge(*a.Bridge)
 		return err
 	case plan.ActRules:
 		return n.rule(a)
@@ -38,7 +38,7 @@ func (r *run) network(a *plan.Act) (err error) {
 			return err
 		}
 	}
-	if err := n.host.Attach(a.Endpoint, n.inside); err != nil {
+	if err := n.host.Attach(*a.Endpoint, n.inside); err != nil {
 		return err
 	}
 	if outer := a.Endpoint.Outer; outer != "" {
@@ -63,7 +63,7 @@ func (n *networks) rule(a *plan.Act) error {
 		return err
 	}
 	defer table.Close()
-	if err := table.Add(a.Rules); err != nil {
+	if err := table.Add(*a.Rules); err != nil {
 		return err
 	}
 	n.undo = append(n.undo, func() { n.unpublish(a.Name, a.Rules.Ports) })

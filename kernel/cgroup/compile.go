@@ -89,8 +89,9 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 	if err := c.devices(l, lim.Devices); err != nil {
 		return nil, err
 	}
-	var steps []Step
-	for _, h := range l.All() {
+	all := l.All()
+	steps := make([]Step, 0, len(all)+4) // a directory in each, and few files
+	for _, h := range all {
 		if _, ok := c.needed[h.Mount]; ok {
 			steps = append(steps, c.hierarchy(h)...)
 		}

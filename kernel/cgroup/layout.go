@@ -157,8 +157,10 @@ func usual() (Layout, bool) {
 	if err != nil {
 		return l, false
 	}
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	l.V1 = make([]Hierarchy, 0, len(lines))
 	// The kernel has the newest hierarchy first.
-	for _, line := range slices.Backward(strings.Split(strings.TrimSpace(table), "\n")) {
+	for _, line := range slices.Backward(lines) {
 		f := strings.SplitN(line, ":", 3)
 		if len(f) != 3 {
 			return l, false

@@ -145,8 +145,10 @@ func value[T any](p *T) T {
 // ptmx, the pseudo-terminals and tun may be used. Source: runc's
 // specconv.AllowedDevices.
 func DefaultDevices() []DeviceRule {
-	rules := []DeviceRule{{true, 'c', -1, -1, "m"}, {true, 'b', -1, -1, "m"}}
-	for _, n := range [][2]int64{{1, 3}, {1, 8}, {1, 7}, {5, 0}, {1, 5}, {1, 9}, {136, -1}, {5, 2}, {10, 200}} {
+	named := [...][2]int64{{1, 3}, {1, 8}, {1, 7}, {5, 0}, {1, 5}, {1, 9}, {136, -1}, {5, 2}, {10, 200}}
+	rules := make([]DeviceRule, 2, 2+len(named))
+	rules[0], rules[1] = DeviceRule{true, 'c', -1, -1, "m"}, DeviceRule{true, 'b', -1, -1, "m"}
+	for _, n := range named {
 		rules = append(rules, DeviceRule{true, 'c', n[0], n[1], "rwm"})
 	}
 	return rules

@@ -156,7 +156,7 @@ func (s Set) describe(d *netlink.Body) {
 	}
 	d.Nest(descParts, func(parts *netlink.Body) {
 		for _, t := range s.Key {
-			parts.Nest(unix.NFTA_LIST_ELEM, func(one *netlink.Body) { one.Big32(partSize, uint32(types[t].size)) })
+			parts.Nest(unix.NFTA_LIST_ELEM, func(one *netlink.Body) { one.Big32(partSize, uint32(t.size())) })
 		}
 	})
 }

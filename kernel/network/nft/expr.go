@@ -46,7 +46,7 @@ const (
 	Cgroup  Meta = unix.NFT_META_CGROUP  // the class of net_cls
 )
 
-var metas = map[Meta]string{Mark: "mark", Iif: "iif", Iifname: "iifname", Oifname: "oifname", NFProto: "nfproto", L4Proto: "l4proto", Cgroup: "cgroup"}
+var metas = [...]string{Mark: "mark", Iif: "iif", Iifname: "iifname", Oifname: "oifname", NFProto: "nfproto", L4Proto: "l4proto", Cgroup: "cgroup"}
 
 // Load puts what is known about the packet into registers.
 func Load(m Meta, to Register) Expr {

@@ -35,7 +35,15 @@ const (
 )
 
 // addressKinds are those of source and destination.
-var addressKinds = map[Family][2]uint16{IPv4: {1, 2}, IPv6: {3, 4}}
+func addressKinds(f Family) (kinds [2]uint16) {
+	switch f {
+	case IPv4:
+		return [2]uint16{1, 2}
+	case IPv6:
+		return [2]uint16{3, 4}
+	}
+	return kinds
+}
 
 func flowKind(message uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | message }
 
@@ -66,7 +74,7 @@ func (c *Conn) Flows(f Family, proto uint8, port uint16) ([]Flow, error) {
 func parseFlow(data []byte) (f Flow, ok bool) {
 	family, attributes, err := body(data)
 	f.Family = family
-	kinds := addressKinds[family]
+	kinds := addressKinds(family)
 	var asker, seen []byte
 	for _, a := range attributes {
 		switch a.Kind {

@@ -257,16 +257,18 @@ func (w *Watch) Next() (all []Change, lost bool, err error) {
 
 // changes are the messages of a Change. The name of the table is the first
 // attribute of all.
-var changes = map[uint16]Change{
-	unix.NFT_MSG_NEWTABLE: {Whole: true}, unix.NFT_MSG_DELTABLE: {Whole: true, Deleted: true},
-	unix.NFT_MSG_NEWCHAIN: {}, unix.NFT_MSG_DELCHAIN: {Deleted: true},
-	unix.NFT_MSG_NEWRULE: {}, unix.NFT_MSG_DELRULE: {Deleted: true},
-	unix.NFT_MSG_NEWSET: {}, unix.NFT_MSG_DELSET: {Deleted: true},
-	unix.NFT_MSG_NEWSETELEM: {}, unix.NFT_MSG_DELSETELEM: {Deleted: true},
+func changes() map[uint16]Change {
+	return map[uint16]Change{
+		unix.NFT_MSG_NEWTABLE: {Whole: true}, unix.NFT_MSG_DELTABLE: {Whole: true, Deleted: true},
+		unix.NFT_MSG_NEWCHAIN: {}, unix.NFT_MSG_DELCHAIN: {Deleted: true},
+		unix.NFT_MSG_NEWRULE: {}, unix.NFT_MSG_DELRULE: {Deleted: true},
+		unix.NFT_MSG_NEWSET: {}, unix.NFT_MSG_DELSET: {Deleted: true},
+		unix.NFT_MSG_NEWSETELEM: {}, unix.NFT_MSG_DELSETELEM: {Deleted: true},
+	}
 }
 
 func parseChange(m netlink.Message) (Change, bool) {
-	c, ok := changes[m.Kind&0xff]
+	c, ok := changes()[m.Kind&0xff]
 	if !ok || m.Kind>>8 != unix.NFNL_SUBSYS_NFTABLES {
 		return c, false
 	}

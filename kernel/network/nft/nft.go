@@ -53,9 +53,14 @@ const (
 	Bridge Family = unix.NFPROTO_BRIDGE
 )
 
-var families = map[Family]string{Inet: "inet", IPv4: "ip", IPv6: "ip6", ARP: "arp", Netdev: "netdev", Bridge: "bridge"}
+var families = [...]string{Inet: "inet", IPv4: "ip", IPv6: "ip6", ARP: "arp", Netdev: "netdev", Bridge: "bridge"}
 
-func (f Family) String() string { return families[f] }
+func (f Family) String() string {
+	if int(f) >= len(families) {
+		return ""
+	}
+	return families[f]
+}
 
 // A Table holds chains and sets.
 type Table struct {
@@ -134,12 +139,32 @@ const (
 	TypeVerdict Type = 0xffffff00
 )
 
-var types = map[Type]struct {
-	name string
-	size int
+var types = [...]struct {
+	number Type
+	name   string
+	size   int
 }{
-	TypeIPv4: {"ipv4_addr", 4}, TypeIPv6: {"ipv6_addr", 16}, TypeProto: {"inet_proto", 1}, TypeService: {"inet_service", 2},
-	TypeMark: {"mark", 4}, TypeIfname: {"ifname", 16}, TypeVerdict: {"verdict", 16},
+	{TypeIPv4, "ipv4_addr", 4}, {TypeIPv6, "ipv6_addr", 16}, {TypeProto, "inet_proto", 1}, {TypeService, "inet_service", 2},
+	{TypeMark, "mark", 4}, {TypeIfname, "ifname", 16}, {TypeVerdict, "verdict", 16},
+}
+
+// size is how many bytes a value has.
+func (t Type) size() int {
+	for _, known := range types {
+		if known.number == t {
+			return known.size
+		}
+	}
+	return 0
+}
+
+func (t Type) name() string {
+	for _, known := range types {
+		if known.number == t {
+			return known.name
+		}
+	}
+	return ""
 }
 
 // typeBits is how far the program nft shifts the first of two types.
@@ -150,10 +175,10 @@ const typeBits = 6
 func join(list []Type) (number, size uint32) {
 	for _, t := range list {
 		if len(list) == 1 {
-			return uint32(t), uint32(types[t].size)
+			return uint32(t), uint32(t.size())
 		}
 		number = number<<typeBits | uint32(t)
-		size += uint32(types[t].size+3) &^ 3
+		size += uint32(t.size()+3) &^ 3
 	}
 	return number, size
 }
@@ -161,7 +186,7 @@ func join(list []Type) (number, size uint32) {
 func typeNames(list []Type) string {
 	names := make([]string, len(list))
 	for i, t := range list {
-		names[i] = types[t].name
+		names[i] = t.name()
 	}
 	return strings.Join(names, " . ")
 }

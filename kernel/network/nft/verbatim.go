@@ -51,7 +51,9 @@ func (v Verbatim) Expr() Expr {
 
 // counts are what changes in an expression while packets pass, by its name: the
 // number of the attribute, 0 for all.
-var counts = map[string]uint16{"counter": 0, "last": 0, "quota": quotaConsumed}
+func counts() map[string]uint16 {
+	return map[string]uint16{"counter": 0, "last": 0, "quota": quotaConsumed}
+}
 
 // Numbers of linux/netfilter/nf_tables.h that package unix lacks.
 const (
@@ -63,7 +65,7 @@ const (
 
 // fresh is an expression's data as it was before the first packet.
 func fresh(name string, data []byte) []byte {
-	kind, changes := counts[name]
+	kind, changes := counts()[name]
 	switch {
 	case !changes:
 		return data

@@ -112,31 +112,33 @@ type keeper struct {
 const closedText = "it drops what is forwarded and not allowed: containers on bridges do not get out, and published ports are not reached from outside"
 
 // keepers are known by what is in their tables; the first that fits.
-var keepers = []keeper{
-	{owner: "firewalld", table: "firewalld", rejects: []string{"filter_FORWARD", "filter_INPUT"},
-		says:  "it decides by zones: published ports pass, unless StrictForwardPorts is set in firewalld.conf; whether containers get out says the zone of the host's link",
-		allow: both("firewall-cmd --permanent --zone=trusted --add-interface=%s+", "firewall-cmd --reload"),
-		open: func(nft.Listed) []string {
-			return []string{"firewall-cmd --permanent --add-port=PORT/tcp", "firewall-cmd --reload"}
-		}},
-	{owner: "ufw", chain: "ufw-before-forward", says: closedText, allow: both("ufw route allow in on %s+", "ufw route allow out on %s+"), open: ufwOpen},
-	{owner: "ufw", chain: "ufw6-before-forward", says: closedText, allow: both("ufw route allow in on %s+", "ufw route allow out on %s+"), open: ufwOpen},
-	{owner: "Docker", chain: "DOCKER-USER", says: closedText + ". Docker set this, and left a chain for others",
-		allow: func(c nft.Listed, prefix string) []string {
-			return both(iptables(c)+" -I DOCKER-USER -i %s+ -j ACCEPT", iptables(c)+" -I DOCKER-USER -o %s+ -j ACCEPT")(c, prefix)
-		}, open: iptablesOpen},
-	{owner: "iptables", table: "filter", chain: "FORWARD", says: closedText,
-		allow: func(c nft.Listed, prefix string) []string {
-			return both(iptables(c)+" -I FORWARD -i %s+ -j ACCEPT", iptables(c)+" -I FORWARD -o %s+ -j ACCEPT")(c, prefix)
-		}, open: iptablesOpen},
-	{owner: "nftables", says: closedText,
-		allow: func(c nft.Listed, prefix string) []string {
-			insert := fmt.Sprintf("nft 'insert rule %v %s ", c.Table, c.Name)
-			return both(insert+`iifname "%s*" accept'`, insert+`oifname "%s*" accept'`)(c, prefix)
-		},
-		open: func(c nft.Listed) []string {
-			return []string{fmt.Sprintf("nft 'insert rule %v %s tcp dport PORT accept'", c.Table, c.Name)}
-		}},
+func keepers() []keeper {
+	return []keeper{
+		{owner: "firewalld", table: "firewalld", rejects: []string{"filter_FORWARD", "filter_INPUT"},
+			says:  "it decides by zones: published ports pass, unless StrictForwardPorts is set in firewalld.conf; whether containers get out says the zone of the host's link",
+			allow: both("firewall-cmd --permanent --zone=trusted --add-interface=%s+", "firewall-cmd --reload"),
+			open: func(nft.Listed) []string {
+				return []string{"firewall-cmd --permanent --add-port=PORT/tcp", "firewall-cmd --reload"}
+			}},
+		{owner: "ufw", chain: "ufw-before-forward", says: closedText, allow: both("ufw route allow in on %s+", "ufw route allow out on %s+"), open: ufwOpen},
+		{owner: "ufw", chain: "ufw6-before-forward", says: closedText, allow: both("ufw route allow in on %s+", "ufw route allow out on %s+"), open: ufwOpen},
+		{owner: "Docker", chain: "DOCKER-USER", says: closedText + ". Docker set this, and left a chain for others",
+			allow: func(c nft.Listed, prefix string) []string {
+				return both(iptables(c)+" -I DOCKER-USER -i %s+ -j ACCEPT", iptables(c)+" -I DOCKER-USER -o %s+ -j ACCEPT")(c, prefix)
+			}, open: iptablesOpen},
+		{owner: "iptables", table: "filter", chain: "FORWARD", says: closedText,
+			allow: func(c nft.Listed, prefix string) []string {
+				return both(iptables(c)+" -I FORWARD -i %s+ -j ACCEPT", iptables(c)+" -I FORWARD -o %s+ -j ACCEPT")(c, prefix)
+			}, open: iptablesOpen},
+		{owner: "nftables", says: closedText,
+			allow: func(c nft.Listed, prefix string) []string {
+				insert := fmt.Sprintf("nft 'insert rule %v %s ", c.Table, c.Name)
+				return both(insert+`iifname "%s*" accept'`, insert+`oifname "%s*" accept'`)(c, prefix)
+			},
+			open: func(c nft.Listed) []string {
+				return []string{fmt.Sprintf("nft 'insert rule %v %s tcp dport PORT accept'", c.Table, c.Name)}
+			}},
+	}
 }
 
 func ufwOpen(nft.Listed) []string { return []string{"ufw allow PORT/tcp"} }
@@ -163,10 +165,11 @@ func iptables(c nft.Listed) string {
 }
 
 func keeperOf(c nft.Listed, all []nft.Listed) keeper {
-	i := slices.IndexFunc(keepers, func(k keeper) bool {
+	known := keepers()
+	i := slices.IndexFunc(known, func(k keeper) bool {
 		return !(k.owner == "Docker" && c.Hook == nft.Input) && (k.table == "" || k.table == c.Table.Name) && (k.chain == "" || slices.ContainsFunc(all, func(o nft.Listed) bool {
 			return o.Table.Family == c.Table.Family && o.Table.Name == c.Table.Name && o.Name == k.chain
 		}))
 	})
-	return keepers[i]
+	return known[i]
 }

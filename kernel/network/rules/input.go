@@ -316,7 +316,7 @@ func (o *inputCopy) write(b *nft.Batch, lasting bool) {
 	b.AddTable(nft.Table{Family: t.Family, Name: t.Name})
 	b.DeleteTable(t)
 	b.CreateTable(t)
-	for _, s := range copySets {
+	for _, s := range copySets() {
 		s.Name = ownPrefix + s.Name
 		b.AddSet(t, s)
 	}
@@ -408,7 +408,7 @@ type place struct {
 
 func (r *Rules) main() place { return place{r.t, sets, ""} }
 
-func copyPlace(t nft.Table) place { return place{t, copySets, ownPrefix} }
+func copyPlace(t nft.Table) place { return place{t, copySets(), ownPrefix} }
 
 func (p place) add(b *nft.Batch, all map[string][]nft.Element) {
 	for _, s := range p.sets {

@@ -77,14 +77,22 @@ const (
 	SCTP Proto = 132
 )
 
-var protos = map[Proto]string{TCP: "tcp", UDP: "udp", SCTP: "sctp"}
-
-func (p Proto) String() string { return protos[p] }
+func (p Proto) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return ""
+}
 
 // ParseProto reads "tcp", "udp" or "sctp".
 func ParseProto(s string) (Proto, error) {
-	for p, name := range protos {
-		if name == s {
+	for _, p := range []Proto{TCP, UDP, SCTP} {
+		if p.String() == s {
 			return p, nil
 		}
 	}
@@ -181,9 +189,11 @@ var sets = []nft.Set{
 }
 
 // copySets are those that copies of the host's chains for input have too.
-var copySets = slices.DeleteFunc(slices.Clone(sets), func(s nft.Set) bool {
-	return !slices.Contains([]string{bridges, judged4, judgedAny4, judged6, judgedAny6}, s.Name)
-})
+func copySets() []nft.Set {
+	return slices.DeleteFunc(slices.Clone(sets), func(s nft.Set) bool {
+		return !slices.Contains([]string{bridges, judged4, judgedAny4, judged6, judgedAny6}, s.Name)
+	})
+}
 
 // The chains that others call.
 const (
@@ -366,7 +376,7 @@ func (s State) check() error {
 		}
 	}
 	for _, p := range s.Ports {
-		if protos[p.Proto] == "" || !p.To.IsValid() || p.HostPort == 0 || p.ToPort == 0 || p.Host.IsValid() && p.Host.Is4() != p.To.Is4() {
+		if p.Proto.String() == "" || !p.To.IsValid() || p.HostPort == 0 || p.ToPort == 0 || p.Host.IsValid() && p.Host.Is4() != p.To.Is4() {
 			return &fault.Error{Op: "publish port", On: p.String(), Kind: fault.Invalid,
 				Err: errors.New("want a protocol, ports from 1 to 65535, and addresses of one family")}
 		}
