@@ -13,6 +13,7 @@ import (
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/systemd"
+	"kiste/store"
 )
 
 // The monitor, its guard and the holders belong to nobody's session: systemd ends
@@ -120,10 +121,10 @@ func inGroup(l cgroup.Layout, steps []cgroup.Step, start func(unified int) error
 	return err
 }
 
-// leaveGroup removes the monitor's group before it ends, with its guard, which are
-// the last in it. The caller holds the lock by which monitors are started, or the
-// store is gone.
-func (e *Engine) leaveGroup() {
+// leaveGroup removes the monitor's group before processes in it end, which may be
+// the last. The caller holds the lock by which monitors are started, or the store is
+// gone.
+func (e *Engine) leaveGroup(pids ...int) {
 	l, err := cgroup.Detect()
 	if err != nil || os.Geteuid() != 0 {
 		return
@@ -134,12 +135,21 @@ func (e *Engine) leaveGroup() {
 	}
 	for _, h := range l.All() {
 		if at, ok := ownOf(h); ok && at == "/"+e.groupName() {
-			for _, pid := range []int{os.Getppid(), os.Getpid()} {
+			for _, pid := range pids {
 				_ = sys.WriteKnob(filepath.Join(h.Dir("/"), "cgroup.procs"), fmt.Sprint(pid))
 			}
 		}
 	}
 	e.sweepMonitorGroup(l)
+}
+
+// LeaveGroup is called by a service before it ends: where the monitor has ended
+// before it, nobody else would remove the group.
+func (e *Engine) LeaveGroup() {
+	if lock, err := store.LockFile(e.monitorLock(), true); err == nil {
+		defer lock.Unlock()
+	}
+	e.leaveGroup(os.Getpid())
 }
 
 // sweepMonitorGroup removes the group if nobody is in it.

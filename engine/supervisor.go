@@ -233,7 +233,7 @@ func (s *supervisor) untilIdle() error {
 		_ = os.Remove(s.e.endsFile())
 		_ = sys.Rmdir(s.e.notes())
 		s.listener.Close()
-		s.e.leaveGroup()
+		s.e.leaveGroup(os.Getppid(), os.Getpid()) // with the guard
 		if err != nil {
 			return nil // the directory is gone, and so is the socket
 		}

@@ -83,6 +83,7 @@ func New[T any](e *engine.Engine, s *engine.Service, o Options[T]) (*Server[T], 
 
 // Run serves, and returns when no container needs it any more, or with ctx.
 func (s *Server[T]) Run(ctx context.Context) error {
+	defer s.e.LeaveGroup()
 	defer s.listener.Close()
 	watch, err := sys.NewWatch()
 	if err != nil {

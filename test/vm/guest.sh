@@ -58,7 +58,7 @@ scripts() {
 networks() {
 	ip netns add first && ip netns del first # leaves a mount, once and for ever
 	also=,programs
-	go_test "scripts about networks" test/script -test.run 'Scripts/^network(_(verbs|run|options|ports|ports_move|names|connect|firewall))?$'
+	go_test "scripts about networks" test/script -test.run 'Scripts/^network(_(verbs|run|options|ports|ports_move|names|connect|firewall|monitor_group))?$'
 }
 
 living() {
