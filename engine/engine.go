@@ -239,6 +239,12 @@ func (e *Engine) loadKept(id string, without ...store.Part) (*Container, error) 
 	if IsActive(c.State.Status) {
 		return c, nil
 	}
+	if c.was.Status == inspect.Restarting {
+		// It has a keeper again, and may go on restarting as long as we wait.
+		if c, err = e.load(id, without...); err != nil || !c.unkept {
+			return c, err
+		}
+	}
 	if err := e.awaitSettled(id, c.was); err != nil {
 		return nil, err
 	}

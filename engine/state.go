@@ -95,7 +95,7 @@ func isLocked(dir string) bool {
 func (e *Engine) awaitSettled(id string, was inspect.State) error {
 	return store.AwaitDir(e.Store.Running(id), func() bool {
 		c, err := e.read(id)
-		return err == nil && (c.State.Status != was.Status || identity(c.State) != identity(was))
+		return err == nil && (c.State.Status != was.Status || c.State.Restarts != was.Restarts || identity(c.State) != identity(was))
 	})
 }
 
