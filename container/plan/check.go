@@ -11,6 +11,7 @@ import (
 
 	"kiste/fault"
 	"kiste/kernel/chroot"
+	"kiste/kernel/namespace"
 )
 
 // Bounds of what one container may ask for: beyond them a document is a
@@ -94,7 +95,7 @@ func (c *compiler) checkBounds() error {
 		{"linux.maskedPaths", len(c.linux.MaskedPaths), maxPaths},
 		{"linux.readonlyPaths", len(c.linux.ReadonlyPaths), maxPaths},
 		{"linux.sysctl", len(c.linux.Sysctl), maxPaths},
-		{"linux.namespaces", len(c.linux.Namespaces), len(cloneFlags)},
+		{"linux.namespaces", len(c.linux.Namespaces), len(namespace.Kinds())},
 		{"process.rlimits", len(c.spec.Process.Rlimits), maxNames},
 		{"process.user.additionalGids", len(c.spec.Process.User.AdditionalGids), maxGroups},
 		{"process.capabilities", c.mostCaps(), maxNames},

@@ -17,24 +17,7 @@ import (
 	"kiste/kernel/namespace"
 )
 
-var cloneFlags = [...]struct {
-	kind specs.LinuxNamespaceType
-	flag uint64
-}{
-	{specs.PIDNamespace, unix.CLONE_NEWPID}, {specs.NetworkNamespace, unix.CLONE_NEWNET}, {specs.IPCNamespace, unix.CLONE_NEWIPC},
-	{specs.UTSNamespace, unix.CLONE_NEWUTS}, {specs.MountNamespace, unix.CLONE_NEWNS}, {specs.UserNamespace, unix.CLONE_NEWUSER},
-	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP}, {specs.TimeNamespace, unix.CLONE_NEWTIME},
-}
-
-// cloneFlag is the flag of clone(2); 0: there is no such kind.
-func cloneFlag(kind specs.LinuxNamespaceType) uint64 {
-	for _, f := range cloneFlags {
-		if f.kind == kind {
-			return f.flag
-		}
-	}
-	return 0
-}
+func cloneFlag(kind string) uint64 { return uint64(namespace.FlagOf(kind)) }
 
 // namespaces splits them into those of the clone and those to join, and adds
 // the fork and the maps.
@@ -118,7 +101,7 @@ func (c *compiler) unshareFirst(joins []specs.LinuxNamespace) []specs.LinuxNames
 func (c *compiler) sortNamespaces() (joins []specs.LinuxNamespace, err error) {
 	for _, ns := range c.linux.Namespaces {
 		kind := string(ns.Type)
-		flag := cloneFlag(ns.Type)
+		flag := cloneFlag(kind)
 		switch {
 		case flag == 0:
 			return nil, refused("linux.namespaces", fault.Invalid, "namespace %q does not exist", kind)
@@ -238,7 +221,7 @@ func (c *compiler) settle() {
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
 	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	for _, j := range c.joins {
-		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag(specs.LinuxNamespaceType(j.kind)), flagText(j.kind))))
+		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag(j.kind), flagText(j.kind))))
 	}
 	if c.joined["user"] {
 		if flags := c.newFlags(); flags.Value != 0 {
@@ -385,7 +368,7 @@ func (c *compiler) newFlags() Arg {
 	var flags uint64
 	var names []string
 	for kind := range c.fresh {
-		if flag := cloneFlag(specs.LinuxNamespaceType(kind)); flag&(unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID|unix.CLONE_NEWTIME) == 0 {
+		if flag := cloneFlag(kind); flag&(unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID|unix.CLONE_NEWTIME) == 0 {
 			flags, names = flags|flag, append(names, flagText(kind))
 		}
 	}
