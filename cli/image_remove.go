@@ -68,8 +68,12 @@ func removeImage(env *Env, s store.Store, name string, force bool) error {
 		return imageConflict(name, "unable to delete %s (must be forced) - image is referenced in multiple repositories", shortID(e.ID))
 	}
 	if last && (byID || !force) {
-		if c, err := standsOn(s, e); err != nil || c != nil && (!force || engine.IsActive(c.State.Status)) {
-			return inUse(name, byID, c, err)
+		c, err := standsOn(s, e)
+		if err != nil {
+			return err
+		}
+		if c != nil && (!force || engine.IsActive(c.State.Status)) {
+			return inUse(name, byID, c)
 		}
 	}
 	for _, r := range remove {
@@ -89,10 +93,7 @@ func removeImage(env *Env, s store.Store, name string, force bool) error {
 }
 
 // inUse says in Docker's words which container keeps an image.
-func inUse(name string, byID bool, c *engine.Container, err error) error {
-	if err != nil {
-		return err
-	}
+func inUse(name string, byID bool, c *engine.Container) error {
 	id, container := shortID(c.ImageID), shortID(c.ID)
 	switch {
 	case !byID:
@@ -127,7 +128,7 @@ func namesOf(s store.Store, id string) []catalog.Entry {
 
 // standsOn gives a container of the image, one that runs before others, or nil.
 func standsOn(s store.Store, e catalog.Entry) (on *engine.Container, err error) {
-	all, _, err := (&engine.Engine{Store: s}).Brief()
+	all, _, err := engineOn(s).Brief()
 	for _, c := range all {
 		if c.ImageID == e.ID && (on == nil || engine.IsActive(c.State.Status)) {
 			on = c

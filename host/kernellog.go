@@ -2,7 +2,6 @@ package host
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"syscall"
 
@@ -51,7 +50,4 @@ func messageOf(record string) string {
 
 // Audits reports whether the kernel was built with audit, which then may still be
 // off: proc_pid_loginuid(5).
-func Audits() bool {
-	_, err := os.Stat("/proc/self/loginuid")
-	return err == nil
-}
+func Audits() bool { return exists("/proc/self/loginuid") }

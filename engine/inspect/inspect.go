@@ -289,13 +289,10 @@ func (c *Container) config() ConfigJSON {
 // one that it joins, nobody gives it one: then Docker shows what it would have had,
 // but for one that has the host's network too, which has the host's name.
 func (c *Container) hostname() string {
-	switch {
-	case c.Result.Spec.Hostname != "" || c.Wishes.Network.Kind == bundle.HostNS:
+	if c.Result.Spec.Hostname != "" || c.Wishes.Network.Kind == bundle.HostNS {
 		return cmp.Or(c.Result.Spec.Hostname, c.Result.HostName)
-	case len(c.ID) < shortID:
-		return c.ID
 	}
-	return c.ID[:shortID]
+	return c.ID[:min(shortID, len(c.ID))]
 }
 
 // shortID is how long an id is where people see it.

@@ -88,7 +88,7 @@ type legacyEntry struct {
 // The names and numbers of linux/netfilter/x_tables.h.
 const (
 	legacyError = "ERROR" // the target of a chain's head
-	legacyDrop  = -1 - 0  // NF_DROP
+	legacyDrop  = -1      // NF_DROP, as verdicts are written: -NF_DROP - 1
 )
 
 // legacyDrops are targets that let nothing through.
