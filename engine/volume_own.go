@@ -89,29 +89,30 @@ func own(source, below string, uid, gid int) error {
 		return err
 	}
 	defer sys.Close(fd)
-	return eachBelow(fd, func(fd int) error {
-		st, err := sys.StatAt(fd, "")
-		if err != nil || int(st.Uid) == uid && int(st.Gid) == gid {
-			return err
+	return eachBelow(fd, func(fd, ownUID, ownGID int) error {
+		if ownUID == uid && ownGID == gid {
+			return nil
 		}
 		return sys.ChownAt(fd, "", uid, gid)
 	})
 }
 
+// openPath is O_PATH, which package syscall lacks.
+const openPath = 0x200000
+
 // openSource opens what is bound, or below it, with O_PATH.
 func openSource(source, below string) (int, error) {
-	const path = 0x200000 // O_PATH
-	fd, err := sys.OpenFile(source, path)
+	fd, err := sys.OpenFile(source, openPath)
 	if err != nil || below == "" {
 		return fd, err
 	}
 	defer sys.Close(fd)
-	return sys.OpenIn(fd, below, path, 0)
+	return sys.OpenIn(fd, below, openPath, 0)
 }
 
-// eachBelow calls do with a descriptor, of O_PATH, of each file of a tree, those
-// of a directory before it: never through a link, nor into another mount.
-func eachBelow(fd int, do func(fd int) error) error {
+// eachBelow calls do with a descriptor, of O_PATH, of each file of a tree, and its
+// owners, those of a directory before it: never through a link, nor into another mount.
+func eachBelow(fd int, do func(fd, uid, gid int) error) error {
 	mount, err := sys.MountID(fd, "")
 	if err != nil {
 		return err
@@ -122,14 +123,13 @@ func eachBelow(fd int, do func(fd int) error) error {
 // deepestTree bounds the directories that are open at once.
 const deepestTree = 2000
 
-func eachOf(fd int, mount uint64, depth int, do func(fd int) error) error {
-	const path = 0x200000 | syscall.O_NOFOLLOW // O_PATH
+func eachOf(fd int, mount uint64, depth int, do func(fd, uid, gid int) error) error {
 	st, err := sys.StatAt(fd, "")
 	if err != nil {
 		return err
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return do(fd)
+		return do(fd, int(st.Uid), int(st.Gid))
 	}
 	if depth > deepestTree {
 		return syscall.ENAMETOOLONG
@@ -145,7 +145,7 @@ func eachOf(fd int, mount uint64, depth int, do func(fd int) error) error {
 		return err
 	}
 	for _, name := range names {
-		child, err := sys.OpenAt(fd, name, path, 0)
+		child, err := sys.OpenAt(fd, name, openPath|syscall.O_NOFOLLOW, 0)
 		if errors.Is(err, fs.ErrNotExist) { // it is gone by now
 			continue
 		}
@@ -160,5 +160,5 @@ func eachOf(fd int, mount uint64, depth int, do func(fd int) error) error {
 			return err
 		}
 	}
-	return do(fd)
+	return do(fd, int(st.Uid), int(st.Gid))
 }

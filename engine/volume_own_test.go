@@ -35,7 +35,7 @@ func TestATreeThatShrinksIsWalkedToItsEnd(t *testing.T) {
 	}
 	defer sys.Close(fd)
 	gone := 0
-	err = eachBelow(fd, func(fd int) error {
+	err = eachBelow(fd, func(fd, _, _ int) error {
 		st, err := sys.StatAt(fd, "")
 		delete(left, st.Ino)
 		if err != nil || gone > 0 {
