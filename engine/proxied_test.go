@@ -14,6 +14,7 @@ import (
 	"kiste/container/process"
 	"kiste/engine"
 	"kiste/fault"
+	"kiste/internal/need"
 )
 
 // greeter is a server that says hello, as one in a container.
@@ -23,17 +24,10 @@ func greeter(t *testing.T) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, "hello")
-			c.Close()
-		}
-	}()
+	need.Serve(t, l, func(c net.Conn) {
+		_, _ = io.WriteString(c, "hello")
+		c.Close()
+	})
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 

@@ -55,18 +55,24 @@ func TestWhy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &Container{Container: inspect.Container{Name: "web", State: tt.state, Wishes: tt.wishes}}
-			var text strings.Builder
-			for _, f := range Why(c, tt.v) {
-				text.WriteString(f.Says + "\n" + f.Remedy + "\n")
-			}
-			for _, w := range tt.want {
-				if !strings.Contains(text.String(), w) {
-					t.Errorf("lacks %q:\n%s", w, text.String())
-				}
-			}
-			if tt.not != "" && strings.Contains(text.String(), tt.not) {
-				t.Errorf("has %q:\n%s", tt.not, text.String())
-			}
+			say(t, Why(c, tt.v), tt.want, tt.not)
 		})
+	}
+}
+
+// say wants findings to have these words, and not those.
+func say(t *testing.T, found []Finding, want []string, not string) {
+	t.Helper()
+	var text strings.Builder
+	for _, f := range found {
+		text.WriteString(f.Says + "\n" + f.Remedy + "\n")
+	}
+	for _, w := range want {
+		if !strings.Contains(text.String(), w) {
+			t.Errorf("lacks %q:\n%s", w, text.String())
+		}
+	}
+	if not != "" && strings.Contains(text.String(), not) {
+		t.Errorf("has %q:\n%s", not, text.String())
 	}
 }

@@ -132,18 +132,7 @@ func TestWhatLastWordsMean(t *testing.T) {
 		{line: "db: Temporary failure in name resolution", change: func(c *Container) { c.Wishes.Network.Kind = bundle.HostNS }, want: []string{"no name server could be asked"}, not: "probably"},
 	} {
 		t.Run(tt.line, func(t *testing.T) {
-			var text strings.Builder
-			for _, f := range Why(boxed(tt.change), Evidence{Log: []string{"it begins", tt.line}, Landlock: tt.landlock, Audit: true}) {
-				text.WriteString(f.Says + "\n" + f.Remedy + "\n")
-			}
-			for _, w := range tt.want {
-				if !strings.Contains(text.String(), w) {
-					t.Errorf("lacks %q:\n%s", w, text.String())
-				}
-			}
-			if tt.not != "" && strings.Contains(text.String(), tt.not) {
-				t.Errorf("has %q:\n%s", tt.not, text.String())
-			}
+			say(t, Why(boxed(tt.change), Evidence{Log: []string{"it begins", tt.line}, Landlock: tt.landlock, Audit: true}), tt.want, tt.not)
 		})
 	}
 }

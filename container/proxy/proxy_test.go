@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kiste/fault"
+	"kiste/internal/need"
 )
 
 // patience is for what takes no time.
@@ -51,16 +52,7 @@ func server(t *testing.T, do func(*net.TCPConn)) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go do(c.(*net.TCPConn))
-		}
-	}()
+	need.Serve(t, l, func(c net.Conn) { do(c.(*net.TCPConn)) })
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 

@@ -106,16 +106,7 @@ func echoes(t *testing.T, at string) (port string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { io.Copy(c, c); c.Close() }()
-		}
-	}()
+	need.Serve(t, l, func(c net.Conn) { io.Copy(c, c); c.Close() })
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	u, err := net.ListenPacket("udp", net.JoinHostPort(at, port))
 	if err != nil {

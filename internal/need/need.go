@@ -2,7 +2,7 @@
 //
 //	takes    powers of package host, programs
 //	gives    a skip that names the need, or a failure where $KISTE_REQUIRE demands it;
-//	         a failure where a test leaves something behind
+//	         a failure where a test leaves something behind; servers to ask
 //	touches  /proc, /sys and the dirs given to Clean, reading
 //	state    a lock while a test is under Clean
 package need

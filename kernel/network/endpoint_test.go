@@ -243,17 +243,10 @@ func listen(t testing.TB, n *network.Namespace, address string) net.Listener {
 	t.Helper()
 	var l net.Listener
 	must(t, n.Do(func() (err error) { l, err = net.Listen("tcp", address); return err }))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(c, c.RemoteAddr())
-			c.Close()
-		}
-	}()
+	need.Serve(t, l, func(c net.Conn) {
+		fmt.Fprint(c, c.RemoteAddr())
+		c.Close()
+	})
 	return l
 }
 
