@@ -55,8 +55,8 @@ func (e *Engine) ExecDetached(query string, o ExecOptions) error {
 
 // Leave leaves a process behind that this one has started: somebody holds its
 // terminal, whose end would be its own, and the monitor tells its end. It learns
-// the exit code where the kernel keeps it for others than the parent (Linux
-// 6.15).
+// the exit code where the parent that it gets waits for nobody, and where the
+// kernel keeps it for others than the parent (Linux 6.15): see endOf.
 func (x *Exec) Leave() error {
 	if err := x.hold(); err != nil {
 		return err
