@@ -72,6 +72,7 @@ func measure() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	defer func() { _ = run(filepath.Join(*where, "kiste"), "gc") }() // the default network's bridge stays as long as the store
 	for range *rounds {
 		for _, c := range all {
 			if err := c.round(); err != nil {
