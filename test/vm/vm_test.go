@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestVM(t *testing.T) {
 				code, output = boot(ctx, t, lane, cache, payload)
 			}
 			if code != "0" {
-				t.Errorf("the tests inside ended with %q; the end of the console was:\n%s", code, tail(output, 60))
+				t.Errorf("the tests inside ended with %q; what failed said:\n%s\nthe end of the console was:\n%s", code, failures(output), tail(output, 60))
 			}
 		})
 	}
@@ -214,7 +215,7 @@ func read(t *testing.T, console io.Reader, heard func()) (code string, output []
 			continue
 		}
 		output = append(output, line)
-		if testing.Verbose() || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- FAIL") {
+		if testing.Verbose() || strings.HasPrefix(line, "=== ") || fails(line) {
 			t.Log(line)
 		}
 		if m := exitLine.FindStringSubmatch(line); m != nil {
@@ -223,6 +224,26 @@ func read(t *testing.T, console io.Reader, heard func()) (code string, output []
 	}
 	return code, output
 }
+
+// failures is what the parts of the tests inside said of which one failed. Each
+// begins with a line "=== title".
+func failures(output []string) string {
+	var told []string
+	for len(output) > 0 {
+		end := 1 + slices.IndexFunc(output[1:], func(line string) bool { return strings.HasPrefix(line, "=== ") })
+		if end == 0 {
+			end = len(output)
+		}
+		if part := output[:end]; slices.ContainsFunc(part, fails) {
+			told = append(told, tail(part, 250))
+		}
+		output = output[end:]
+	}
+	return strings.Join(told, "\n")
+}
+
+// fails says that a line tells of a test that failed.
+func fails(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") }
 
 func tail(lines []string, n int) string { return strings.Join(lines[max(0, len(lines)-n):], "\n") }
 
