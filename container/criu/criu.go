@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -160,7 +161,7 @@ func (j *Job) talk(socket *os.File, pid int) error {
 		switch {
 		case !answer.GetSuccess():
 			closeFile(console)
-			return fmt.Errorf("criu failed: type %s errno %d", j.Kind, answer.GetCrErrno())
+			return fmt.Errorf("criu failed: type %s errno %d", nameOf(j.Kind), answer.GetCrErrno())
 		case answer.GetType() != notify:
 			closeFile(console)
 			return nil
@@ -171,6 +172,20 @@ func (j *Job) talk(socket *os.File, pid int) error {
 		}
 		request = &rpc.CriuReq{Type: &notify, NotifySuccess: &yes}
 	}
+}
+
+// nameOf is what the kind's String method says, which nobody may call: the linker
+// would keep a map for it, which every start of the program would fill.
+func nameOf(kind rpc.CriuReqType) string {
+	switch kind {
+	case rpc.CriuReqType_DUMP:
+		return "DUMP"
+	case rpc.CriuReqType_PRE_DUMP:
+		return "PRE_DUMP"
+	case rpc.CriuReqType_RESTORE:
+		return "RESTORE"
+	}
+	return strconv.Itoa(int(kind))
 }
 
 func (j *Job) hear(n Notice) error {

@@ -132,7 +132,7 @@ func (c *Container) remove() error {
 // removeDir removes the container's directory. What a Restore that was killed
 // has mounted there goes first: it is the root file system.
 func (c *Container) removeDir() error {
-	if os.Remove(c.dir) == nil {
+	if sys.Rmdir(c.dir) == nil {
 		return nil
 	}
 	for at := c.file(restoredRoot); isDir(at); {

@@ -44,10 +44,26 @@ type Link struct {
 }
 
 // modes are those of macvlan and ipvlan by their names in ip-link(8), with the
-// one for none: linux/if_link.h.
-var modes = map[string]map[string]uint32{
-	"macvlan": {"": 4, "bridge": 4, "private": 1, "vepa": 2, "passthru": 8},
-	"ipvlan":  {"": 0, "l2": 0, "l3": 1, "l3s": 2},
+// one for none: linux/if_link.h. A map would be made at the start of every
+// program that this package is in.
+var modes = []struct {
+	kind, name string
+	mode       uint32
+}{
+	{"macvlan", "", 4}, {"macvlan", "bridge", 4}, {"macvlan", "private", 1}, {"macvlan", "vepa", 2}, {"macvlan", "passthru", 8},
+	{"ipvlan", "", 0}, {"ipvlan", "l2", 0}, {"ipvlan", "l3", 1}, {"ipvlan", "l3s", 2},
+}
+
+// modeOf is the number of the link's mode. It is not ok where the kind has none of that name.
+func (l Link) modeOf() (mode uint32, ok bool) {
+	moded := false
+	for _, m := range modes {
+		if m.kind == l.Kind && m.name == l.Mode {
+			return m.mode, true
+		}
+		moded = moded || m.kind == l.Kind
+	}
+	return 0, !moded && l.Mode == ""
 }
 
 // A Route is a way to Destination. The zero Destination is the default route
@@ -96,8 +112,8 @@ func (l Link) message() (netlink.Body, error) {
 	if err := l.common(&b); err != nil {
 		return nil, err
 	}
-	mode, ok := modes[l.Kind][l.Mode]
-	if !ok && (l.Mode != "" || modes[l.Kind] != nil) {
+	mode, ok := l.modeOf()
+	if !ok {
 		return nil, &fault.Error{Op: "make " + l.Kind + " of mode", On: l.Mode, Kind: fault.Invalid, Hint: modeHint(l.Kind)}
 	}
 	var err error

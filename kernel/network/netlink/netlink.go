@@ -18,6 +18,7 @@ package netlink
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -39,7 +40,7 @@ const receiveSize = 32 << 10
 const sendSize = 128 << 10
 
 // errShort says of a message that its numbers lie.
-var errShort = fmt.Errorf("a message of the kernel is shorter than it says")
+var errShort = errors.New("a message of the kernel is shorter than it says")
 
 // ErrShort is the error of a message that is shorter than it says.
 func ErrShort() error { return errShort }

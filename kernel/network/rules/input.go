@@ -286,26 +286,28 @@ func expressions(f nft.Family, r nft.ListedRule) (do []nft.Expr, why string) {
 
 // rejects are the codes of ICMP by the numbers that iptables and ip6tables have
 // for them: linux/netfilter_ipv4/ipt_REJECT.h, linux/netfilter_ipv6/ip6t_REJECT.h.
-var rejects = map[nft.Family]struct {
-	codes map[byte]uint8
-	reset byte // of TCP
-}{
-	nft.IPv4: {map[byte]uint8{0: 0, 1: 1, 2: 2, 3: 3, 5: 9, 6: 10, 8: 13}, 7},
-	nft.IPv6: {map[byte]uint8{0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 7: 5, 8: 6}, 6},
+func rejects(f nft.Family) (codes map[byte]uint8, reset byte) { // of TCP
+	switch f {
+	case nft.IPv4:
+		return map[byte]uint8{0: 0, 1: 1, 2: 2, 3: 3, 5: 9, 6: 10, 8: 13}, 7
+	case nft.IPv6:
+		return map[byte]uint8{0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 7: 5, 8: 6}, 6
+	}
+	return nil, 0
 }
 
 // reject is iptables' target of that name, which the kernel takes only in the
 // table filter.
 func reject(f nft.Family, info []byte) (nft.Expr, bool) {
-	known, ok := rejects[f]
-	if !ok || len(info) < 4 {
+	codes, reset := rejects(f)
+	if codes == nil || len(info) < 4 {
 		return nft.Expr{}, false
 	}
 	with := info[0] | info[3] // a number of four bytes, in either order, below 256
-	if with == known.reset {
+	if with == reset {
 		return nft.RejectWith(true, 0), true
 	}
-	code, ok := known.codes[with]
+	code, ok := codes[with]
 	return nft.RejectWith(false, code), ok
 }
 

@@ -75,7 +75,12 @@ func legacyOwner(owner, program string) string {
 // A legacyLayout is where an entry has what: struct ipt_entry, struct ip6t_entry.
 type legacyLayout struct{ target, next, size int }
 
-var legacyLayouts = map[nft.Family]legacyLayout{nft.IPv4: {88, 90, 112}, nft.IPv6: {140, 142, 168}}
+func legacyLayoutOf(f nft.Family) legacyLayout {
+	if f == nft.IPv6 {
+		return legacyLayout{140, 142, 168}
+	}
+	return legacyLayout{88, 90, 112}
+}
 
 // A legacyEntry is a rule, a policy, or the head of a chain.
 type legacyEntry struct {
@@ -101,7 +106,7 @@ func parseLegacy(f nft.Family, info, entries []byte) (chains []nft.Listed, drops
 	if len(info) < least {
 		return nil, false
 	}
-	layout, table := legacyLayouts[f], nft.Table{Family: f, Name: "filter"}
+	layout, table := legacyLayoutOf(f), nft.Table{Family: f, Name: "filter"}
 	for _, h := range []struct {
 		name string
 		hook nft.Hook
