@@ -98,12 +98,16 @@ type Prepared struct {
 	reserved []*os.File // the host's ports that lead to its own
 
 	adding *store.Lock // on the store, shared
+	umask  int         // the caller's
 }
 
 // Prepare turns an image and wishes into a container that is created and
 // whose plan is made. With DryRun nothing is written.
 func (e *Engine) Prepare(ctx context.Context, o RunOptions) (*Prepared, error) {
 	p := &Prepared{e: e, o: o, Container: &Container{Schema: Schema}}
+	// What is made for the container is read by its users, whatever the mask of
+	// whoever makes it, as with Docker, whose daemon has this one.
+	p.umask = sys.Umask(0o022)
 	if o.Lasting && o.fileLimit[1] == 0 {
 		p.o.fileLimit = raisedLimit()
 	}
@@ -868,7 +872,7 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 
 func (p *Prepared) writeCIDFile() {
 	if file := p.Wishes.CIDFile; file != "" {
-		if err := os.WriteFile(file, []byte(p.ID), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(p.ID), 0o666&^fs.FileMode(p.umask)); err != nil {
 			p.o.Warn("the id could not be written: " + err.Error())
 		}
 	}

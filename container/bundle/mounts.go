@@ -44,7 +44,9 @@ func (c *compiler) mounts() error {
 		c.userMount(m)
 	}
 	if c.w.Init && !c.w.PID.shared() {
-		c.addMount(c.mapped(specs.Mount{Destination: InitPath, Type: "bind", Source: c.host.Init, Options: []string{"bind", "ro"}}), "--init")
+		// All may run it, whoever it belongs to in there; where it lies is a tmpfs,
+		// which kernels before 6.3 do not map.
+		c.addMount(specs.Mount{Destination: InitPath, Type: "bind", Source: c.host.Init, Options: []string{"bind", "ro"}}, "--init")
 	}
 	return nil
 }

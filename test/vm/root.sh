@@ -21,6 +21,10 @@ test "$(crate -v "$shared":/shared rootfs:"$box" ls -lnd /shared | { read -r _ _
 crate -v "$shared":/shared -u 1000:1000 rootfs:"$box" sh -c 'echo x > /shared/mine'
 test "$(stat -c %u:%g "$shared/mine")" = 1000:1000
 
+echo "- --init, from a file system that the kernel may not map"
+test "$(crate --init rootfs:"$box" sh -c 'cat /proc/1/comm; cat /proc/self/uid_map' | wc -l)" = 2
+test "$(crate --init rootfs:"$box" cat /proc/1/comm)" = docker-init
+
 echo "- limits of the unified hierarchy"
 crate -m 64m --pids-limit 20 --cpus 0.5 rootfs:"$box" sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max' | {
 	read -r memory; read -r pids; read -r cpu
