@@ -10,6 +10,7 @@ import (
 
 	"kiste/container/bundle"
 	"kiste/container/monitor"
+	"kiste/container/process"
 	"kiste/engine/inspect"
 	"kiste/fault"
 	"kiste/internal/sys"
@@ -132,7 +133,8 @@ func (e *Engine) stopAndAwait(id string, o StopOptions, again bool) error {
 	var c *Container
 	err := e.change(id, func(found *Container) error {
 		c = found
-		c.State.Stopped, c.State.Again, c.passing = true, again, true
+		c.State.Stopped, c.passing = true, true
+		setRestarter(&c.State, again)
 		return nil
 	})
 	if err != nil && !(noRoom(err) && !c.Wishes.Restart.Set()) { // nobody would start it anew
@@ -154,6 +156,23 @@ func (e *Engine) stopAndAwait(id string, o StopOptions, again bool) error {
 	}
 	e.Emit("stop", c, nil)
 	return nil
+}
+
+// setRestarter writes down whether this process starts the container again, who
+// until then, and as long as it lives, is not to be taken for one that has ended.
+func setRestarter(s *inspect.State, again bool) {
+	s.Again, s.Restarter, s.RestarterStart = again, 0, 0
+	if !again {
+		return
+	}
+	if me, err := process.Identify(os.Getpid()); err == nil {
+		s.Restarter, s.RestarterStart = me.PID, me.Start
+	}
+}
+
+// restarting reports whether somebody is between a container's stop and its start.
+func restarting(s inspect.State) bool {
+	return s.Again && s.Restarter > 0 && process.Identity{PID: s.Restarter, Start: s.RestarterStart}.Alive()
 }
 
 // wishLasts lets the wish that a container stays stopped survive a power cut. Who

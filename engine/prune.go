@@ -10,7 +10,7 @@ import (
 )
 
 // Prune removes the containers that goes chooses among those that do not run
-// and that nobody is making. It gives their IDs, and how many bytes they had
+// and that nobody is making or restarting. It gives their IDs, and how many bytes they had
 // written. One that cannot be removed does not keep the others from it.
 func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64, err error) {
 	all, _, err := e.Brief()
@@ -19,7 +19,7 @@ func (e *Engine) Prune(goes func(c *Container) bool) (ids []string, freed int64,
 	}
 	var bad []error
 	for _, c := range all {
-		if IsActive(c.State.Status) || !goes(c) || e.held(c.ID) {
+		if IsActive(c.State.Status) || !goes(c) || e.held(c.ID) || restarting(c.State) {
 			continue
 		}
 		n := e.Written(c.ID)

@@ -232,7 +232,8 @@ func (e *Engine) settle(c *Container) error {
 // to run again after that is for StartAtBoot.
 func (e *Engine) settleAfterBoot(c *Container) {
 	c.State = ended(c.State, monitor.End{At: time.Now()})
-	c.State.AtBoot, c.State.Delay, c.State.Again = true, 0, false
+	c.State.AtBoot, c.State.Delay = true, 0
+	setRestarter(&c.State, false)
 	_ = e.settle(c)
 }
 

@@ -496,6 +496,7 @@ func (s *supervisor) failed(c *Container, err error) {
 	}
 	c.IDs = ""
 	c.State.Error = err.Error()
+	setRestarter(&c.State, false)
 	if c.State.Status == inspect.Restarting {
 		c.State.Status, c.State.FinishedAt = inspect.Exited, time.Now()
 	}

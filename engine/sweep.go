@@ -31,9 +31,9 @@ const groupAge = time.Minute
 // Sweep removes what killed keepers have left of containers: directories
 // without a document, containers of --rm, claims on names and ids, runtime
 // directories, empty cgroups, anonymous volumes. It writes down the end of those
-// that it keeps, and lets CNI plugins try again what they have not undone. A
-// container that somebody holds, and one whose document is damaged, it leaves
-// alone. While anybody makes a container it is fault.Conflict.
+// that it keeps, and lets CNI plugins try again what they have not undone. It leaves
+// a container alone that somebody holds or restarts, and one whose document is
+// damaged. While anybody makes a container it is fault.Conflict.
 func (e *Engine) Sweep() (Swept, error) { return e.sweep(groupAge) }
 
 func (e *Engine) sweep(age time.Duration) (Swept, error) {
@@ -99,7 +99,7 @@ func (e *Engine) sweepContainer(id string, s *Swept) error {
 		return e.removeFiles(id, nil, true)
 	case err != nil:
 		return nil // damaged, or a later schema: its owner is told by "kiste ps"
-	case c.Wishes.Remove && (lost || c.State.Status == inspect.Exited):
+	case c.Wishes.Remove && (lost || c.State.Status == inspect.Exited) && !restarting(c.State):
 		s.Containers = append(s.Containers, id)
 		return e.removeFiles(id, c, true)
 	case lost:

@@ -106,6 +106,39 @@ func TestSweepTakesWhatNobodyKeeps(t *testing.T) {
 	}
 }
 
+func TestSweepLeavesWhatSomebodyRestarts(t *testing.T) {
+	e := open(t)
+	between := put(t, e, "1", "between", "exited", true)
+	unseen := put(t, e, "2", "unseen", "running", true) // its keeper was killed
+	plain := put(t, e, "3", "plain", "exited", false)
+	for _, id := range []string{between, unseen, plain} {
+		if err := e.stopAndAwait(id, StopOptions{}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := func(*Container) bool { return true }
+	if s, err := e.Sweep(); err != nil || len(s.Containers) != 0 {
+		t.Errorf("Sweep: %+v, %v; want no container removed", s, err)
+	}
+	if ids, _, err := e.Prune(all); err != nil || len(ids) != 0 {
+		t.Errorf("Prune: %v, %v; want none removed", ids, err)
+	}
+	if c, err := e.read(unseen); err != nil || c.State.Status != "exited" || !c.State.Again {
+		t.Errorf("unseen: %+v, %v", c, err)
+	}
+	for _, id := range []string{between, unseen, plain} { // whoever restarts them is killed
+		if err := e.change(id, func(c *Container) error { c.State.RestarterStart++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := e.Sweep(); err != nil || len(s.Containers) != 2 {
+		t.Errorf("Sweep: %+v, %v; want those of --rm removed", s, err)
+	}
+	if ids, _, err := e.Prune(all); err != nil || len(ids) != 1 {
+		t.Errorf("Prune: %v, %v; want the plain one removed", ids, err)
+	}
+}
+
 func TestSweepWaitsForThoseWhoAddAndThenSaysSo(t *testing.T) {
 	e := open(t)
 	l, err := store.LockFile(e.lockOfStore(), false)

@@ -96,6 +96,8 @@ type State struct {
 
 	Stopped         bool          // somebody has stopped or killed it: policies but "always" leave it so
 	Again           bool          `json:",omitempty"` // somebody restarts it: --rm does not remove it at this end
+	Restarter       int           `json:",omitempty"` // who does that: a process
+	RestarterStart  uint64        `json:",omitempty"` // when it began, in clock ticks since the boot
 	AtBoot          bool          // it ran when the host went down, and was not started since
 	Removing        bool          // somebody removes it: it is not started any more
 	RemovingVolumes bool          // with its anonymous volumes
