@@ -102,6 +102,7 @@ func (s *supervisor) answerExec(stream *os.File, q request) {
 	_ = send(stream, r)
 	stream.Close()
 	if err == nil && x != nil {
+		s.changed() // that may take long
 		x.died(wait())
 		_ = os.Remove(x.noteFile())
 	}

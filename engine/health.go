@@ -102,6 +102,7 @@ func (s *supervisor) watchHealth(c *Container, h bundle.Healthcheck, ended <-cha
 		}
 		p, ok := s.e.probe(id, h, c.Image.Shell)
 		if !ok {
+			s.flow()
 			continue
 		}
 		now, err := s.recordHealth(id, h, p, p.Start.Before(starts))
@@ -112,6 +113,7 @@ func (s *supervisor) watchHealth(c *Container, h bundle.Healthcheck, ended <-cha
 			go s.actOnHealth(id, c.Wishes.HealthAction)
 		}
 		status = now
+		s.flow()
 	}
 }
 

@@ -44,6 +44,7 @@ func (s *supervisor) watchRules() {
 					_ = s.e.restoreRules()
 					time.Sleep(restShare * time.Since(began))
 				}
+				s.flow()
 			}
 		}()
 		go func() { _ = s.e.restoreRules() }() // what was flushed while nobody watched

@@ -137,6 +137,7 @@ func (s *supervisor) hearGuard() error {
 	}
 	go func() {
 		for s.hear(f.Read) {
+			s.flow()
 		}
 	}()
 	return nil
@@ -244,7 +245,8 @@ func (s *supervisor) untilIdle() error {
 // rest gives back what nobody needs while nothing happens, and waits until something
 // does: what a start took of memory, which may be long ago when the next comes; and
 // the pages of this program, most of which a start and an end need, and none a
-// container that runs. Output that passes needs some of them again.
+// container that runs. Whatever wakes this process needs some of them again, and
+// therefore says so when it is done: by changed, or by flow.
 func (s *supervisor) rest() {
 	debug.FreeOSMemory()
 	for {
@@ -266,7 +268,8 @@ func (s *supervisor) rest() {
 	}
 }
 
-// flow hears that output has passed. It costs nothing while more does.
+// flow hears that output has passed, or that something else has been done that is
+// not the end of anything kept. It costs nothing while more is.
 func (s *supervisor) flow() {
 	if !s.flowed.Load() {
 		s.flowed.Store(true)
@@ -304,9 +307,11 @@ func (s *supervisor) serve() {
 			return
 		case err != nil: // too many files are open; others may be closed soon
 			time.Sleep(10 * time.Millisecond)
+			s.flow()
 			continue
 		case uid != uint32(os.Geteuid()) && uid != 0:
 			stream.Close()
+			s.flow()
 			continue
 		}
 		s.work(1)

@@ -249,6 +249,7 @@ func (k *Keeper) Admit(stream *os.File) bool {
 	if !k.out.add(c) {
 		return false
 	}
+	k.out.took()
 	go c.deliver()
 	go k.obey(c)
 	return true
@@ -256,6 +257,7 @@ func (k *Keeper) Admit(stream *os.File) bool {
 
 // obey carries out what a client sends, until it leaves.
 func (k *Keeper) obey(c *client) {
+	defer k.out.took()
 	defer c.stream.Close()
 	defer k.out.remove(c)
 	buffer := make([]byte, chunk)
@@ -264,6 +266,7 @@ func (k *Keeper) obey(c *client) {
 		if err != nil {
 			return
 		}
+		k.out.took()
 		switch {
 		case what == frameInput:
 			_ = k.Type(b) // a container without input, or that is gone, does not hear

@@ -32,7 +32,8 @@ type Options struct {
 	// after that was written: nil. It must not block.
 	LogFailed func(error)
 
-	// Took hears that output was taken, often. It must not block. Nil: nobody does.
+	// Took hears that output was taken, often, and that somebody who is attached has
+	// come, sent something or left. It must not block. Nil: nobody does.
 	Took func()
 
 	// Clients gives streams whose other ends are attached from the beginning:
@@ -95,6 +96,7 @@ func Keep(o Options) (*Keeper, error) {
 		for _, stream := range o.Clients() {
 			k.Admit(stream)
 		}
+		k.o.Clients = nil // who may hold all that was asked for
 	}
 	for i, f := range k.flows {
 		stream := [...]string{logfile.Stdout, logfile.Stderr}[i]

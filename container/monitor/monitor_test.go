@@ -372,6 +372,35 @@ func TestManyAttach(t *testing.T) {
 	}
 }
 
+// Who keeps many gives back what it needed for that when nothing happens any more.
+func TestWhoAttachesAndLeavesIsHeardOf(t *testing.T) {
+	e := ends(t)
+	e.Input = true
+	id := start(t, e, "read go; exit 3")
+	heard := make(chan struct{}, 100)
+	k, err := Keep(Options{Ends: e, Process: id, Took: func() { heard <- struct{}{} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string) {
+		t.Helper()
+		select {
+		case <-heard:
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is heard of who " + what)
+		}
+	}
+	a, err := Attach(e.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await("attaches")
+	a.Close()
+	await("leaves")
+	k.Type([]byte("go\n"))
+	wantEnd(t, k, 3)
+}
+
 func TestWhoSendsNonsenseIsLetGo(t *testing.T) {
 	e := ends(t)
 	e.Input = true
