@@ -15,7 +15,7 @@ rpcbind
 exportfs -a
 rpc.nfsd --lease-time 10 --grace-time 10 2
 rpc.mountd
-export KISTE_LIB=/payload/nfs
+export KISTE_LIB=/payload/nfs KISTE_RUN=/run/kiste-nfs # whatever others have left
 same() { test "$1" = "$2" || { echo "got '$1', want '$2'"; exit 1; }; }
 volume() { # TYPE OPTIONS
 	kiste volume create -o type="$1" -o o="$2" -o device=:/srv/share remote > /dev/null
