@@ -145,8 +145,8 @@ func (e *Engine) told(s *Service, id string) bool {
 // is about to end refuses, and no other is started before it has ended: that is
 // waited for.
 func (e *Engine) dialService(s *Service) (*os.File, error) {
-	const pause = 5 * time.Millisecond
-	for end := time.Now().Add(slowWord); ; time.Sleep(pause) {
+	const pause, slowEnd = 5 * time.Millisecond, 20 * time.Second
+	for end := time.Now().Add(slowEnd); ; time.Sleep(pause) {
 		stream, err := sys.DialUnix(e.serviceSocket(s))
 		if err == nil || errors.Is(err, syscall.EACCES) {
 			return stream, err
