@@ -166,7 +166,7 @@ const (
 	limitType, limitFlags               = 4, 5
 	limitBytes, limitOver               = 1, 1
 	ctStateEstablished, ctStateRelated  = 1 << 1, 1 << 2
-	ctStatusDNAT                        = 1 << 5
+	ctStatusSNAT, ctStatusDNAT          = 1 << 4, 1 << 5
 	ctDreg, ctKey, ctState, ctStatusKey = 1, 2, 0, 2
 	ctDirection                         = 1
 	verdictDrop, verdictAccept          = 0, 1
@@ -203,14 +203,22 @@ func Known(scratch Register) []Expr {
 // Published matches packets of connections whose destination was changed.
 func Published(scratch Register) []Expr { return ct(ctStatusKey, "status", ctStatusDNAT, scratch) }
 
+// Masqueraded matches packets of connections whose source was changed.
+func Masqueraded(scratch Register) []Expr { return ct(ctStatusKey, "status", ctStatusSNAT, scratch) }
+
 // Asking matches packets of a connection in the direction of its first one.
-func Asking(scratch Register) []Expr {
+func Asking(scratch Register) []Expr { return direction(0, scratch) }
+
+// Answering matches packets of a connection in the other direction.
+func Answering(scratch Register) []Expr { return direction(1, scratch) }
+
+func direction(is byte, scratch Register) []Expr {
 	return []Expr{
 		expr("ct", fmt.Sprintf("ct direction => %v", scratch), func(b *netlink.Body) {
 			b.Big32(ctDreg, uint32(scratch))
 			b.Big32(ctKey, ctDirection)
 		}),
-		Is(scratch, []byte{0}),
+		Is(scratch, []byte{is}),
 	}
 }
 

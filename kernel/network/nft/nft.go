@@ -97,10 +97,11 @@ func (h Hook) String() string {
 
 // Priorities of chains at a hook: the smaller one is called first.
 const (
-	PriorityRaw    = -300
-	PriorityDNAT   = -100
-	PriorityFilter = 0
-	PrioritySNAT   = 100
+	PriorityRaw      = -300
+	PriorityFirstNAT = -199 // the least of type nat
+	PriorityDNAT     = -100
+	PriorityFilter   = 0
+	PrioritySNAT     = 100
 )
 
 // A Chain holds rules. Without a Type it is called by other chains alone.

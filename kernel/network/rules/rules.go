@@ -14,7 +14,8 @@
 //	prerouting, output   to an address of the host, and in a map: to the container
 //	forward              onto a bridge: known connections, its own ports, what is published; else dropped
 //	postrouting          from a bridge to elsewhere, and back onto the same one: by the host's address
-//	raw                  from a bridge to or from 127.0.0.0/8: dropped
+//	guard                a bridge's connection to 127.0.0.0/8: dropped, before anybody leads it elsewhere
+//	input, forward       from a bridge to or from 127.0.0.0/8: dropped, but for answers to the host
 //
 // # Other people's rules
 //
@@ -30,9 +31,13 @@
 // A connection to 127.0.0.1 reaches a published port too: it leaves by the
 // bridge, which needs its sysctl route_localnet (kernel/network sets it), and
 // with the bridge's address as source. Its cost is that the bridge would let
-// containers speak to 127.0.0.1 of the host: that is what raw drops. From other
-// links such packets are dropped by the kernel itself, and prerouting leaves
-// them to it. IPv6 has no such sysctl: nothing is published at ::1 here.
+// containers speak to 127.0.0.1 of the host. That is dropped where it costs
+// published connections least: guard is a chain of type nat, the first, which the
+// kernel calls for the first packet of a connection alone, and keeps others'
+// rules of that type from leading it anywhere; input drops what is of no
+// connection, and input and forward what bears such a source. From other links such packets
+// are dropped by the kernel itself, and prerouting leaves them to it. IPv6 has no
+// such sysctl: nothing is published at ::1 here.
 //
 // # Privileges
 //
@@ -134,7 +139,7 @@ type State struct {
 
 // version is in the comment of the table; it counts the changes of base. A table
 // of another version is replaced.
-const version = "Kiste's, do not edit; rules 5"
+const version = "Kiste's, do not edit; rules 6"
 
 // DefaultName is the table of a host's first store; others need other names.
 const DefaultName = "kiste"
@@ -199,14 +204,16 @@ func copySets() []nft.Set {
 const (
 	publish     = "publish"
 	inward      = "inward"
+	loopback    = "loopback"
 	unpublished = "unpublished"
 )
 
 var chains = []nft.Chain{
-	{Name: publish}, {Name: inward}, {Name: unpublished},
-	{Name: "raw", Type: "filter", Hook: nft.Prerouting, Priority: nft.PriorityRaw},
+	{Name: publish}, {Name: inward}, {Name: unpublished}, {Name: loopback},
+	{Name: "guard", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityFirstNAT},
 	{Name: "prerouting", Type: "nat", Hook: nft.Prerouting, Priority: nft.PriorityDNAT},
 	{Name: "output", Type: "nat", Hook: nft.Output, Priority: nft.PriorityDNAT},
+	{Name: "input", Type: "filter", Hook: nft.Input, Priority: nft.PriorityFilter},
 	{Name: "forward", Type: "filter", Hook: nft.Forward, Priority: nft.PriorityFilter},
 	{Name: "postrouting", Type: "nat", Hook: nft.Postrouting, Priority: nft.PrioritySNAT},
 }
@@ -235,14 +242,19 @@ func loopback4(offset uint32) []nft.Expr {
 
 // table is all the rules. Each starts with fresh registers. Where a rule asks
 // several things, the one that the kernel answers without a call is first: all
-// packets of the host pass raw and forward, and all new connections the others.
+// packets of the host pass input or forward, and all new connections the others.
 func table() []nft.Rule {
 	r0, r4 := nft.R(0), nft.R(4)
 	from, onto := nft.Load(nft.Iifname, r0), nft.Load(nft.Oifname, r0)
 	samePath := []nft.Expr{from, nft.Load(nft.Oifname, r4), nft.In(r0, paths)}
 	return []nft.Rule{
-		rule("raw", loopback4(destination4), from, nft.In(r0, bridges), nft.Drop()),
-		rule("raw", loopback4(source4), from, nft.In(r0, bridges), nft.Drop()),
+		rule("guard", loopback4(destination4), from, nft.In(r0, bridges), nft.Drop()),
+
+		rule("input", loopback4(destination4), from, nft.In(r0, bridges), nft.Goto(loopback)),
+		rule("input", loopback4(source4), from, nft.In(r0, bridges), nft.Drop()),
+		// What answers the host's 127.0.0.1, which left under the bridge's address.
+		rule(loopback, nft.Answering(r0), nft.Masqueraded(r0), nft.Accept()),
+		rule(loopback, nft.Drop()),
 
 		rule("prerouting", loopback4(destination4), nft.Return()),
 		rule("output", nft.OfFamily(nft.IPv6, r0), nft.Destination6(r0), nft.Is(r0, loopback6), nft.Return()),
@@ -252,11 +264,14 @@ func table() []nft.Rule {
 		to(nft.IPv4, ports4, nft.Destination4, 1), to(nft.IPv4, any4, nil, 0),
 		to(nft.IPv6, ports6, nft.Destination6, 4), to(nft.IPv6, any6, nil, 0),
 
+		// Before what is known, since a source of the host's own makes a packet one
+		// of its connections.
+		rule("forward", loopback4(source4), from, nft.In(r0, bridges), nft.Drop()),
 		rule("forward", nft.Known(r0), nft.Accept()),
+		rule("forward", nft.Published(r0), from, nft.NotIn(r0, closed), onto, nft.NotIn(r0, closed), nft.Accept()),
 		rule("forward", samePath, nft.Accept()),
 		rule("forward", from, nft.In(r0, closed), nft.Drop()),
 		rule("forward", onto, nft.In(r0, closed), nft.Drop()),
-		rule("forward", onto, nft.In(r0, bridges), nft.Published(r0), nft.Accept()),
 		rule("forward", nft.OfFamily(nft.IPv4, r0), onto, nft.In(r0, guarded4), nft.Jump(unpublished)),
 		rule("forward", nft.OfFamily(nft.IPv6, r0), onto, nft.In(r0, guarded6), nft.Jump(unpublished)),
 		rule(unpublished, nft.OfFamily(nft.IPv4, r0), portKey(nft.Destination4, 1), nft.In(r0, direct4), nft.Accept()),
@@ -266,6 +281,8 @@ func table() []nft.Rule {
 		rule("postrouting", onto, nft.In(r0, bridges), nft.Goto(inward)),
 		rule("postrouting", nft.OfFamily(nft.IPv4, r0), from, nft.In(r0, masq4), nft.Masquerade()),
 		rule("postrouting", nft.OfFamily(nft.IPv6, r0), from, nft.In(r0, masq6), nft.Masquerade()),
+		// From elsewhere, which is most: neither the host, which has no link, nor a bridge.
+		rule(inward, from, nft.IsNot(r0, nowhere), nft.NotIn(r0, bridges), nft.Accept()),
 		// By address: where the host filters what its bridges switch (br_netfilter),
 		// the link that it came from is not known here.
 		rule(inward, nft.Published(r0), nft.OfFamily(nft.IPv4, r0), onto, nft.Source4(r4), nft.In(r0, near4), nft.Masquerade()),
@@ -273,6 +290,9 @@ func table() []nft.Rule {
 		rule(inward, loopback4(source4), nft.Masquerade()),
 	}
 }
+
+// nowhere is the name of the link of packets that came by none.
+var nowhere = make([]byte, 16)
 
 var loopback6 = []byte{15: 1}
 

@@ -326,6 +326,115 @@ func TestNobodyOutsideIsTheHostItself(t *testing.T) {
 	}
 }
 
+// What others' rules do to packets that no network would bring: they lead them
+// elsewhere, or keep connections from being known.
+func TestNobodyElseLeadsAContainerToTheLoopback(t *testing.T) {
+	need.Program(t, "nft")
+	s := set(t)
+	got := make(chan string, 100)
+	for n, address := range map[*network.Namespace]string{s.host: "127.0.0.1:70", s.other: "10.3.0.2:70", s.stranger: "192.0.2.2:70"} {
+		record(t, n, address, got)
+	}
+	must(t, s.stranger.Do(func() error { return run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet") }),
+		s.peer.Do(func() error {
+			return errors.Join(run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet"),
+				run("ip", "address", "del", "127.0.0.1/8", "dev", "lo"), run("ip", "route", "add", "127.0.0.1/32", "via", "10.2.0.1", "dev", "eth0"),
+				run("ip", "address", "add", "127.0.0.9/32", "dev", "eth0"))
+		}), s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.UDP, HostPort: 8070, To: addr("10.3.0.2"), ToPort: 70}}}))
+	for _, theirs := range []string{
+		"",
+		"add table ip theirs; add chain ip theirs pre { type nat hook prerouting priority -100; }; add rule ip theirs pre fib daddr type local udp dport 70 dnat to 10.3.0.2:70", // Docker's
+		"add table ip theirs; add chain ip theirs pre { type nat hook prerouting priority -190; }; add rule ip theirs pre ip daddr 127.0.0.1 udp dport 70 dnat to 192.0.2.2:70",
+		"add table ip theirs; add chain ip theirs pre { type filter hook prerouting priority -300; }; add rule ip theirs pre notrack",
+	} {
+		if theirs != "" {
+			must(t, s.host.Do(func() error { return run("nft", theirs) }))
+		}
+		tell(t, s.peer, "10.2.0.3", "127.0.0.1:70", "to the loopback")
+		tell(t, s.peer, "127.0.0.9", "127.0.0.1:70", "between loopbacks")
+		tell(t, s.peer, "127.0.0.9", "10.2.0.1:8070", "as the loopback to a port")
+		tell(t, s.peer, "127.0.0.9", "10.3.0.2:70", "as the loopback to another network")
+		tell(t, s.peer, "127.0.0.9", "192.0.2.2:70", "as the loopback to outside")
+		// What is sent behind them, on the same way, arrives behind them.
+		tell(t, s.host, "127.0.0.1", "127.0.0.1:70", "last")
+		tell(t, s.host, "10.3.0.1", "10.3.0.2:70", "last")
+		tell(t, s.host, "192.0.2.1", "192.0.2.2:70", "last")
+		for range 3 {
+			if said := <-got; said != "last" {
+				t.Errorf("beside %q a container sends %s", theirs, said)
+			}
+		}
+		if theirs != "" {
+			must(t, s.host.Do(func() error { return run("nft", "delete table ip theirs") }))
+		}
+	}
+}
+
+// record hears what is told to an address.
+func record(t *testing.T, n *network.Namespace, address string, got chan<- string) {
+	t.Helper()
+	var p net.PacketConn
+	must(t, n.Do(func() (err error) { p, err = net.ListenPacket("udp4", address); return err }))
+	t.Cleanup(func() { p.Close() })
+	go func() {
+		b := make([]byte, 100)
+		for {
+			k, _, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			got <- string(b[:k])
+		}
+	}()
+}
+
+// tell sends a datagram, if the kernel sends it.
+func tell(t *testing.T, n *network.Namespace, from, to, what string) {
+	t.Helper()
+	must(t, n.Do(func() error {
+		c, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}).Dial("udp4", to)
+		if err == nil {
+			_, err = c.Write([]byte(what))
+			c.Close()
+		}
+		return err
+	}))
+}
+
+// The host itself speaks from 127.0.0.1 to containers, and hears their answers.
+func TestTheHostSpeaksFromItsLoopback(t *testing.T) {
+	s := set(t)
+	must(t, s.rules.Add(rules.State{Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8080, To: addr("10.2.0.2"), ToPort: 80}, {Proto: rules.UDP, HostPort: 9, To: addr("10.2.0.2"), ToPort: 9}}}))
+	for _, to := range []string{"127.0.0.1:8080", "127.0.0.9:8080", "192.0.2.1:8080", "10.2.0.2:80"} {
+		must(t, s.host.Do(func() error {
+			c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, Timeout: 30 * time.Second}).Dial("tcp4", to)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			said, err := io.ReadAll(c)
+			if string(said) != "10.2.0.1" {
+				t.Errorf("the host from 127.0.0.1 to %s is seen as %q", to, said)
+			}
+			return err
+		}))
+	}
+	// Nobody has the port in the container: what its kernel says comes back, too.
+	must(t, s.host.Do(func() error {
+		c, err := net.Dial("udp4", "127.0.0.1:9")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_, _ = c.Write([]byte("?"))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("of a port that nobody has: %v; want it refused", err)
+		}
+		return nil
+	}))
+}
+
 func run(words ...string) error {
 	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 	if err != nil {
@@ -379,7 +488,7 @@ func TestReconcile(t *testing.T) {
 		"delete element inet kiste any4 { tcp . 8080 }; add element inet kiste any4 { tcp . 8080 : 10.2.0.9 . 80 }",
 		"add element inet kiste any4 { tcp . 8090 : 10.2.0.9 . 80 }",
 		"add rule inet kiste forward drop",
-		"delete chain inet kiste raw",
+		"delete chain inet kiste guard",
 		"add set inet kiste more { type ifname; }",
 		`delete table inet kiste; add table inet kiste { comment "rules 0"; }`,
 	} {
