@@ -348,10 +348,10 @@ func (n *Network) endpoint(at *inspect.Endpoint, ways [2]*inspect.Endpoint) (net
 	if err != nil {
 		return network.Endpoint{}, err
 	}
-	e := network.Endpoint{Kind: "veth", Parent: n.Link(), Outer: at.Outside, Name: at.Link, MAC: at.MAC, MTU: mtu, Isolated: !n.on("com.docker.network.bridge.enable_icc")}
+	e := network.Endpoint{Kind: "veth", Parent: n.Link(), Outer: at.Outside, Name: at.Link, MAC: at.MAC, MTU: mtu, Isolated: !n.on("com.docker.network.bridge.enable_icc"), BigPackets: n.bigPackets()}
 	if n.Driver != "bridge" {
 		e.Kind, e.Mode = n.Driver, n.Mode()
-		e.Isolated = false
+		e.Isolated, e.BigPackets = false, false
 	}
 	if sysctls := at.Wish.Options["com.docker.network.endpoint.sysctls"]; sysctls != "" {
 		e.Sysctls = strings.Split(sysctls, ",")

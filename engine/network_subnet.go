@@ -26,12 +26,13 @@ var networkOptions = map[string][]string{
 	"com.docker.network.bridge.default_bridge":          {"bridge"}, // taken and ignored: it says nothing new
 	"com.docker.network.container_iface_prefix":         {"bridge", "macvlan", "ipvlan"},
 	"com.docker.network.bridge.trusted_host_interfaces": {"bridge"}, // ignored: a host's ports may be reached by all who reach the host
-	firewallOption: {"bridge"},
-	"isolate":      {"bridge"}, // podman's word; networks always are
-	"parent":       {"macvlan", "ipvlan"},
-	"macvlan_mode": {"macvlan"},
-	"ipvlan_mode":  {"ipvlan"},
-	"mode":         {"macvlan", "ipvlan"}, // podman's word
+	firewallOption:   {"bridge"},
+	bigPacketsOption: {"bridge"},
+	"isolate":        {"bridge"}, // podman's word; networks always are
+	"parent":         {"macvlan", "ipvlan"},
+	"macvlan_mode":   {"macvlan"},
+	"ipvlan_mode":    {"ipvlan"},
+	"mode":           {"macvlan", "ipvlan"}, // podman's word
 }
 
 // firewallOption says which of the host's chains decide about published ports:
@@ -40,6 +41,19 @@ const (
 	firewallOption  = "kiste.firewall"
 	firewallForward = "forward"
 )
+
+// bigPacketsOption says whether containers hand packets of more than 64 KiB to
+// each other. Without it those of internal networks do: nothing leaves the host
+// there.
+const bigPacketsOption = "kiste.big-packets"
+
+func (n *Network) bigPackets() bool {
+	if v, ok := n.Options[bigPacketsOption]; ok {
+		big, _ := strconv.ParseBool(v) // checked when the network was made
+		return big
+	}
+	return n.Internal
+}
 
 // modes are those of macvlan and ipvlan.
 var modes = map[string][]string{"macvlan": {"bridge", "private", "vepa", "passthru"}, "ipvlan": {"l2", "l3", "l3s"}}
@@ -78,7 +92,7 @@ func checkNetwork(n *Network) error {
 			return err
 		}
 	}
-	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "com.docker.network.bridge.inhibit_ipv4", "isolate"} {
+	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "com.docker.network.bridge.inhibit_ipv4", "isolate", bigPacketsOption} {
 		if v, ok := n.Options[key]; ok {
 			if _, err := strconv.ParseBool(v); err != nil {
 				return n.refuse("%s: %q is neither true nor false", key, v)

@@ -43,6 +43,12 @@ type Endpoint struct {
 	// filters what its bridges switch; elsewhere it is not needed, and not done.
 	Hairpin bool
 
+	// BigPackets lets a veth carry up to 192 KiB of a connection by IPv4 at once, in
+	// place of 64: cheaper where both ends are on this host. What leaves by a link
+	// that takes less is cut up by the processor, which costs more than it saves.
+	// Kernels before 6.3 do not know it, and do without.
+	BigPackets bool
+
 	// Sysctls are written when the link is there and not up yet, as NAME=VALUE,
 	// where IFNAME stands for the link: "net.ipv4.conf.IFNAME.log_martians=1".
 	Sysctls []string
@@ -59,6 +65,7 @@ func (e Endpoint) String() string {
 		{"outer", e.Outer}, {"on", e.Parent}, {"mode", e.Mode}, {"mac", e.MAC}, {"mtu", number(e.MTU)}, {"", spaced(e.Addresses)},
 		{"via", spaced(e.Gateways)}, {"metric", number(e.Metric)}, {"routes", spaced(e.Routes)},
 		{"", map[bool]string{true: "isolated"}[e.Isolated]}, {"sends", rateWord(e.Sends)}, {"receives", rateWord(e.Receives)},
+		{"", map[bool]string{true: "big packets"}[e.BigPackets]},
 		{"with", strings.Join(e.Sysctls, " ")},
 	} {
 		if w.value != "" {
@@ -112,18 +119,25 @@ func (e Endpoint) Check() error {
 			return err
 		}
 	}
-	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin) {
+	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin || e.BigPackets) {
 		return &fault.Error{Op: "make " + e.Kind, On: e.Name, Kind: fault.Invalid,
-			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited or isolated")}
+			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited, isolated or have big packets")}
 	}
 	_, err := e.link(0, 0).message()
 	return err
 }
 
+// bigPacket is that of BigPackets, in bytes. 256 KiB save little more, 128 much less.
+const bigPacket = 192 << 10
+
 // link is the message that makes both ends, for a parent by its index.
 func (e Endpoint) link(parent, into int) Link {
 	if e.kind() == "veth" {
-		return Link{Name: e.Outer, Kind: "veth", Up: e.Outer == "", MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC, OneQueue: true}
+		l := Link{Name: e.Outer, Kind: "veth", Up: e.Outer == "", MTU: e.MTU, Master: parent, Peer: e.Name, PeerNS: into, PeerMAC: e.MAC, OneQueue: true}
+		if e.BigPackets {
+			l.Packet = bigPacket
+		}
+		return l
 	}
 	return Link{Name: e.bornAs(into), Kind: e.Kind, MTU: e.MTU, MAC: e.MAC, Parent: parent, Mode: e.Mode, NS: into}
 }

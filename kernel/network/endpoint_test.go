@@ -250,6 +250,43 @@ func listen(t testing.TB, n *network.Namespace, address string) net.Listener {
 	return l
 }
 
+// Big packets are for both ends of a cable, and reach also whom they are too big
+// for.
+func TestBigPackets(t *testing.T) {
+	need.Power(t, host.Root)
+	h := lan(t)
+	big := func(e *network.Endpoint) { e.BigPackets = true }
+	a, b, c := node(t, h, 2, big), node(t, h, 3, big), node(t, h, 4, nil)
+	d := node(t, h, 5, func(e *network.Endpoint) { e.BigPackets, e.Sends, e.Receives = true, 1e9, 1e9 })
+	lo, err := h.Link("lo")
+	must(t, err)
+	for _, end := range []struct {
+		n    *network.Namespace
+		name string
+		want int
+	}{{a, "eth0", 192 << 10}, {h, "k2", 192 << 10}, {c, "eth0", lo.Packet}, {h, "k4", lo.Packet}} {
+		l, err := end.n.Link(end.name)
+		must(t, err)
+		if lo.Packet == 0 {
+			end.want = 0 // a kernel before 6.3
+		}
+		if l.Packet != end.want {
+			t.Errorf("%s takes %d bytes at once; want %d", end.name, l.Packet, end.want)
+		}
+	}
+	const size = 8 << 20
+	for _, way := range []struct {
+		from, to *network.Namespace
+		address  string
+	}{{a, b, "10.2.0.3"}, {a, c, "10.2.0.4"}, {c, a, "10.2.0.2"}, {a, h, "10.2.0.1"}, {h, a, "10.2.0.2"}, {a, d, "10.2.0.5"}, {d, a, "10.2.0.2"}, {a, b, "[fd02::3]"}} {
+		transfer(t, way.from, way.to, way.address, size)
+	}
+	e := network.Endpoint{Kind: "macvlan", Parent: "br0", Name: "eth0", BigPackets: true}
+	if err := e.Check(); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a macvlan: %v", err)
+	}
+}
+
 func TestIsolatedPorts(t *testing.T) {
 	need.Power(t, host.Root)
 	h := lan(t)
