@@ -121,6 +121,7 @@ func table() []row {
 		{"__version", shortVersionCommand},
 		{engine.FillCommand, fillCommand},
 		{engine.OwnCommand, ownCommand},
+		{engine.LabelCommand, labelCommand},
 		{PauseCommand, pauseHelper},
 		{engine.MonitorCommand, monitorCommand},
 		{engine.Resolver.Command, resolverCommand},

@@ -29,3 +29,15 @@ func ownCommand() *Command {
 		Run:    func(_ context.Context, _ *Env, args []string) error { return engine.Own(args) },
 	}
 }
+
+// labelCommand is what an engine of an ordinary user calls in a user namespace.
+func labelCommand() *Command {
+	return &Command{
+		Name:   engine.LabelCommand,
+		Args:   "DIR BELOW LABEL",
+		Short:  "label the files of a volume for SELinux",
+		Hidden: true,
+		Raw:    true,
+		Run:    func(_ context.Context, _ *Env, args []string) error { return engine.Label(args) },
+	}
+}

@@ -61,6 +61,7 @@ type Container struct {
 	Layers []string `json:"layers"`           // keys of package snapshot: what gc must keep
 	Lower  []string `json:"lower,omitempty"`  // the image's directories, the topmost first
 	IDs    string   `json:"ids,omitempty"`    // the claim on its range of ids, a file
+	Level  string   `json:"level,omitempty"`  // of SELinux, that no other container has; a claim in levels
 	Cgroup string   `json:"cgroup,omitempty"` // its group
 	Unit   string   `json:"unit,omitempty"`   // the group of the unit of systemd that it belongs to; see Unit
 
@@ -484,6 +485,7 @@ func (e *Engine) removeFiles(id string, c *Container, volumes bool) (failed erro
 		if c.IDs != "" {
 			os.Remove(c.IDs)
 		}
+		e.freeLevel(c)
 		if c.Cgroup != "" {
 			removeAnyGroup(c.Cgroup)
 		}

@@ -62,7 +62,7 @@ func (p *Prepared) volumes(lower []string) error {
 	if err := p.makeSources(); err != nil {
 		return err
 	}
-	return p.ownSources()
+	return errors.Join(p.ownSources(), p.labelSources())
 }
 
 func (p *Prepared) volume(v *bundle.Volume, lower []string) error {

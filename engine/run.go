@@ -455,6 +455,9 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 		// the host has to write is on the disk.
 		m.Options = append(m.Options, "volatile")
 	}
+	if o := bundle.ContextOption(p.Result.Spec); o != "" {
+		m.Options = append(m.Options, o)
+	}
 	return []chroot.Mount{m}, nil
 }
 
@@ -559,7 +562,7 @@ func (p *Prepared) files([]string) error {
 		if err := sys.WriteFile(path, f.Data, 0o644); err != nil {
 			return err
 		}
-		if err := p.giveToRoot(path); err != nil {
+		if err := errors.Join(p.giveToRoot(path), p.labelFile(path)); err != nil {
 			return err
 		}
 	}
@@ -650,6 +653,10 @@ func (p *Prepared) facts() (bundle.Facts, error) {
 		if f.Devices, err = devices("/dev"); err != nil {
 			return f, err
 		}
+	}
+	var err error
+	if f.SELinux, err = p.selinux(); err != nil {
+		return f, err
 	}
 	if root && f.UserNS && !host.IdmapOverlay.Have() {
 		f.UserNS = false
@@ -805,6 +812,7 @@ func (p *Prepared) Discard() {
 		c = p.Container
 	} else {
 		p.e.disconnect(p.Container)
+		p.e.freeLevel(p.Container)
 		if p.IDs != "" {
 			os.Remove(p.IDs)
 		}

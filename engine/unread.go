@@ -36,7 +36,7 @@ func (e *Engine) removeUsualGroup(id string) {
 // document says what that is: its group, its name, its range of ids.
 func (e *Engine) removeLinks(id string) {
 	e.removeUsualGroup(id)
-	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims()} {
+	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims(), e.levels()} {
 		removeEach(dir, func(link string) bool {
 			owner, err := os.Readlink(link)
 			return err == nil && owner == id

@@ -76,7 +76,9 @@ func (p *Prepared) useVolume(v *bundle.Volume, lower []string) (*VolumeInfo, err
 	}
 	switch {
 	case !info.mounts():
-		err = f.once()
+		if err = f.once(); err == nil && !info.binds() {
+			err = p.labelVolume(data)
+		}
 	case os.Geteuid() == 0:
 		err = info.attach(p.e, p.ID, f)
 	}

@@ -135,6 +135,9 @@ type Facts struct {
 
 	// HostName is the host's name, for --uts host and --network host.
 	HostName string
+
+	// SELinux is the container's part of the host's policy. Nil: no labels are set.
+	SELinux *SELinux
 }
 
 // ResolverAddress is where names are asked for, as in Docker.

@@ -31,7 +31,7 @@ func Compile(image ImageConfig, w Wishes, host Facts) (*Result, error) {
 	}}
 	for _, step := range []func() error{
 		c.asSystem, c.namespaces, c.names, c.args, c.environment, c.workdir, c.user, c.privileges, c.rlimits,
-		c.mounts, c.paths, c.devices, c.resources, c.sysctls, c.stop, c.labels,
+		c.mounts, c.paths, c.devices, c.resources, c.sysctls, c.stop, c.labels, c.selinux,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -230,11 +230,6 @@ func (c *compiler) privileges() error {
 	if s.AppArmor != "" && s.AppArmor != "unconfined" {
 		p.ApparmorProfile = s.AppArmor
 		c.Origin["process.apparmorProfile"] = "--security-opt apparmor"
-	}
-	for _, label := range s.Label {
-		if label != "disable" {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("--security-opt label=%s has no effect: no SELinux labels are set", label))
-		}
 	}
 	if n := c.w.OOMScoreAdj; n != nil {
 		if *n < -1000 || *n > 1000 {

@@ -23,13 +23,16 @@ func (c *compiler) collect() {
 			c.peers = c.peers || isPeer(m)
 		case m.bind || m.Type == "overlay":
 			a := Act{Kind: ActBind, Mount: mountOf(m)}
+			if !m.bind {
+				a.Mount.Options = append(a.Mount.Options, c.context(m.Type)...)
+			}
 			c.idMap(m, &a)
 			m.detached = c.bring("mount "+m.Destination, "take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, a)
 		case m.Type == "cgroup":
 			c.collectGroups(m)
 		case m.copyUp:
 			m.detached = c.bring("mount "+m.Destination, "copy the root's "+m.at+" into a tmpfs"+optionText(m.Options), m.field,
-				Act{Kind: ActCopyUp, Mount: chroot.Mount{Type: "tmpfs", Source: m.Source, Target: m.at, Options: c.outsideIDs(m)}})
+				Act{Kind: ActCopyUp, Mount: chroot.Mount{Type: "tmpfs", Source: m.Source, Target: m.at, Options: append(c.outsideIDs(m), c.context(m.Type)...)}})
 		}
 	}
 	c.collectDevices()
@@ -279,6 +282,7 @@ func (c *compiler) fileSystem(m *mount, fstype string) {
 		a.Set &^= unix.MOUNT_ATTR_RDONLY
 	}
 	m.detached = c.make(fstype, m.Source, m.Destination, m.field, a, m.Options)
+	c.labelQueue(m)
 	if len(a.Propagation) > 0 {
 		c.child("make "+m.Destination+" "+propagationText(a.Propagation[len(a.Propagation)-1]), m.field, propagation(m.detached, a)...)
 	}
@@ -343,10 +347,35 @@ func (c *compiler) dataOf(fstype string, a chroot.Parsed) []string {
 			data = append(data, name)
 		}
 	}
-	if label := c.linux.MountLabel; label != "" && !slices.Contains([]string{"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}, fstype) {
-		data = append(data, "context="+label)
+	return append(data, c.context(fstype)...)
+}
+
+// contextType is an annotation of crun's, the name of the option that gives a file system its label.
+const contextType = "run.oci.mount_context_type"
+
+// context is the option of a file system with the container's label, as runc has it: those that show
+// the kernel have labels of the policy's, and a queue is labelled when it is there.
+func (c *compiler) context(fstype string) []string {
+	label, key := c.linux.MountLabel, c.spec.Annotations[contextType]
+	if label == "" || slices.Contains([]string{"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}, fstype) {
+		return nil
 	}
-	return data
+	if key == "" {
+		key = "context"
+	}
+	return []string{key + "=" + label}
+}
+
+// labelQueue gives a file system of message queues, which has no such option, the container's label.
+func (c *compiler) labelQueue(m *mount) {
+	label := c.linux.MountLabel
+	if label == "" || m.Type != "mqueue" {
+		return
+	}
+	dir := c.slot("top of " + m.Destination)
+	c.child("label "+m.Destination+" "+label, "linux.mountLabel",
+		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
+		call("fsetxattr", unix.SYS_FSETXATTR, from(dir), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFailWith(uintptr(unix.ENOTSUP)))
 }
 
 // mountAttributes are the calls that give a detached bind its options.

@@ -151,7 +151,7 @@ func (c *compiler) overlayHere(m chroot.Mount) {
 	}
 	for _, o := range m.Options {
 		if o != "ro" {
-			data += "," + o
+			data += "," + chroot.PageOption(o)
 		}
 	}
 	c.child(rootText(m), "root",

@@ -228,6 +228,7 @@ func (c *Container) JSON() ContainerJSON {
 		ID: c.ID, Created: Stamp(c.Created), Path: args[0], Args: list(args[1:]), State: c.State.json(), Image: c.ImageID,
 		ResolvConfPath: c.FilePaths["/etc/resolv.conf"], HostnamePath: c.FilePaths["/etc/hostname"], HostsPath: c.FilePaths["/etc/hosts"],
 		LogPath: c.LogPath, Name: "/" + c.Name, RestartCount: c.State.Restarts, Driver: c.Driver, Platform: "linux", AppArmorProfile: spec.Process.ApparmorProfile,
+		MountLabel: spec.Linux.MountLabel, ProcessLabel: spec.Process.SelinuxLabel,
 		HostConfig: c.hostConfig(), GraphDriver: GraphDriverJSON{Name: c.Driver}, Mounts: c.mounts(), Config: c.config(), NetworkSettings: c.network(),
 	}
 	j.State.Health = c.State.Health

@@ -95,7 +95,7 @@ var containerKeys = []key{
 	{"SecurityLabelDisable", whenOn, "--security-opt=label=disable", ""},
 	{"SecurityLabelFileType", special, "", ""},
 	{"SecurityLabelLevel", special, "", ""},
-	{"SecurityLabelNested", missing, "", "labels of SELinux are not nested"},
+	{"SecurityLabelNested", whenOn, "--security-opt=label=nested", ""},
 	{"SecurityLabelType", special, "", ""},
 	{"ShmSize", single, "--shm-size", ""},
 	{"StartWithPod", missing, "", "there are no pods"},

@@ -302,7 +302,9 @@ func (m Mount) overPage(p Parsed) (int, error) {
 	if m.Upper != "" {
 		data += ",upperdir=" + EscapeLayer(m.Upper) + ",workdir=" + EscapeLayer(m.Work)
 	}
-	data = strings.Join(append([]string{data}, p.Data...), ",")
+	for _, word := range p.Data {
+		data += "," + PageOption(word)
+	}
 	if err := sys.Mount("overlay", Spare, "overlay", 0, data); err != nil {
 		return -1, err
 	}
@@ -312,6 +314,16 @@ func (m Mount) overPage(p Parsed) (int, error) {
 // Spare is a directory that exists for certain, to mount on in a mount namespace
 // that no process but this one sees.
 const Spare = "/proc"
+
+// PageOption writes an option as mount(2) reads it among others: a context of SELinux, with commas
+// between its categories, in quotes.
+func PageOption(word string) string {
+	key, value, _ := strings.Cut(word, "=")
+	if strings.HasSuffix(key, "context") && strings.Contains(value, ",") {
+		return key + `="` + value + `"`
+	}
+	return word
+}
 
 // EscapeLayer writes a path as overlayfs reads it in its options.
 func EscapeLayer(s string) string {

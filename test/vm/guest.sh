@@ -78,6 +78,10 @@ living() {
 		systemd-run --quiet --user --wait --pipe --collect -p Delegate=yes -E PATH="$PATH" -E HOME=/home/ann sh /payload/podman.sh
 }
 
+selinux() {
+	run "root: selinux.sh" runcon unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 sh /payload/selinux.sh
+}
+
 # While the machine lives it says so: see patience in vm_test.go.
 while sleep 20; do
 	echo "=== alive after $(cut -d . -f 1 /proc/uptime) s"

@@ -63,14 +63,18 @@ func TestVM(t *testing.T) {
 
 // lanes are functions of guest.sh, each for a machine of its own. They run side
 // by side, as most tests keep one processor busy at most.
-var lanes = []string{"packages", "scripts", "living"}
+var lanes = []string{"packages", "scripts", "living", "selinux"}
+
+// parameters of the kernel that only one lane has: Debian's starts AppArmor where nobody asks
+// for another.
+var parameters = map[string]string{"selinux": " security=selinux selinux=1"}
 
 // disk makes the kernel and the root file system, or finds them where the
 // files they are made by have not changed.
 func disk(t *testing.T) string {
 	t.Helper()
 	sum := sha256.New()
-	for _, name := range []string{"build", "initrd-init", "kiste-test.service"} {
+	for _, name := range []string{"build", "initrd-init", "kiste-test.service", "container.cil"} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +106,7 @@ func payloadDisk(t *testing.T) string {
 	if err := need.Build(filepath.Join(tree, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "network.sh", "systemd.sh", "living.sh", "podman.sh", "quota.sh", "nfs.sh", "../../systemd"} {
+	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "network.sh", "systemd.sh", "living.sh", "podman.sh", "quota.sh", "nfs.sh", "selinux.sh", "../../systemd"} {
 		run(t, "", "cp", "-r", name, tree)
 	}
 	run(t, top, "go", "test", "-c", "-o", filepath.Join(tree, "engine.test"), "./engine")
@@ -153,7 +157,7 @@ func boot(ctx context.Context, t *testing.T, lane, cache, payload string) (code 
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+monitor+",server=on,wait=off",
 		"-kernel", filepath.Join(cache, "vmlinuz"), "-initrd", filepath.Join(cache, "initrd.gz"),
-		"-append", "console=ttyS0 panic=-1 unknown_nmi_panic quiet systemd.show_status=false systemd.log_level=warning kiste.lane="+lane,
+		"-append", "console=ttyS0 panic=-1 unknown_nmi_panic quiet systemd.show_status=false systemd.log_level=warning kiste.lane="+lane+parameters[lane],
 		"-drive", drive(filepath.Join(cache, "root.img")), "-drive", drive(payload))
 	console, err := cmd.StdoutPipe()
 	if err != nil {

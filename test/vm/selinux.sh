@@ -1,0 +1,91 @@
+# selinux.sh is what SELinux makes of containers on a kernel that enforces a policy: that
+# of Debian, with container.cil beside it, as Debian's has no types for containers.
+set -eu
+ended=0
+trap 'ended=$?; [ $ended = 0 ] || dmesg | grep -a "avc:  denied" | tail -n 40; exit $ended' EXIT
+setenforce 1
+test "$(getenforce)" = Enforcing
+box=$(mktemp -d)
+mkdir "$box/bin" "$box/etc"
+cp /payload/bin/busybox "$box/bin/busybox"
+for applet in sh cat true sleep ls touch mkdir; do ln -s busybox "$box/bin/$applet"; done
+chmod 755 "$box"
+crate() { kiste run --rm "$@"; }
+own() { crate "$@" rootfs:"$box" cat /proc/self/attr/current | tr -d '\0\n'; }
+label() { stat -c %C "$1"; }
+fails() { # COMMAND...
+	if "$@" > /dev/null 2>&1; then echo "this was let happen: $*"; return 1; fi
+}
+is() { # WHAT, WANTED
+	case $1 in $2) ;; *) echo "got $1, want $2"; return 1 ;; esac
+}
+
+echo "- a container has a label of its own, for processes and for files"
+for name in one two; do
+	kiste run -d --name $name --ipc shareable rootfs:"$box" sleep 10000 > /dev/null
+done
+pid=$(kiste inspect -f '{{.State.Pid}}' one)
+process=$(tr -d '\0' < /proc/$pid/attr/current)
+mount=$(kiste inspect -f '{{.MountLabel}}' one)
+is "$process" 'system_u:system_r:container_t:s0:c*,c*'
+is "$mount" "system_u:object_r:container_file_t:${process#*container_t:}"
+is "$(kiste inspect -f '{{.ProcessLabel}}' one)" "$process"
+test "$(kiste inspect -f '{{.ProcessLabel}}' two)" != "$process"
+for at in . bin/busybox dev dev/shm dev/pts dev/mqueue etc/hosts etc/hostname; do
+	is "$(label /proc/$pid/root/$at)" "$mount"
+done
+
+echo "- exec has it too, and a start after a stop"
+is "$(kiste exec one cat /proc/self/attr/current | tr -d '\0\n')" "$process"
+kiste stop -t 0 one > /dev/null
+kiste start one > /dev/null
+is "$(kiste inspect -f '{{.ProcessLabel}}' one)" "$process"
+
+echo "- who shares processes or IPC with a container has its label, with the host none"
+is "$(own --pid container:one)" "$process"
+is "$(own --ipc container:one)" "$process"
+for option in --privileged --pid=host --ipc=host --security-opt=label=disable; do
+	is "$(own $option)" '*:unconfined_t:*'
+done
+
+echo "- labels that somebody wants"
+is "$(own --security-opt label=level:s0:c5,c6)" system_u:system_r:container_t:s0:c5,c6
+is "$(own --security-opt label=type:container_init_t)" 'system_u:system_r:container_init_t:s0:c*,c*'
+fails own --security-opt label=type:no_such_t
+fails own --security-opt label=bogus
+
+echo "- a directory of the host's is denied, and with z, and Z, is not"
+data=$(mktemp -d /srv/data.XXXX)
+echo secret > /srv/other
+mkdir "$data/sub"
+echo text > "$data/sub/file"
+ln -s /srv/other "$data/link"
+other=$(label /srv/other)
+fails crate -v "$data":/d rootfs:"$box" cat /d/sub/file
+is "$(crate -v "$data":/d:z rootfs:"$box" cat /d/sub/file)" text
+for at in . sub sub/file link; do is "$(label "$data/$at")" system_u:object_r:container_file_t:s0; done
+is "$(label /srv/other)" "$other"
+kiste run -d --name mine -v "$data":/d:Z rootfs:"$box" sh -c 'echo more > /d/sub/file && sleep 10000' > /dev/null
+is "$(label "$data/sub/file")" "$(kiste inspect -f '{{.MountLabel}}' mine)"
+fails crate -v "$data":/d rootfs:"$box" cat /d/sub/file
+is "$(kiste exec mine cat /d/sub/file)" more
+for kept in /etc /usr /home /home/ann; do
+	fails crate -v $kept:/d:z rootfs:"$box" true
+done
+ln -s /etc /srv/etc
+fails crate -v /srv/etc:/d:z rootfs:"$box" true
+
+echo "- a volume is for all containers, with what it has from the image"
+crate -v filled:/bin rootfs:"$box" true
+is "$(crate -v filled:/d rootfs:"$box" ls /d/busybox)" /d/busybox
+is "$(label /var/lib/kiste/volumes/filled/_data/busybox)" system_u:object_r:container_file_t:s0
+
+echo "- tmpfs, an ordinary user, and an init"
+crate --tmpfs /t --read-only rootfs:"$box" touch /t/x
+crate --init rootfs:"$box" true
+is "$(runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" kiste run --rm rootfs:"$box" cat /proc/self/attr/current | tr -d '\0\n')" 'system_u:system_r:container_t:s0:c*,c*'
+
+echo "- levels are free when their containers are gone"
+kiste rm -f one two mine > /dev/null
+test -z "$(ls /var/lib/kiste/levels)"
+echo done
