@@ -199,7 +199,7 @@ func privilegeOptions(w *bundle.Wishes) []option.Row {
 		{"--cap-add", "CAPABILITY", "add a capability, or ALL", option.Strings(&w.CapAdd)},
 		{"--cap-drop", "CAPABILITY", "drop a capability, or ALL", option.Strings(&w.CapDrop)},
 		{"--privileged", "", "all capabilities and devices, nothing masked, no filter", option.Bool(&w.Privileged)},
-		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, denials=log (see kiste why), apparmor=PROFILE, label=disable",
+		{"--security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, systempaths=unconfined, landlock=off, denials=log (see kiste why), apparmor=PROFILE, label=disable, label=type:TYPE (user:, role:, level:, filetype:), label=nested",
 			func(s string) error { return bundle.ParseSecurity(&w.Security, s) }},
 	}
 }

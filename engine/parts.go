@@ -122,6 +122,16 @@ func (p *Prepared) mountImage(m *specs.Mount, wish bundle.Mount) error {
 			return &fault.Error{Op: "mount image", On: wish.Source, Err: err, Hint: "image-subpath names a path inside the image"}
 		}
 	}
+	if len(lower) == 1 && p.mountLabel(false) != "" && isDir(lower[0]) && !p.o.DryRun {
+		points, err := p.e.pointsLayer()
+		if err != nil {
+			return err
+		}
+		lower = append(lower, filepath.Join(points, "proc")) // an empty one: a bind has no label of the container's
+	}
+	if err := p.labelLayers(lower); err != nil {
+		return err
+	}
 	if len(lower) == 1 {
 		m.Type, m.Source = "bind", lower[0]
 		return nil

@@ -89,6 +89,8 @@ type Prepared struct {
 
 	layout cgroup.Layout
 
+	layerLabel string // of the image's files, for SELinux; empty: none
+
 	network *userNetwork // nil: none that a program serves
 
 	uids, gids namespace.IDMaps // of its user namespace, made or joined
@@ -352,6 +354,9 @@ func (p *Prepared) compile(lower []string) error {
 		return err
 	}
 	p.Result = r
+	if err := p.labelFile(facts.Init); err != nil {
+		return err
+	}
 	if p.Wishes.TTY && p.o.Rows > 0 && p.o.Columns > 0 {
 		r.Spec.Process.ConsoleSize = &specs.Box{Height: uint(p.o.Rows), Width: uint(p.o.Columns)}
 	}
@@ -444,6 +449,9 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 			return nil, &fault.Error{Op: "make mount points", On: p.e.Store.Lib, Err: err}
 		}
 		lower = append([]string{points}, lower...)
+	}
+	if err := p.labelLayers(lower); err != nil {
+		return nil, err
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
 	m.Options = options
@@ -852,6 +860,7 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
 	o.Names, o.Proxy = p.announceNames, p.announceProxied
 	o.Serve = p.serve
+	labelStreams(p.Result.Spec, o.Files)
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"kiste/container/bundle"
 	"kiste/fault"
 	"kiste/host"
@@ -26,6 +28,7 @@ func (p *Prepared) selinux() (*bundle.SELinux, error) {
 	if !ok {
 		return nil, nil
 	}
+	p.layerLabel = labels.Layer.At(selinux.Shared).String()
 	level, err := p.level()
 	if err != nil {
 		return nil, err
@@ -192,10 +195,39 @@ func ignoreUnlabelled(err error) error {
 	return err
 }
 
+// labelLayers labels what the store has of images, once. The overlay gives all its files the container's
+// label, but what is mapped is a file of a layer, of which the kernel also asks the layer's own. What
+// lies elsewhere, for rootfs:DIR, is its owner's to label.
+func (p *Prepared) labelLayers(lower []string) error {
+	for _, dir := range lower {
+		if p.layerLabel == "" || p.o.DryRun || !below(dir, p.e.Store.Lib) {
+			continue
+		}
+		if err := labelUnlessOf(dir, p.layerLabel); err != nil {
+			return &fault.Error{Op: "label layer", On: dir, Err: err, Hint: "--security-opt label=disable needs no labels"}
+		}
+	}
+	return nil
+}
+
+// labelUnlessOf labels a tree whose top has another type.
+func labelUnlessOf(dir, label string) error {
+	fd, err := openSource(dir, "")
+	if err != nil {
+		return err
+	}
+	has, err := selinux.Parse(selinux.Get(fd))
+	sys.Close(fd)
+	if want, _ := selinux.Parse(label); err == nil && has.Type == want.Type {
+		return nil
+	}
+	return labelAsRoot(dir, "", label)
+}
+
 // labelFile gives a file that the engine has made the label of the container's others.
 func (p *Prepared) labelFile(path string) error {
 	label := p.mountLabel(false)
-	if label == "" || p.o.DryRun {
+	if label == "" || path == "" || p.o.DryRun {
 		return nil
 	}
 	return labelTree(path, "", label)
@@ -204,21 +236,28 @@ func (p *Prepared) labelFile(path string) error {
 // labelVolume gives a volume that the engine has made, and perhaps filled, a label by which all
 // containers have it, unless it has one of some container's: that is somebody's wish, with Z.
 func (p *Prepared) labelVolume(dir string) error {
-	label, err := selinux.Parse(p.mountLabel(true))
-	if err != nil {
+	label := p.mountLabel(true)
+	if label == "" {
 		return nil
 	}
-	fd, err := openSource(dir, "")
-	if err != nil {
-		return err
-	}
-	has, err := selinux.Parse(selinux.Get(fd))
-	sys.Close(fd)
-	if err == nil && has.Type == label.Type {
-		return nil
-	}
-	if err := labelAsRoot(dir, "", label.String()); err != nil {
+	if err := labelUnlessOf(dir, label); err != nil {
 		return fmt.Errorf("label its files: %w", err)
 	}
 	return nil
+}
+
+// labelStreams lets the container write to the pipes that this process has made for its output. A policy
+// that does not let them be labelled may let it write all the same.
+func labelStreams(spec *specs.Spec, files [3]*os.File) {
+	if spec.Process.SelinuxLabel == "" {
+		return
+	}
+	for _, f := range files[1:] {
+		if f == nil {
+			continue
+		}
+		if st, err := sys.StatAt(int(f.Fd()), ""); err == nil && st.Mode&syscall.S_IFMT == syscall.S_IFIFO {
+			_ = selinux.Set(int(f.Fd()), spec.Linux.MountLabel)
+		}
+	}
 }

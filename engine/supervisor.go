@@ -510,7 +510,7 @@ func (s *supervisor) failed(c *Container, err error) {
 
 // ends are the container's ends.
 func (e *Engine) ends(c *Container, p *Prepared) monitor.Ends {
-	m := monitor.Ends{Dir: e.Store.Running(c.ID), Input: c.Wishes.Interactive, Terminal: c.Wishes.TTY, UID: os.Geteuid(), GID: os.Getegid()}
+	m := monitor.Ends{Dir: e.Store.Running(c.ID), Input: c.Wishes.Interactive, Terminal: c.Wishes.TTY, UID: os.Geteuid(), GID: os.Getegid(), Label: c.Result.Spec.Linux.MountLabel}
 	if p == nil || os.Geteuid() != 0 {
 		return m
 	}

@@ -23,6 +23,7 @@
 //	lib/snapshots/points/          a layer of empty mount points, on every image
 //	lib/embedded/NAME/             the files of embedded:NAME
 //	lib/names/NAME                 links to the ids of containers
+//	lib/levels/LEVEL               the same: whose categories of SELinux these are
 //	lib/containers/ID/             config.json, and upper/ and work/ of the overlay
 //	lib/volumes/NAME/              _data, and marks of package engine
 //	lib/networks/ID/               config.json

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"kiste/fault"
 	"kiste/kernel/privilege/selinux"
 )
@@ -14,6 +16,7 @@ func TestSELinux(t *testing.T) {
 		t.Fatal(err)
 	}
 	const level = "s0:c1,c2"
+	ids := []specs.LinuxIDMapping{{HostID: 1 << 30, Size: 1 << 16}}
 	own := [2]string{"system_u:system_r:container_t:" + level, "system_u:object_r:container_file_t:" + level}
 	none := [2]string{"", "system_u:object_r:container_file_t:s0:c1022,c1023"}
 	for _, tt := range []struct {
@@ -41,7 +44,7 @@ func TestSELinux(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.wishes.Args = []string{"true"}
-			r, err := Compile(ImageConfig{}, tt.wishes, Facts{ID: strings.Repeat("a", 64), Root: true, UserNS: true, SELinux: &SELinux{Labels: policy, Level: level, Joined: tt.joined}})
+			r, err := Compile(ImageConfig{}, tt.wishes, Facts{ID: strings.Repeat("a", 64), Root: true, UserNS: true, UIDs: ids, GIDs: ids, SELinux: &SELinux{Labels: policy, Level: level, Joined: tt.joined}})
 			if tt.refused != "" {
 				if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), tt.refused) {
 					t.Fatalf("got %v", err)
@@ -65,7 +68,8 @@ func TestSELinux(t *testing.T) {
 // Without SELinux nothing is labelled and no option is looked at.
 func TestNoSELinux(t *testing.T) {
 	w := Wishes{Args: []string{"true"}, Security: Security{Label: []string{"disable", "type:x_t", "bogus"}}}
-	r, err := Compile(ImageConfig{}, w, Facts{ID: strings.Repeat("a", 64), Root: true, UserNS: true})
+	ids := []specs.LinuxIDMapping{{HostID: 1 << 30, Size: 1 << 16}}
+	r, err := Compile(ImageConfig{}, w, Facts{ID: strings.Repeat("a", 64), Root: true, UserNS: true, UIDs: ids, GIDs: ids})
 	if err != nil || r.Spec.Process.SelinuxLabel+r.Spec.Linux.MountLabel+ContextOption(r.Spec) != "" || len(r.Warnings) != 2 {
 		t.Errorf("got %+v, %v", r, err)
 	}

@@ -42,6 +42,7 @@ import (
 	"kiste/fault"
 	"kiste/internal/stub"
 	"kiste/internal/sys"
+	"kiste/kernel/privilege/selinux"
 )
 
 // The ends in a container's directory.
@@ -59,9 +60,10 @@ const waiting = 1 << 20
 // Ends say which ends a container has.
 type Ends struct {
 	Dir      string
-	Input    bool // it reads standard input
-	Terminal bool // its 0, 1 and 2 are a terminal
-	UID, GID int  // on the host, of the user that may open /dev/stdout again
+	Input    bool   // it reads standard input
+	Terminal bool   // its 0, 1 and 2 are a terminal
+	UID, GID int    // on the host, of the user that may open /dev/stdout again
+	Label    string // of SELinux, that the container may use; empty: none
 }
 
 // Open makes a container's ends and gives the files that are to be its
@@ -106,6 +108,12 @@ func (e Ends) fifo(name string, flags int) (*os.File, error) {
 	both, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
+	}
+	if e.Label != "" {
+		if err := selinux.Set(int(both.Fd()), e.Label); err != nil {
+			both.Close()
+			return nil, err
+		}
 	}
 	if name != inName {
 		sys.SetPipeSize(int(both.Fd()), waiting)

@@ -274,6 +274,10 @@ func (c *compiler) trampoline() error {
 		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
 		above(memory, c.stub),
 	}
+	if label := c.linux.MountLabel; label != "" && c.spec.Process.SelinuxLabel != "" {
+		// It is what is executed under the container's label. Where it may not be labelled, the policy may let it be so, too.
+		calls = append(calls, call("fsetxattr", unix.SYS_FSETXATTR, from(memory), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFail())
+	}
 	for i, s := range held {
 		up := c.slot(strings.Trim(c.p.slotName(s), "<>") + " above")
 		calls = append(calls, above(s, up))

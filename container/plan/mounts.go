@@ -367,15 +367,20 @@ func (c *compiler) context(fstype string) []string {
 }
 
 // labelQueue gives a file system of message queues, which has no such option, the container's label.
+// It belongs to who has made the IPC namespace, which is this process: where that is nobody inside, the
+// queues keep the label that the policy gives them.
 func (c *compiler) labelQueue(m *mount) {
 	label := c.linux.MountLabel
 	if label == "" || m.Type != "mqueue" {
 		return
 	}
 	dir := c.slot("top of " + m.Destination)
+	set := call("fsetxattr", unix.SYS_FSETXATTR, from(dir), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFailWith(uintptr(unix.ENOTSUP))
+	if c.mapped() {
+		set = set.mayFailWith(uintptr(unix.EPERM))
+	}
 	c.child("label "+m.Destination+" "+label, "linux.mountLabel",
-		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
-		call("fsetxattr", unix.SYS_FSETXATTR, from(dir), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFailWith(uintptr(unix.ENOTSUP)))
+		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir), set)
 }
 
 // mountAttributes are the calls that give a detached bind its options.

@@ -24,6 +24,10 @@
 // which needs delegated cgroups. Before that it runs Kiste's scripts about networks that
 // need nothing but a kernel and common programs.
 //
+// A fourth boots with SELinux, and enforces Debian's policy: with that, and container.cil beside
+// it, since Debian's has no types for containers, selinux.sh sees to it that containers have their
+// labels and are kept from everything else.
+//
 // Left out with systemd's cgroups are the scripts without any (errors, help,
 // log, spec), the comparison with runc's JSON (compat), which knows no driver,
 // and that of an ordinary user without an instance of systemd (rootless):

@@ -85,7 +85,7 @@ type Labels struct {
 	Process Context // of a container's processes
 	Init    Context // of one that is a whole system
 	File    Context // of a container's files
-	ROFile  Context // of files of images that nobody may change
+	Layer   Context // of files of images: every container may read them, and execute
 }
 
 // ParseContexts reads lxc_contexts: lines of KEY = "CONTEXT". As in libselinux and go-selinux
@@ -97,7 +97,7 @@ func ParseContexts(text []byte) (Labels, error) {
 	for line := range strings.Lines(string(text)) {
 		key, value, ok := strings.Cut(line, "=")
 		key = strings.TrimSpace(key)
-		to := map[string]*Context{"process": &l.Process, "init_process": &l.Init, "file": &l.File, "ro_file": &l.ROFile}[key]
+		to := map[string]*Context{"process": &l.Process, "init_process": &l.Init, "file": &l.File, "ro_file": &l.Layer}[key]
 		if !ok || to == nil {
 			continue
 		}
@@ -113,8 +113,8 @@ func ParseContexts(text []byte) (Labels, error) {
 	if l.Init.Type == "" {
 		l.Init = l.Process
 	}
-	if l.ROFile.Type == "" {
-		l.ROFile = l.File
+	if l.Layer.Type == "" {
+		l.Layer = l.File
 	}
 	return l, nil
 }

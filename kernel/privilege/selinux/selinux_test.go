@@ -47,7 +47,7 @@ func TestParseContexts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := ParseContexts([]byte(tt.in))
-			got := strings.Join([]string{l.Process.String(), l.Init.String(), l.File.String(), l.ROFile.String()}, " ")
+			got := strings.Join([]string{l.Process.String(), l.Init.String(), l.File.String(), l.Layer.String()}, " ")
 			if (err != nil) != (tt.want == "") || err == nil && got != tt.want {
 				t.Errorf("got %s, %v", got, err)
 			}
@@ -102,7 +102,7 @@ func FuzzParseContexts(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, c := range []Context{l.Process, l.Init, l.File, l.ROFile} {
+		for _, c := range []Context{l.Process, l.Init, l.File, l.Layer} {
 			again, err := Parse(c.String())
 			if err != nil || again != c || strings.ContainsAny(c.String(), "\n\x00") {
 				t.Errorf("%q is read as %+v, %v", c, again, err)
