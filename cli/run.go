@@ -179,7 +179,7 @@ func pullFirst(ctx context.Context, env *Env, image, platform string, quiet bool
 
 // carryOut starts p, stays with it, and ends as it does.
 func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) error {
-	pipes, err := openPipes(env, p.Wishes)
+	pipes, err := openPipes(env, p.Wishes, p.Pipe(sys.Pipe))
 	if err != nil {
 		p.Discard()
 		return err
@@ -230,7 +230,7 @@ func exit(code int) error {
 
 // openPipes gives a container without a terminal pipes of its own. Where the
 // user wants to type (-i) and has no terminal, it gets what he has.
-func openPipes(env *Env, w bundle.Wishes) (*terminal.Pipes, error) {
+func openPipes(env *Env, w bundle.Wishes, pipe engine.PipeFunc) (*terminal.Pipes, error) {
 	want := [3]terminal.Stream{terminal.Null, terminal.Own, terminal.Own}
 	switch {
 	case w.TTY:
@@ -240,7 +240,7 @@ func openPipes(env *Env, w bundle.Wishes) (*terminal.Pipes, error) {
 	case w.Interactive:
 		want[0] = terminal.Same
 	}
-	return terminal.OpenPipes(env.user(), want)
+	return terminal.OpenPipes(env.user(), want, pipe)
 }
 
 // attend copies until the container has ended, and all its output is written.

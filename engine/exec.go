@@ -323,7 +323,6 @@ func (j *joiner) join(pidfd *os.File, files [3]*os.File) (*process.Process, erro
 	facts := process.Facts(layout)
 	o := plan.Options{Search: j.Result.SearchPath, Filter: filter, Keyring: "_ses." + short(j.ID), Streams: process.Streams(files)}
 	sys.RestoreFileLimit()
-	labelStreams(j.Result.Spec, files)
 	for {
 		pl, err := plan.CompileExec(j.limited(j.Result.Spec).Process, j.target, o, facts)
 		if err != nil {

@@ -860,7 +860,6 @@ func (p *Prepared) start(o process.Options) (*process.Process, error) {
 	sys.RestoreFileLimit()
 	o.Names, o.Proxy = p.announceNames, p.announceProxied
 	o.Serve = p.serve
-	labelStreams(p.Result.Spec, o.Files)
 	proc, err := process.Start(p.Plan, o)
 	if err != nil {
 		return nil, p.explain(err)

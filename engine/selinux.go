@@ -246,18 +246,51 @@ func (p *Prepared) labelVolume(dir string) error {
 	return nil
 }
 
-// labelStreams lets the container write to the pipes that this process has made for its output. A policy
-// that does not let them be labelled may let it write all the same.
-func labelStreams(spec *specs.Spec, files [3]*os.File) {
-	if spec.Process.SelinuxLabel == "" {
-		return
+// A PipeFunc makes a pipe, as os.Pipe does.
+type PipeFunc func() (r, w *os.File, err error)
+
+// Pipe is plain, or makes pipes that the container may use under its label: a process that SELinux keeps
+// in some categories may not use those of one that has all.
+func (p *Prepared) Pipe(plain PipeFunc) PipeFunc { return labelledPipe(p.Result.Spec, p.work, plain) }
+
+// PipeFor is Pipe for a container that runs.
+func (e *Engine) PipeFor(query string, plain PipeFunc) PipeFunc {
+	if !host.SELinux.Have() {
+		return plain
 	}
-	for _, f := range files[1:] {
-		if f == nil {
-			continue
+	c, err := e.Find(query)
+	if err != nil {
+		return plain // the exec says why
+	}
+	return labelledPipe(c.Result.Spec, e.Store.Running(c.ID), plain)
+}
+
+// labelledPipe has a name for a moment, since only what has one is labelled.
+func labelledPipe(spec *specs.Spec, dir string, plain PipeFunc) PipeFunc {
+	if spec.Process.SelinuxLabel == "" {
+		return plain
+	}
+	return func() (r, w *os.File, err error) {
+		path := filepath.Join(dir, "pipe-"+newID())
+		if err := sys.Mkfifo(path, 0o600); err != nil {
+			return nil, nil, err
 		}
-		if st, err := sys.StatAt(int(f.Fd()), ""); err == nil && st.Mode&syscall.S_IFMT == syscall.S_IFIFO {
-			_ = selinux.Set(int(f.Fd()), spec.Linux.MountLabel)
+		defer os.Remove(path)
+		both, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return nil, nil, err
 		}
+		defer both.Close()
+		if err := selinux.Set(int(both.Fd()), spec.Linux.MountLabel); err != nil {
+			return nil, nil, err
+		}
+		if r, err = sys.OpenPlain(path, os.O_RDONLY, 0); err != nil {
+			return nil, nil, err
+		}
+		if w, err = sys.OpenPlain(path, os.O_WRONLY, 0); err != nil {
+			r.Close()
+			return nil, nil, err
+		}
+		return r, w, nil
 	}
 }

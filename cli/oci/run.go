@@ -128,7 +128,7 @@ func (s *session) attach() (*attachment, error) {
 		}
 	}
 	var err error
-	a.pipes, err = terminal.OpenPipes(a.user, want)
+	a.pipes, err = terminal.OpenPipes(a.user, want, sys.Pipe)
 	return a, err
 }
 

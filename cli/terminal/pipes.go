@@ -27,8 +27,8 @@ type Pipes struct {
 	user  User
 }
 
-// OpenPipes makes them.
-func OpenPipes(user User, want [3]Stream) (*Pipes, error) {
+// OpenPipes makes them; pipe is sys.Pipe, or its like.
+func OpenPipes(user User, want [3]Stream, pipe func() (r, w *os.File, err error)) (*Pipes, error) {
 	p := &Pipes{user: user}
 	same := [3]*os.File{user.In, user.Stdout, user.Stderr}
 	for i, s := range want {
@@ -39,7 +39,7 @@ func OpenPipes(user User, want [3]Stream) (*Pipes, error) {
 		case Same:
 			p.Files[i] = same[i]
 		case Own:
-			err = p.pipe(i)
+			err = p.pipe(i, pipe)
 		}
 		if err != nil {
 			p.Close()
@@ -56,8 +56,8 @@ func null(i int) (*os.File, error) {
 	return sys.OpenPlain(os.DevNull, os.O_WRONLY, 0)
 }
 
-func (p *Pipes) pipe(i int) error {
-	r, w, err := sys.Pipe()
+func (p *Pipes) pipe(i int, pipe func() (r, w *os.File, err error)) error {
+	r, w, err := pipe()
 	if err != nil {
 		return err
 	}
