@@ -450,7 +450,7 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 		}
 		lower = append([]string{points}, lower...)
 	}
-	if err := p.labelLayers(lower); err != nil {
+	if err := errors.Join(p.labelLayers(lower), p.labelUpper(filepath.Join(dir, "upper"))); err != nil {
 		return nil, err
 	}
 	m := chroot.Mount{Type: "overlay", Source: "overlay", Target: "/", Lower: lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}

@@ -210,6 +210,15 @@ func (p *Prepared) labelLayers(lower []string) error {
 	return nil
 }
 
+// labelUpper sees to it that what others put into the container's changes, such as cp, is a container's.
+func (p *Prepared) labelUpper(dir string) error {
+	label := p.mountLabel(false)
+	if label == "" || p.o.DryRun {
+		return nil
+	}
+	return labelUnlessOf(dir, label)
+}
+
 // labelUnlessOf labels a tree whose top has another type.
 func labelUnlessOf(dir, label string) error {
 	fd, err := openSource(dir, "")

@@ -98,6 +98,7 @@ echo "- layers of images are labelled by the store"
 tar -C "$box" -c . | kiste import - box > /dev/null
 is "$(says crate box cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
 is "$(label /var/lib/kiste/snapshots/overlay/layers/*/diff)" system_u:object_r:container_ro_file_t:s0
+crate --mount type=image,source=box,target=/i rootfs:"$box" /i/bin/busybox true
 
 echo "- levels are free when their containers are gone"
 kiste rm -f one two mine > /dev/null
