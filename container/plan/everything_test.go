@@ -162,3 +162,24 @@ func TestWhatIsWrongInEverythingIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// What the parent makes has the label of mounts, too, by the option that crun's annotation names.
+func TestParentsMountsAreLabelled(t *testing.T) {
+	s, f := everything(t), ociFacts(t, "host")
+	f.AppArmor, f.SELinux = true, true
+	s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/copied", Options: []string{"tmpcopyup"}})
+	s.Linux.MountLabel, s.Annotations = "u:o:t:s0:c1,c2", map[string]string{"run.oci.mount_context_type": "rootcontext"}
+	p, err := plan.Compile(s, nil, plan.Options{Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}}, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labelled := map[string]bool{}
+	for _, step := range p.Steps {
+		if step.Act != nil {
+			labelled[step.Act.Mount.Target] = slices.Contains(step.Act.Mount.Options, "rootcontext=u:o:t:s0:c1,c2")
+		}
+	}
+	if !labelled["/layers"] || !labelled["/copied"] || labelled["/data"] {
+		t.Errorf("labelled are %v", labelled)
+	}
+}

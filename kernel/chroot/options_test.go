@@ -131,3 +131,15 @@ func TestJoinLayersHidesColons(t *testing.T) {
 		t.Errorf("joinLayers: %s", got)
 	}
 }
+
+// By mount(2), which has all options in one string, a context of SELinux stands in quotes where it has commas.
+func TestPageOptionQuotesContexts(t *testing.T) {
+	for in, want := range map[string]string{
+		"userxattr": "userxattr", "size=64m": "size=64m", "context=u:o:t:s0": "context=u:o:t:s0",
+		"context=u:o:t:s0:c1,c2": `context="u:o:t:s0:c1,c2"`, "rootcontext=u:o:t:s0:c1,c2": `rootcontext="u:o:t:s0:c1,c2"`,
+	} {
+		if got := PageOption(in); got != want {
+			t.Errorf("%s is written %s, want %s", in, got, want)
+		}
+	}
+}
