@@ -56,7 +56,6 @@ scripts() {
 
 # See doc.go for what is left out.
 networks() {
-	ip netns add first && ip netns del first # leaves a mount, once and for ever
 	also=,programs
 	go_test "scripts about networks" test/script -test.run 'Scripts/^network(_(verbs|run|options|ports|ports_move|names|connect|firewall|monitor_group))?$'
 }
