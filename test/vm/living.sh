@@ -48,29 +48,39 @@ gone() { test -z "$(find /sys/fs/cgroup -type d -name 'kiste-monitor-*' -user "$
 within 5 gone
 
 echo "- a whole system"
+began=$(now)
 if [ "$user" = 0 ]; then
-	began=$(now)
 	mount --bind / /mnt # as a layer of its own, and with a store that is not in it
 	export KISTE_LIB=/payload/lib
-	kiste run -d --name sys --tmpfs /etc/systemd/system/multi-user.target.wants rootfs:/mnt /sbin/init > /dev/null
-	running() { test "$(kiste exec sys systemctl is-system-running)" = running; }
-	trap 'kiste logs sys | tail -n 30; kiste exec sys systemctl list-jobs; kiste exec sys systemctl --failed' EXIT
-	within 200 running
-	trap - EXIT
-	echo "  running after $(echo "$(now) $began" | awk '{ print $1 - $2 }') s"
-	kiste exec sys systemctl list-units --failed --no-legend
-	same "$(kiste exec sys sh -c 'cat /proc/$(systemctl show -P MainPID dbus.service)/cgroup')" 0::/system.slice/dbus.service
-	kiste exec sys systemd-run --wait -q -u talk -p MemoryMax=20M echo a word from a service
-	kiste exec sys journalctl --no-pager -u talk | grep -q "a word from a service"
-	kiste exec sys sh -c 'echo max > /sys/fs/cgroup/memory.max' 2> /dev/null && { echo "its root lifts its limits"; exit 1; }
+	set -- --tmpfs /etc/systemd/system/multi-user.target.wants rootfs:/mnt
+else # whose files are to be his
+	kiste import /payload/system.tar system > /dev/null
+	echo "  imported after $(echo "$(now) $began" | awk '{ print $1 - $2 }') s"
 	began=$(now)
-	kiste stop -t 100 sys > /dev/null
-	echo "  down after $(echo "$(now) $began" | awk '{ print $1 - $2 }') s"
-	same "$(kiste inspect --format '{{.State.ExitCode}}' sys)" 0
-	kiste logs sys | grep -q "Exiting container"
-	kiste rm sys > /dev/null
+	set -- system
+fi
+kiste run -d --name sys "$@" /sbin/init > /dev/null
+running() { test "$(kiste exec sys systemctl is-system-running)" = running; }
+trap 'kiste logs sys | tail -n 30; kiste exec sys systemctl list-jobs; kiste exec sys systemctl --failed' EXIT
+within 200 running
+trap - EXIT
+echo "  running after $(echo "$(now) $began" | awk '{ print $1 - $2 }') s"
+kiste exec sys systemctl list-units --failed --no-legend
+same "$(kiste exec sys sh -c 'cat /proc/$(systemctl show -P MainPID dbus.service)/cgroup')" 0::/system.slice/dbus.service
+kiste exec sys systemd-run --wait -q -u talk -p MemoryMax=20M echo a word from a service
+kiste exec sys journalctl --no-pager -u talk | grep -q "a word from a service"
+kiste exec sys sh -c 'echo max > /sys/fs/cgroup/memory.max' 2> /dev/null && { echo "its root lifts its limits"; exit 1; }
+began=$(now)
+kiste stop -t 100 sys > /dev/null
+echo "  down after $(echo "$(now) $began" | awk '{ print $1 - $2 }') s"
+same "$(kiste inspect --format '{{.State.ExitCode}}' sys)" 0
+kiste logs sys | grep -q "Exiting container"
+kiste rm sys > /dev/null
+if [ "$user" = 0 ]; then
 	unset KISTE_LIB
 	umount /mnt
+else
+	kiste rmi system > /dev/null
 fi
 
 echo "- a unit for a container that is there"
