@@ -81,7 +81,7 @@ man: build
 	bin/kiste-runtime man bin/man
 
 install: build man
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/kiste bin/kisted bin/kiste-runtime
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/kisted
 	$(call copied,$(DESTDIR)$(PREFIX)/bin)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 bin/man/*.1
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 bin/man/*.8

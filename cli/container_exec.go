@@ -71,7 +71,7 @@ func execIn(env *Env, name string, args []string, c execChoices) error {
 	if c.detach {
 		return e.ExecDetached(name, o)
 	}
-	pipes, err := openPipes(env, c.w, e.PipeFor(name, sys.Pipe))
+	pipes, err := openPipes(env, c.w, e.PipeOf(name))
 	if err != nil {
 		return err
 	}

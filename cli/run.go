@@ -179,7 +179,7 @@ func pullFirst(ctx context.Context, env *Env, image, platform string, quiet bool
 
 // carryOut starts p, stays with it, and ends as it does.
 func carryOut(ctx context.Context, env *Env, p *engine.Prepared, trace bool) error {
-	pipes, err := openPipes(env, p.Wishes, p.Pipe(sys.Pipe))
+	pipes, err := openPipes(env, p.Wishes, p.Pipe())
 	if err != nil {
 		p.Discard()
 		return err

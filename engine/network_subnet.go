@@ -48,9 +48,8 @@ const (
 const bigPacketsOption = "kiste.big-packets"
 
 func (n *Network) bigPackets() bool {
-	if v, ok := n.Options[bigPacketsOption]; ok {
-		big, _ := strconv.ParseBool(v) // checked when the network was made
-		return big
+	if _, ok := n.Options[bigPacketsOption]; ok {
+		return n.on(bigPacketsOption)
 	}
 	return n.Internal
 }

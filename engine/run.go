@@ -463,9 +463,6 @@ func (p *Prepared) root(lower []string) ([]chroot.Mount, error) {
 		// the host has to write is on the disk.
 		m.Options = append(m.Options, "volatile")
 	}
-	if o := bundle.ContextOption(p.Result.Spec); o != "" {
-		m.Options = append(m.Options, o)
-	}
 	return []chroot.Mount{m}, nil
 }
 

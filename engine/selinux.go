@@ -1,11 +1,11 @@
 package engine
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -61,13 +61,9 @@ func (p *Prepared) level() (string, error) {
 	case p.Level != "":
 		return p.Level, nil
 	}
-	b, err := hex.DecodeString(p.ID[:14])
+	start, err := strconv.ParseUint(p.ID[:14], 16, 64)
 	if err != nil {
 		return "", err
-	}
-	var start uint64
-	for _, digit := range b {
-		start = start<<8 | uint64(digit)
 	}
 	for i := range uint64(10000) {
 		level := selinux.Level(start + i)
@@ -258,26 +254,27 @@ func (p *Prepared) labelVolume(dir string) error {
 // A PipeFunc makes a pipe, as os.Pipe does.
 type PipeFunc func() (r, w *os.File, err error)
 
-// Pipe is plain, or makes pipes that the container may use under its label: a process that SELinux keeps
+// Pipe makes pipes that the container may use under its label: a process that SELinux keeps
 // in some categories may not use those of one that has all.
-func (p *Prepared) Pipe(plain PipeFunc) PipeFunc { return labelledPipe(p.Result.Spec, p.work, plain) }
+func (p *Prepared) Pipe() PipeFunc { return pipeFor(p.Result.Spec, p.work) }
 
-// PipeFor is Pipe for a container that runs.
-func (e *Engine) PipeFor(query string, plain PipeFunc) PipeFunc {
+// PipeOf is Pipe of a container that runs.
+func (e *Engine) PipeOf(query string) PipeFunc {
 	if !host.SELinux.Have() {
-		return plain
+		return sys.Pipe
 	}
 	c, err := e.Find(query)
 	if err != nil {
-		return plain // the exec says why
+		return sys.Pipe // the exec says why
 	}
-	return labelledPipe(c.Result.Spec, e.Store.Running(c.ID), plain)
+	return pipeFor(c.Result.Spec, e.Store.Running(c.ID))
 }
 
-// labelledPipe has a name for a moment, since only what has one is labelled.
-func labelledPipe(spec *specs.Spec, dir string, plain PipeFunc) PipeFunc {
+// pipeFor is sys.Pipe where the container has no label. Else the pipe has a name in dir for a moment,
+// since only what has one is labelled.
+func pipeFor(spec *specs.Spec, dir string) PipeFunc {
 	if spec.Process.SelinuxLabel == "" {
-		return plain
+		return sys.Pipe
 	}
 	return func() (r, w *os.File, err error) {
 		path := filepath.Join(dir, "pipe-"+newID())

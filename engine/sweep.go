@@ -59,7 +59,7 @@ func (e *Engine) sweep(age time.Duration) (Swept, error) {
 	for _, service := range services() {
 		s.Strays += removeEach(e.ServiceDir(service), func(path string) bool { return e.gone(filepath.Base(path)) })
 	}
-	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims(), e.levels()} {
+	for _, dir := range e.links() {
 		s.Strays += removeEach(dir, e.stale)
 	}
 	s.Strays += removeEach(filepath.Dir(e.Store.Running("x")), func(path string) bool { return e.gone(filepath.Base(path)) })

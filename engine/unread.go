@@ -32,11 +32,16 @@ func (e *Engine) removeUsualGroup(id string) {
 	}
 }
 
+// links are the directories of links to containers, by which names, ranges of ids and levels are theirs.
+func (e *Engine) links() []string {
+	return []string{filepath.Dir(e.nameFile("x")), e.claims(), e.levels()}
+}
+
 // removeLinks takes away what a container has beside its directories, where no
 // document says what that is: its group, its name, its range of ids.
 func (e *Engine) removeLinks(id string) {
 	e.removeUsualGroup(id)
-	for _, dir := range []string{filepath.Dir(e.nameFile("x")), e.claims(), e.levels()} {
+	for _, dir := range e.links() {
 		removeEach(dir, func(link string) bool {
 			owner, err := os.Readlink(link)
 			return err == nil && owner == id

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"kiste/fault"
 	"kiste/kernel/privilege/selinux"
 )
@@ -17,22 +15,6 @@ type SELinux struct {
 	selinux.Labels
 	Level  string   // the container's own; see GivenLevel
 	Joined []string // the labels of the processes of containers whose processes or IPC it shares; empty ones: they have none
-}
-
-// ContextType is crun's annotation that says which option of a mount the container's label of mounts
-// is: "context" where it is missing. With "rootcontext" files in it can have labels of their own.
-const ContextType = "run.oci.mount_context_type"
-
-// ContextOption is the option that a file system has by spec's label of mounts; empty: none.
-func ContextOption(spec *specs.Spec) string {
-	if spec.Linux.MountLabel == "" {
-		return ""
-	}
-	key := "context"
-	if k := spec.Annotations[ContextType]; k != "" {
-		key = k
-	}
-	return key + "=" + spec.Linux.MountLabel
 }
 
 const labelOption = "--security-opt label"
@@ -63,7 +45,7 @@ func (c *compiler) selinux() error {
 	}
 	c.Spec.Process.SelinuxLabel, c.Spec.Linux.MountLabel = process, mount
 	if slices.Contains(c.w.Security.Label, nestedLabels) {
-		all := map[string]string{ContextType: "rootcontext"}
+		all := map[string]string{selinux.ContextType: "rootcontext"}
 		maps.Copy(all, c.Spec.Annotations)
 		c.Spec.Annotations = all
 	}

@@ -57,8 +57,8 @@ func TestSELinux(t *testing.T) {
 			if got := [2]string{r.Spec.Process.SelinuxLabel, r.Spec.Linux.MountLabel}; got != tt.want || len(r.Warnings) > 0 {
 				t.Errorf("got %q, want %q; warnings %q", got, tt.want, r.Warnings)
 			}
-			key := map[bool]string{false: "context=", true: "rootcontext="}[tt.name == "nested"]
-			if got := ContextOption(r.Spec); got != key+tt.want[1] {
+			want := map[bool]string{true: "rootcontext"}[tt.name == "nested"]
+			if got, has := r.Spec.Annotations[selinux.ContextType]; got != want || has != (want != "") {
 				t.Errorf("the option is %q", got)
 			}
 		})
@@ -70,7 +70,7 @@ func TestNoSELinux(t *testing.T) {
 	w := Wishes{Args: []string{"true"}, Security: Security{Label: []string{"disable", "type:x_t", "bogus"}}}
 	ids := []specs.LinuxIDMapping{{HostID: 1 << 30, Size: 1 << 16}}
 	r, err := Compile(ImageConfig{}, w, Facts{ID: strings.Repeat("a", 64), Root: true, UserNS: true, UIDs: ids, GIDs: ids})
-	if err != nil || r.Spec.Process.SelinuxLabel+r.Spec.Linux.MountLabel+ContextOption(r.Spec) != "" || len(r.Warnings) != 2 {
+	if err != nil || r.Spec.Process.SelinuxLabel+r.Spec.Linux.MountLabel+r.Spec.Annotations[selinux.ContextType] != "" || len(r.Warnings) != 2 {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }

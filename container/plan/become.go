@@ -276,7 +276,7 @@ func (c *compiler) trampoline() error {
 	}
 	if label := c.linux.MountLabel; label != "" && c.spec.Process.SelinuxLabel != "" {
 		// It is what is executed under the container's label. Where it may not be labelled, the policy may let it be so, too.
-		calls = append(calls, call("fsetxattr", unix.SYS_FSETXATTR, from(memory), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFail())
+		calls = append(calls, setLabel(memory, label).mayFail())
 	}
 	for i, s := range held {
 		up := c.slot(strings.Trim(c.p.slotName(s), "<>") + " above")

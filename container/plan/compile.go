@@ -165,6 +165,7 @@ func Compile(spec *specs.Spec, root []chroot.Mount, o Options, f Facts) (*Plan, 
 			return nil, err
 		}
 	}
+	root = c.rootWithContext(root)
 	c.bringRoot(root)
 	c.collect()
 	if c.bornInNetwork() {

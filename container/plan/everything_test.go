@@ -9,6 +9,7 @@ import (
 
 	"kiste/container/plan"
 	"kiste/fault"
+	"kiste/kernel/chroot"
 	"kiste/kernel/privilege"
 )
 
@@ -169,17 +170,22 @@ func TestParentsMountsAreLabelled(t *testing.T) {
 	f.AppArmor, f.SELinux = true, true
 	s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/copied", Options: []string{"tmpcopyup"}})
 	s.Linux.MountLabel, s.Annotations = "u:o:t:s0:c1,c2", map[string]string{"run.oci.mount_context_type": "rootcontext"}
-	p, err := plan.Compile(s, nil, plan.Options{Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}}, f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	labelled := map[string]bool{}
-	for _, step := range p.Steps {
-		if step.Act != nil {
-			labelled[step.Act.Mount.Target] = slices.Contains(step.Act.Mount.Options, "rootcontext=u:o:t:s0:c1,c2")
+	for _, root := range []chroot.Mount{
+		{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{"/lower"}, Options: []string{"nodev"}},
+		{Type: "bind", Source: "/tree", Target: "/", Options: []string{"rbind"}},
+	} {
+		p, err := plan.Compile(s, []chroot.Mount{root}, plan.Options{Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}}, f)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if !labelled["/layers"] || !labelled["/copied"] || labelled["/data"] {
-		t.Errorf("labelled are %v", labelled)
+		labelled := map[string]bool{}
+		for _, step := range p.Steps {
+			if step.Act != nil {
+				labelled[step.Act.Mount.Target] = slices.Contains(step.Act.Mount.Options, "rootcontext=u:o:t:s0:c1,c2")
+			}
+		}
+		if !labelled["/layers"] || !labelled["/copied"] || labelled["/data"] || labelled["/"] != (root.Type == "overlay") {
+			t.Errorf("labelled are %v", labelled)
+		}
 	}
 }

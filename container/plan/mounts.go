@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/chroot"
+	"kiste/kernel/privilege/selinux"
 )
 
 // collect lets the parent make the binds, where it alone has the powers, and
@@ -350,13 +351,10 @@ func (c *compiler) dataOf(fstype string, a chroot.Parsed) []string {
 	return append(data, c.context(fstype)...)
 }
 
-// contextType is an annotation of crun's, the name of the option that gives a file system its label.
-const contextType = "run.oci.mount_context_type"
-
 // context is the option of a file system with the container's label, as runc has it: those that show
 // the kernel have labels of the policy's, and a queue is labelled when it is there.
 func (c *compiler) context(fstype string) []string {
-	label, key := c.linux.MountLabel, c.spec.Annotations[contextType]
+	label, key := c.linux.MountLabel, c.spec.Annotations[selinux.ContextType]
 	if label == "" || slices.Contains([]string{"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}, fstype) {
 		return nil
 	}
@@ -375,12 +373,17 @@ func (c *compiler) labelQueue(m *mount) {
 		return
 	}
 	dir := c.slot("top of " + m.Destination)
-	set := call("fsetxattr", unix.SYS_FSETXATTR, from(dir), str("security.selinux"), str(label), num(uint64(len(label))), num(0)).mayFailWith(uintptr(unix.ENOTSUP))
+	set := setLabel(dir, label).mayFailWith(uintptr(unix.ENOTSUP))
 	if c.mapped() {
 		set = set.mayFailWith(uintptr(unix.EPERM))
 	}
 	c.child("label "+m.Destination+" "+label, "linux.mountLabel",
 		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir), set)
+}
+
+// setLabel is the call that gives what is open a label.
+func setLabel(of Slot, label string) Call {
+	return call("fsetxattr", unix.SYS_FSETXATTR, from(of), str(selinux.Attribute), str(label), num(uint64(len(label))), num(0))
 }
 
 // mountAttributes are the calls that give a detached bind its options.

@@ -3,12 +3,23 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"kiste/kernel/chroot"
 )
+
+// rootWithContext is the root with the container's label, where it is a file system of its own.
+func (c *compiler) rootWithContext(root []chroot.Mount) []chroot.Mount {
+	if len(root) == 0 || root[0].Type != "overlay" {
+		return root
+	}
+	m := root[0]
+	m.Options = slices.Concat(m.Options, c.context(m.Type))
+	return []chroot.Mount{m}
+}
 
 // bringRoot lets the parent make the root, where it has the powers.
 func (c *compiler) bringRoot(root []chroot.Mount) {

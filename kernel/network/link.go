@@ -61,14 +61,12 @@ var modes = []struct {
 
 // modeOf is the number of the link's mode. It is not ok where the kind has none of that name.
 func (l Link) modeOf() (mode uint32, ok bool) {
-	moded := false
 	for _, m := range modes {
 		if m.kind == l.Kind && m.name == l.Mode {
 			return m.mode, true
 		}
-		moded = moded || m.kind == l.Kind
 	}
-	return 0, !moded && l.Mode == ""
+	return 0, l.Mode == ""
 }
 
 // A Route is a way to Destination. The zero Destination is the default route

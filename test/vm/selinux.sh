@@ -64,7 +64,7 @@ fails crate --security-opt label=type:no_such_t rootfs:"$box" true
 fails crate --security-opt label=bogus rootfs:"$box" true
 
 echo "- a directory of the host's is denied, and with z, and Z, is not"
-data=$(mktemp -d /srv/data.XXXX)
+data=$(mktemp -d -p /srv)
 echo secret > /srv/other
 mkdir "$data/sub"
 echo text > "$data/sub/file"

@@ -168,15 +168,20 @@ func valid(c Context) bool {
 	return !errors.Is(err, syscall.EINVAL)
 }
 
-const attribute = "security.selinux"
+// Attribute is the extended attribute of a file that is its label: xattr(7).
+const Attribute = "security.selinux"
+
+// ContextType is crun's annotation that says which option of a mount the container's label of mounts
+// is: "context" where it is missing. With "rootcontext" files in it can have labels of their own.
+const ContextType = "run.oci.mount_context_type"
 
 // Set gives what fd stands for, also one opened with O_PATH, a label: of a link it is the
 // link's own. A file system that keeps no labels is errors.ErrUnsupported.
-func Set(fd int, label string) error { return sys.SetXattrFD(fd, attribute, []byte(label)) }
+func Set(fd int, label string) error { return sys.SetXattrFD(fd, Attribute, []byte(label)) }
 
 // Get is the label of what fd stands for; empty: it cannot be known.
 func Get(fd int) string {
-	b, _ := sys.GetXattrFD(fd, attribute)
+	b, _ := sys.GetXattrFD(fd, Attribute)
 	return strings.TrimRight(string(b), "\x00")
 }
 
