@@ -26,7 +26,7 @@ define copied
 endef
 PREFIX  ?= /usr/local
 BIN     ?= bin
-FUZZTIME ?= 5s
+FUZZTIME ?= 2s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: all build hello test check unit arm64 fuzz vm bench man install clean deps
@@ -54,7 +54,7 @@ check:
 	CGO_ENABLED=0 go run $(STATICCHECK) ./...
 
 unit: build
-	test/unit
+	go run ./test/unit
 
 arm64:
 	GOARCH=arm64 go vet ./...

@@ -192,6 +192,7 @@ func (k *serviceKeeper) keep() error {
 	switch {
 	case err == nil:
 		if err := k.start(l); err != nil {
+			_ = l.Unlock()
 			return &fault.Error{Op: "start the " + k.s.name, Err: err}
 		}
 	case !errors.Is(err, fault.Conflict):
@@ -244,9 +245,8 @@ func (k *serviceKeeper) next(l *store.Lock) bool {
 }
 
 // start starts the service and gives it the lock. Its socket is there before it
-// is: who asks waits.
+// is: who asks waits. With an error the lock is still the caller's.
 func (k *serviceKeeper) start(l *store.Lock) error {
-	defer l.Unlock()
 	k.reap()
 	if k.e.Kisted == nil {
 		return &fault.Error{Op: "find kisted", Kind: fault.NotFound}
@@ -271,7 +271,7 @@ func (k *serviceKeeper) start(l *store.Lock) error {
 		return err
 	}
 	k.child = cmd
-	return nil
+	return l.Leave()
 }
 
 // reap takes the end of a service that was started here, and has ended.

@@ -338,6 +338,7 @@ const (
 	lockShared    = 1 // LOCK_SH
 	lockExclusive = 2 // LOCK_EX
 	lockTry       = 4 // LOCK_NB
+	lockNone      = 8 // LOCK_UN
 )
 
 // LockFile waits for the lock on path, a file or a directory; a missing file is
@@ -384,7 +385,7 @@ func AwaitDir(path string, enough func() bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer unlock(f)
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		err := sys.Flock(f, lockShared|lockTry)
 		if fault.KindOf(err) != fault.Unavailable {
@@ -433,12 +434,19 @@ func flock(f *os.File, exclusive bool, how int) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// File is what is locked: a process that inherits it holds the lock, too, when
-// this one has given it back.
+// File is what is locked: a process that inherits it holds the lock, too, and
+// alone when this one has left it by Leave.
 func (l *Lock) File() *os.File { return l.f }
 
-// Unlock gives the lock back.
-func (l *Lock) Unlock() error { return l.f.Close() }
+// Unlock gives the lock back. To close the file would not do: a child that was
+// forked meanwhile has it open until it executes something, and a container's waits
+// before that until its network is there (flock(2): duplicates refer to one lock).
+func (l *Lock) Unlock() error { return unlock(l.f) }
+
+func unlock(f *os.File) error { return errors.Join(sys.Flock(f, lockNone), f.Close()) }
+
+// Leave leaves the lock to who has inherited File.
+func (l *Lock) Leave() error { return l.f.Close() }
 
 // Holds reports whether path still names the file that is locked: whoever held
 // the lock before may have renamed or removed it.

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -57,6 +58,47 @@ func TestWriteFileLeavesNothingBehind(t *testing.T) {
 	left, _ := filepath.Glob(filepath.Join(s.Lib, ".tmp-*"))
 	if len(left) > 0 {
 		t.Errorf("temporary files left: %v", left)
+	}
+}
+
+// A child that is forked while a lock is held, or waited for, has a copy of its file
+// until it executes something. It is not to keep the lock.
+func TestUnlockDespiteACopyInAChild(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	for _, kase := range []struct {
+		name string
+		give func(*store.Lock) error
+		want error // of who tries then
+	}{
+		{"given back", (*store.Lock).Unlock, nil},
+		{"left to the child", (*store.Lock).Leave, fault.Conflict},
+	} {
+		t.Run(kase.name, func(t *testing.T) {
+			l, err := store.LockFile(path, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			child := exec.Command("cat")
+			child.ExtraFiles = []*os.File{l.File()}
+			until, err := child.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer child.Wait()
+			defer until.Close()
+			if err := kase.give(l); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = store.TryLockFile(path, true); !errors.Is(err, kase.want) {
+				t.Fatalf("while a child has a copy of the file: %v, wanted %v", err, kase.want)
+			}
+			if err == nil {
+				l.Unlock()
+			}
+		})
 	}
 }
 
