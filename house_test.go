@@ -42,7 +42,7 @@ var floors = [][]string{
 
 // outside are the packages that stand on no floor: they hold tests alone.
 var outside = []string{"", "test/vm", "test/script", "test/bench", "test/bench/pull", "test/bench/oci", "test/bench/network", "test/bench/rootless", "test/bench/resolver",
-	"test/peer", "test/cri", "test/conformance/validation", "test/conformance/engine", "test/cve", "test/cve/attacker", "test/storm", "test/bench/system", "test/bench/verdict"}
+	"test/peer", "test/cri", "test/conformance/validation", "test/conformance/engine", "test/cve", "test/cve/attacker", "test/storm", "test/bench/system", "test/bench/verdict", "test/unit"}
 
 // A guest is a foreign module: who may import it, and why we have it. Tests
 // may import what tests need from anywhere.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -23,15 +22,11 @@ func noRoom(err error) bool {
 // by the name of the one in lib that it goes on from. That one is replaced as
 // soon as there is room, and then nobody looks at what lay aside.
 func (e *Engine) aside(id string) (string, error) {
-	_, inode, err := sys.InodeOf(e.document(id))
+	inode, written, err := sys.VersionOf(e.document(id))
 	if err != nil {
 		return "", err
 	}
-	info, err := os.Stat(e.document(id))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(e.Store.Running(id), "aside-"+strconv.FormatUint(inode, 16)+"-"+strconv.FormatInt(info.ModTime().UnixNano(), 16)), nil
+	return e.Store.Running(id) + "/aside-" + strconv.FormatUint(inode, 16) + "-" + strconv.FormatInt(written, 16), nil
 }
 
 // putAside writes a document aside. Of a container that has none in lib yet, and

@@ -47,6 +47,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -311,6 +312,12 @@ func WriteJSON(path string, v any) error {
 // maxDocument bounds what ReadJSON reads: nothing of ours is as large.
 const maxDocument = 16 << 20
 
+// rooms are what documents are read into: who lists objects reads many,
+// one after the other. None is kept that is larger than most documents are.
+var rooms sync.Pool
+
+const usualDocument = 64 << 10
+
 // ReadJSON reads the document at path into v, which is zero. A damaged one is
 // fault.Invalid and names the path.
 func ReadJSON(path string, v any) error { return ReadJSONWithout(path, v) }
@@ -318,7 +325,14 @@ func ReadJSON(path string, v any) error { return ReadJSONWithout(path, v) }
 // ReadJSONWithout is ReadJSON for who has no use for some parts, which may be
 // left out.
 func ReadJSONWithout(path string, v any, parts ...Part) error {
-	b, err := sys.ReadFile(path, maxDocument+1)
+	room, _ := rooms.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	b, err := sys.ReadFileTo(*room, path, maxDocument+1)
+	if cap(b) <= usualDocument {
+		defer func() { *room = b; rooms.Put(room) }()
+	}
 	if err != nil {
 		return err
 	}

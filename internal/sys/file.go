@@ -41,26 +41,34 @@ func OpenPlain(path string, flags int, mode fs.FileMode) (*os.File, error) {
 }
 
 // ReadFile reads at most limit bytes of the file path.
-func ReadFile(path string, limit int) ([]byte, error) {
+func ReadFile(path string, limit int) ([]byte, error) { return ReadFileTo(nil, path, limit) }
+
+// ReadFileTo is ReadFile into the room of b, as far as it goes: for who reads many
+// files, and each only once.
+func ReadFileTo(b []byte, path string, limit int) ([]byte, error) {
 	fd, err := OpenFile(path, unix.O_RDONLY|unix.O_NOCTTY)
 	if err != nil {
-		return nil, err
+		return b[:0], err
 	}
 	defer unix.Close(fd)
-	b, err := readAll(fd, limit, false)
+	b, err = readAll(b[:0], fd, limit, false)
 	return b, onPath("read", path, err)
 }
 
 // readAll reads at most limit bytes from fd up to its end: from its start, or
-// from where it stands.
-func readAll(fd, limit int, fromStart bool) ([]byte, error) {
+// from where it stands. It appends them to b, which is empty and may have room.
+func readAll(b []byte, fd, limit int, fromStart bool) ([]byte, error) {
 	// Most files are small, and this page is there already.
 	var page [4096]byte
-	var b []byte
 	for len(b) < limit {
+		to := page[:]
+		if cap(b)-len(b) >= len(page) {
+			to = b[len(b):cap(b)]
+		}
+		to = to[:min(len(to), limit-len(b))]
 		var n int
 		var err error
-		if to := page[:min(len(page), limit-len(b))]; fromStart {
+		if fromStart {
 			n, err = unix.Pread(fd, to, int64(len(b)))
 		} else {
 			n, err = unix.Read(fd, to)
@@ -69,11 +77,11 @@ func readAll(fd, limit int, fromStart bool) ([]byte, error) {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return nil, err
+			return b[:0], err
 		case n == 0:
 			return b, nil
 		}
-		b = append(b, page[:n]...)
+		b = append(b, to[:n]...)
 	}
 	return b, nil
 }

@@ -32,6 +32,14 @@ func InodeOf(path string) (device, inode uint64, err error) {
 	return st.Dev, st.Ino, onPath("stat", path, err)
 }
 
+// VersionOf is which file path is, and when it was written, in nanoseconds since 1970:
+// a file that is replaced has another version.
+func VersionOf(path string) (inode uint64, written int64, err error) {
+	var st unix.Stat_t
+	err = retry(func() error { return unix.Stat(path, &st) })
+	return st.Ino, st.Mtim.Nano(), onPath("stat", path, err)
+}
+
 // FSType is the magic number of the file system that fd is on: statfs(2).
 func FSType(fd int) (int64, error) {
 	var st unix.Statfs_t

@@ -18,6 +18,6 @@ func ExecWith(path string, args, env []string) error {
 
 // ReadAll reads at most max bytes of the regular file fd, from its start.
 func ReadAll(fd, max int) ([]byte, error) {
-	b, err := readAll(fd, max, true)
+	b, err := readAll(nil, fd, max, true)
 	return b, named("pread", err)
 }
