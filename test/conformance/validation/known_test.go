@@ -96,7 +96,7 @@ func table(programs []string, results map[string]map[string]verdict) string {
 const head = `# Conformance
 
 The validation programs of OCI's runtime-tools, run on kiste-runtime and on Debian 12's runc 1.1 and crun 1.8: kernel 6.18,
-cgroups version 1 and 2 mixed, no AppArmor, no SELinux, a root without CAP_SYS_RESOURCE.
+cgroups version 1 and 2 mixed, hugetlb among those of version 1, no AppArmor, no SELinux, a root without CAP_SYS_RESOURCE.
 ` + "`go test ./test/conformance/validation -peers -update`" + ` measures and writes this page; each run of the tests
 fails where a program fails with kiste-runtime that is not explained here.
 
