@@ -23,7 +23,10 @@
 //	kill9 TIME PROGRAM ARG...   run, and kill with signal 9 after TIME
 //	diskfull SIZE DIR           mount a file system of SIZE at DIR
 //	to FILE PROGRAM ARG...      run, with the output in FILE: for what leaves processes behind
-//	ofstore PATTERN             a program: the processes of this store with such a command line
+//	ofstore PATTERN             a program: the processes of this store whose command line, with spaces
+//	                            between its words, is so
+//	runstop SOCKET NAME NETWORK [FIELDS]  a program: as docker run -d --rm --network NETWORK bb and stop -t 0,
+//	                            at an engine's socket: its client would cost more than all the rest
 //	eventually PROGRAM ARG...   run again until it succeeds, for a minute at most
 //	mkbundle DIR [FIELD=JSON...] write an OCI bundle with busybox; "rootless" first: of the ordinary user
 //	runtime ARG...              run kiste-runtime, with state of the script's own, $WORK/rt

@@ -179,26 +179,32 @@ func groupFiles() []string {
 func emptyCmd() script.Cmd {
 	return command("remove the cgroup of engines, $GROUP, in which nothing may be left", "", 0,
 		func(*script.State, []string) (string, string, error) {
-			var all error
 			for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-				all = nil
-				for _, file := range groupFiles() {
-					dir := filepath.Dir(file)
-					if !enginesOwn(dir) {
-						all = errors.Join(all, fmt.Errorf("left behind: %s", dir))
-					}
-				}
-				if all == nil || time.Now().After(end) {
-					break
+				if err := removeEnginesOwn(); err == nil || time.Now().After(end) {
+					return "", "", err
 				}
 			}
-			for _, file := range groupFiles() {
-				if dir := filepath.Dir(file); enginesOwn(dir) {
-					all = errors.Join(all, os.Remove(dir))
-				}
-			}
-			return "", "", all
 		})
+}
+
+// removeEnginesOwn removes what engines leave, if nothing else is there. What engines
+// have started to clean up after a container may still be in it.
+func removeEnginesOwn() (all error) {
+	for _, file := range groupFiles() {
+		dir := filepath.Dir(file)
+		if !enginesOwn(dir) {
+			all = errors.Join(all, fmt.Errorf("left behind: %s", dir))
+		}
+	}
+	if all != nil {
+		return all
+	}
+	for _, file := range groupFiles() {
+		if dir := filepath.Dir(file); enginesOwn(dir) {
+			all = errors.Join(all, os.Remove(dir))
+		}
+	}
+	return all
 }
 
 func enginesOwn(dir string) bool {

@@ -28,22 +28,9 @@ var bin string
 func TestMain(m *testing.M) {
 	need.Main(m, func(dir string) error {
 		bin = dir
-		return errors.Join(need.Build(dir), os.WriteFile(filepath.Join(dir, "ofstore"), []byte(ofStore), 0o755))
+		return errors.Join(need.Build(dir), writePrograms(dir))
 	})
 }
-
-// ofStore is a program for scripts that have processes of Kiste's killed.
-const ofStore = `#!/bin/sh
-# ofstore PATTERN: the numbers of this store's processes whose command line, with
-# spaces between its words, is so
-for file in $(grep -lsz "^KISTE_RUN=$KISTE_RUN\$" /proc/[0-9]*/environ); do
-	p=${file%/environ}
-	case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in
-	*ofstore*) ;; # this program itself
-	$1" ") echo ${p#/proc/} ;;
-	esac
-done
-`
 
 // TestScripts runs one script after the other: each is to leave the host as it
 // was, which could not be told if others were at work.
