@@ -92,6 +92,8 @@ func (r *report) take(e event) {
 		if e.Action == "fail" {
 			r.tests[e.Package] = append(r.tests[e.Package], t)
 			fmt.Fprint(r.out, strings.Join(r.output[key], ""))
+		} else if slices.ContainsFunc(r.output[key], isUnsteady) {
+			fmt.Fprint(r.out, strings.Join(r.output[key][max(0, len(r.output[key])-told):], ""))
 		}
 		delete(r.output, key)
 	}
@@ -103,7 +105,7 @@ func (r *report) line(key [2]string, text string) {
 		return
 	case strings.HasPrefix(text, "panic: "):
 		r.crashed[key[0]] = true
-	case strings.Contains(text, unsteady):
+	case isUnsteady(text):
 		r.unsteady = append(r.unsteady, strings.TrimSpace(text))
 	}
 	r.output[key] = append(r.output[key], text)
@@ -111,6 +113,11 @@ func (r *report) line(key [2]string, text string) {
 
 // unsteady is how a second try is told of that passed.
 const unsteady = "NOT STEADY, failed above and passed when tested once more"
+
+func isUnsteady(line string) bool { return strings.Contains(line, unsteady) }
+
+// told is how many of its last lines are shown of a test that passed, but tells so.
+const told = 400
 
 // ended hears of the end of a package. What its tests were about when it ended too
 // early is told, too.

@@ -54,6 +54,9 @@ func TestVM(t *testing.T) {
 				t.Logf("THE MACHINE STOPPED, and is started anew; the end of the console was:\n%s", tail(output, 150))
 				code, output = boot(ctx, t, lane, cache, payload)
 			}
+			if told := failures(output); code == "0" && told != "" {
+				t.Logf("what failed at first said:\n%s", told)
+			}
 			if code != "0" {
 				t.Errorf("the tests inside ended with %q; what failed said:\n%s\nthe end of the console was:\n%s", code, failures(output), tail(output, 60))
 			}
