@@ -173,8 +173,18 @@ func end(id process.Identity) bool {
 // the writer of its standard input and of its outputs. Without a terminal that is
 // to be before the container starts, or its input may have ended, and while the
 // files of Open are open, or it waits for them. It is known by a file in the
-// directory, so that the next keeper finds it.
-func (e Ends) Hold(master *os.File) error {
+// directory, so that the next keeper finds it; the file is there before the
+// holder is, or nobody would look for one whose keeper was killed in between.
+func (e Ends) Hold(master *os.File) (err error) {
+	note, err := sys.OpenPlain(filepath.Join(e.Dir, holderName), unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, note.Close()); err != nil {
+			_ = os.Remove(note.Name())
+		}
+	}()
 	held, err := e.toHold(master)
 	defer func() {
 		for _, f := range held {
@@ -201,7 +211,7 @@ func (e Ends) Hold(master *os.File) error {
 	}
 	id, err := process.Identify(pid)
 	if err == nil {
-		err = sys.WriteFile(filepath.Join(e.Dir, holderName), fmt.Appendln(nil, id.PID, id.Start), 0o600)
+		_, err = note.Write(fmt.Appendln(nil, id.PID, id.Start))
 	}
 	if err != nil {
 		_ = sys.Kill(pid, int(unix.SIGKILL))
@@ -241,7 +251,7 @@ func (e Ends) toHold(master *os.File) (held []*os.File, err error) {
 	return held, nil
 }
 
-// known is the holder that was written down.
+// known is the holder that was written down, or that was to be.
 func (e Ends) known() (id process.Identity, ok bool) {
 	b, err := sys.ReadFile(filepath.Join(e.Dir, holderName), maxHolder)
 	if err != nil {
@@ -252,7 +262,21 @@ func (e Ends) known() (id process.Identity, ok bool) {
 	if err == nil {
 		id.Start, err = strconv.ParseUint(start, 10, 64)
 	}
-	return id, err == nil
+	if err != nil {
+		return e.unwritten()
+	}
+	return id, true
+}
+
+// unwritten looks for a holder whose keeper was killed before it had written
+// down whom it started.
+func (e Ends) unwritten() (process.Identity, bool) {
+	for _, id := range process.Named(holderProgram) {
+		if args, err := id.Arguments(); err == nil && len(args) == 2 && args[1] == e.Dir {
+			return id, true
+		}
+	}
+	return process.Identity{}, false
 }
 
 // maxHolder is more than a holder's file has.

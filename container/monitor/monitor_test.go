@@ -500,3 +500,40 @@ func TestOutputCostsNoMemory(t *testing.T) {
 		})
 	}
 }
+
+// A keeper that is killed while it starts a holder leaves an empty file.
+func TestAHolderThatNobodyWroteDown(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ends func(*Ends)
+	}{
+		{"outputs", func(*Ends) {}},
+		{"input", func(e *Ends) { e.Input = true }},
+		{"terminal", func(e *Ends) { e.Terminal = true }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := ends(t)
+			c.ends(&e)
+			start(t, e, "exec sleep 60")
+			holder, ok := e.known()
+			if !ok {
+				t.Fatal("there is none")
+			}
+			if err := os.Truncate(e.Dir+"/holder", 0); err != nil {
+				t.Fatal(err)
+			}
+			f, err := e.held()
+			if err != nil {
+				t.Fatalf("the next keeper does not find it: %v", err)
+			}
+			f.Close()
+			e.Release()
+			if _, err := process.Identify(holder.PID); err == nil {
+				t.Error("it is still there")
+			}
+			if _, err := os.Stat(e.Dir + "/holder"); err == nil {
+				t.Error("so is its file")
+			}
+		})
+	}
+}
