@@ -121,12 +121,14 @@ func removeEngines(work string) {
 	}
 }
 
-// marked are the processes that a script with this directory has started.
+// marked are the processes that a script with this directory has started. Holders
+// have no environment, but say whose they are.
 func marked(work string) (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range files {
 		env, _ := os.ReadFile(file)
-		if strings.Contains("\x00"+string(env), "\x00WORK="+work+"\x00") {
+		line, _ := os.ReadFile(filepath.Dir(file) + "/cmdline")
+		if strings.Contains("\x00"+string(env), "\x00WORK="+work+"\x00") || strings.HasPrefix(string(line), "kiste-holder\x00"+work+"/") {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			pids = append(pids, pid)
 		}

@@ -64,10 +64,10 @@ func runScript(t *testing.T, file string) {
 		if t.Failed() {
 			removeAll(t, work)
 		}
-		collect(work)
-		if left := settleMarked(work); len(left) > 0 {
+		if left := settleMarked(work); len(left) > 0 { // before collect, which would end holders
 			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 		}
+		collect(work)
 		if t.Failed() {
 			removeEngines(work)
 		}
