@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,14 +62,32 @@ func readOnlySegments() (all []segment) {
 	return all
 }
 
+// piece is how much of the program is mapped at most for what is needed again, in
+// bytes: as much as an area of the address space that is all of one kind.
+const piece = 128 << 10
+
+// divide makes areas of pieces, by saying of every second one what holds for all
+// (MADV_NOHUGEPAGE: no large page is wanted there). For Linux 6.18 maps as much as
+// the page cache has as one page and the area goes on, which may be two megabytes.
+func divide() {
+	for _, s := range readOnlySegments() {
+		for at := uintptr(0); at < s.length; at += 2 * piece {
+			_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, s.begin+at, min(piece, s.length-at), unix.MADV_NOHUGEPAGE)
+		}
+	}
+}
+
+var divided sync.Once
+
 // ReleaseProgram lets the kernel forget where this program's code and constants
 // are in memory (MADV_DONTNEED in madvise(2)): they do not count as memory of this
 // process any more. They stay in the page cache, like any file that was read, as
-// long as the kernel has room. What is needed again costs a minor fault for 16
-// pages; what the kernel has dropped meanwhile is read from the file. Nothing can
-// be lost, as nothing can have been written there, but for the breakpoints of a
-// debugger. It is best effort.
+// long as the kernel has room. What is needed again costs a minor fault for a
+// piece at most; what the kernel has dropped meanwhile is read from the file.
+// Nothing can be lost, as nothing can have been written there, but for the
+// breakpoints of a debugger. It is best effort.
 func ReleaseProgram() {
+	divided.Do(divide)
 	for _, s := range readOnlySegments() {
 		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, s.begin, s.length, unix.MADV_DONTNEED)
 	}

@@ -3,7 +3,9 @@ package sys
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -61,6 +63,31 @@ func TestTheProgramIsReleasedAndComesBack(t *testing.T) {
 		if s.sum() != before[i] {
 			t.Errorf("segment %d has changed", i)
 		}
+	}
+}
+
+// Where a program was written at once, the page cache may have two megabytes of it
+// as one page: what is needed again must not bring all of that back.
+func TestLittleComesBackOfAProgramInLargePages(t *testing.T) {
+	if os.Getenv("KISTE_TEST_RELEASED") != "" {
+		ReleaseProgram()
+		fmt.Print(present(t, readOnlySegments()))
+		os.Exit(0)
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := t.TempDir() + "/program"
+	if err := os.WriteFile(file, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(file, "-test.run", "^"+t.Name()+"$")
+	c.Env = append(os.Environ(), "KISTE_TEST_RELEASED=1")
+	out, err := c.Output()
+	n, _ := strconv.Atoi(string(out))
+	if err != nil || n <= 0 || n >= 2<<20 {
+		t.Errorf("%q of the program are back at once, %v; want less than two megabytes", out, err)
 	}
 }
 

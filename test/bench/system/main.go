@@ -349,7 +349,7 @@ func (c *contestant) gather(dir string) error {
 		space, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.init))
 		spaces[space] = true
 	}
-	time.Sleep(time.Second)
+	time.Sleep(quiet)
 	c.memory = c.pss(dir, spaces) / int64(*crowd)
 	for _, s := range all {
 		if err := s.stop(); err != nil {
@@ -358,6 +358,9 @@ func (c *contestant) gather(dir string) error {
 	}
 	return nil
 }
+
+// quiet is how long nothing has happened in systems whose memory is measured.
+const quiet = 5 * time.Second
 
 // pss adds up the proportional set sizes of the processes in the pid namespaces and
 // of the contestant's own, which have the directory of this run in their arguments
@@ -389,7 +392,7 @@ func (c *contestant) pss(run string, spaces map[string]bool) (sum int64) {
 func report(all []*contestant) (code int) {
 	fmt.Printf("%-20s %12s %12s %24s\n", "a Debian with systemd", "up", "down", fmt.Sprintf("memory, each of %d", *crowd))
 	for _, c := range all {
-		fmt.Printf("%-20s %9.0f ms %9.0f ms %20.1f MB\n", c.name, ms(verdict.Median(c.up)), ms(verdict.Median(c.down)), float64(c.memory)/(1<<20))
+		fmt.Printf("%-20s %9.0f ms %9.0f ms %20.2f MB\n", c.name, ms(verdict.Median(c.up)), ms(verdict.Median(c.down)), float64(c.memory)/(1<<20))
 	}
 	fmt.Println()
 	ours := all[0]
