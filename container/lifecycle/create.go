@@ -19,6 +19,7 @@ import (
 	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/privilege"
+	"kiste/kernel/privilege/selinux"
 	"kiste/store"
 )
 
@@ -328,9 +329,25 @@ func (m *making) writeDown() error {
 			return err
 		}
 		m.fifos[i] = os.NewFile(uintptr(fd), name)
+		if err := m.labelFIFO(fd); err != nil {
+			return err
+		}
 		m.root.reached(name)
 	}
 	return nil
+}
+
+// labelFIFO lets the container use one: who waits there has the container's label
+// already, and SELinux takes away what that may not use.
+func (m *making) labelFIFO(fd int) error {
+	if m.spec.Linux == nil || m.spec.Linux.MountLabel == "" {
+		return nil
+	}
+	err := selinux.Set(fd, m.spec.Linux.MountLabel)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // nor does that file system keep any from the container
+	}
+	return err
 }
 
 // born writes down the process. Until that is done the process waits, and ends
