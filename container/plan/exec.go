@@ -40,7 +40,7 @@ type Target struct {
 	Root string
 
 	// Linux has what the container's document says of every process in it:
-	// Seccomp, Personality, MemoryPolicy. Nil: nothing.
+	// Seccomp, Personality, MemoryPolicy, MountLabel. Nil: nothing.
 	Linux *specs.Linux
 }
 
@@ -52,7 +52,7 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	o.NoLandlock, o.Wait = true, false
 	spec := &specs.Spec{Process: p, Linux: &specs.Linux{}}
 	if l := t.Linux; l != nil {
-		spec.Linux = &specs.Linux{Seccomp: l.Seccomp, Personality: l.Personality, MemoryPolicy: l.MemoryPolicy}
+		spec.Linux = &specs.Linux{Seccomp: l.Seccomp, Personality: l.Personality, MemoryPolicy: l.MemoryPolicy, MountLabel: l.MountLabel}
 	}
 	c := &compiler{spec: spec, linux: spec.Linux, o: o, f: f, p: &Plan{Slots: []string{""}, UIDs: t.UIDs, GIDs: t.GIDs, Cgroup: t.Cgroup}, fresh: map[string]bool{}}
 	for _, check := range []func() error{c.checkProcess, c.checkLabels, c.checkAttributes, c.checkListener} {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
@@ -358,10 +359,7 @@ func (c *compiler) context(fstype string) []string {
 	if label == "" || slices.Contains([]string{"proc", "sysfs", "mqueue", "cgroup", "cgroup2"}, fstype) {
 		return nil
 	}
-	if key == "" {
-		key = "context"
-	}
-	return []string{key + "=" + label}
+	return []string{cmp.Or(key, "context") + "=" + label}
 }
 
 // labelQueue gives a file system of message queues, which has no such option, the container's label.

@@ -34,6 +34,7 @@ func (c *compiler) terminal() {
 		Call{Name: "sendmsg", Nr: unix.SYS_SENDMSG, Args: []Arg{from(Sock), named(0, "{terminal}"), named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, Special: SendConsole},
 	}, control, []Call{
 		call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
+	}, c.labelTerminal(), []Call{
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
 		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)),
@@ -50,6 +51,15 @@ func (c *compiler) terminal() {
 		calls = append(calls, unlinkIn(from(c.dev), "console").mayFail())
 	}
 	c.child("attach the terminal as /dev/console", "process.terminal", append(append(calls, c.placeNode(target, "/dev/console")...), moveOn(console, target))...)
+}
+
+// labelTerminal gives the terminal the container's label. Where files can have labels of their own it has
+// that of a terminal of who starts the container (see selinux.ContextType), else the container's already.
+func (c *compiler) labelTerminal() []Call {
+	if c.linux.MountLabel == "" || c.pts == 0 {
+		return nil
+	}
+	return []Call{setLabel(c.tty, c.linux.MountLabel).mayFailWith(uintptr(unix.ENOTSUP))}
 }
 
 // plainLines are set before the program starts, which may write at once.
