@@ -94,6 +94,40 @@ echo "- tmpfs, and an ordinary user"
 crate --tmpfs /t --read-only rootfs:"$box" touch /t/x
 is "$(says runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" kiste run --rm rootfs:"$box" cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
 
+echo "- terminals, and whole systems"
+is "$(script -qec "kiste run --rm -t rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\0\r')" 'system_u:system_r:container_t:s0:c*,c*'
+is "$(own --security-opt label=nested)" 'system_u:system_r:container_t:s0:c*,c*'
+kiste run -d -t --name nested --security-opt label=nested rootfs:"$box" sh -c 'echo here > /dev/tty; exec sleep 10000' > /dev/null
+mount=$(kiste inspect -f '{{.MountLabel}}' nested)
+for at in dev dev/shm dev/console dev/pts/0; do is "$(label /proc/$(kiste inspect -f '{{.State.Pid}}' nested)/root/$at)" "$mount"; done
+is "$(script -qec "kiste exec -t nested sh -c 'echo -n here > /dev/tty'" /dev/null)" here
+is "$(kiste logs nested | tr -d '\r')" here
+kiste rm -f nested > /dev/null
+
+echo "- kiste-runtime gives the labels of its document, to create, start and exec"
+bundle=$(mktemp -d)
+kiste-runtime spec -b "$bundle"
+sed -i -e 's#"sh"#"sleep", "10000"#' -e 's#"terminal": true#"terminal": false#' -e "s#\"path\": \"rootfs\"#\"path\": \"$box\"#" \
+	-e 's#"noNewPrivileges": true#&, "selinuxLabel": "system_u:system_r:container_t:s0:c7,c8"#' \
+	-e 's#"linux": {#& "mountLabel": "system_u:object_r:container_file_t:s0:c7,c8",#' "$bundle/config.json"
+kiste-runtime create -b "$bundle" labelled < /dev/null > /dev/null 2>&1
+kiste-runtime start labelled
+pid=$(kiste-runtime state labelled | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+is "$(tr -d '\0' < /proc/$pid/attr/current)" system_u:system_r:container_t:s0:c7,c8
+is "$(label /proc/$pid/root/dev/shm)" system_u:object_r:container_file_t:s0:c7,c8
+within() { # LABEL [OPTION...]: a process has it; the pipes of this shell are of more categories than a container may write to
+	want=$1
+	shift
+	kiste-runtime exec "$@" labelled sh -c 'cat /proc/self/attr/current > /dev/shm/own' 2> /dev/null
+	is "$(tr -d '\0' < /proc/$pid/root/dev/shm/own)" "$want"
+}
+within system_u:system_r:container_t:s0:c7,c8
+within system_u:system_r:container_init_t:s0:c7,c8 --process-label system_u:system_r:container_init_t:s0:c7,c8
+kiste-runtime delete -f labelled
+sed -i 's#container_t:s0:c7#no_such_t:s0:c7#' "$bundle/config.json"
+fails kiste-runtime run -b "$bundle" labelled
+test -z "$(kiste-runtime list -q)"
+
 echo "- layers of images are labelled by the store"
 tar -C "$box" -c . | kiste import - box > /dev/null
 is "$(says crate box cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
