@@ -128,6 +128,19 @@ sed -i 's#container_t:s0:c7#no_such_t:s0:c7#' "$bundle/config.json"
 fails kiste-runtime run -b "$bundle" labelled
 test -z "$(kiste-runtime list -q)"
 
+echo "- root's Podman on kiste-runtime, which creates and starts"
+pods=$(mktemp -d)
+pod() { podman --storage-driver vfs --root "$pods/root" --runroot /run/pods --tmpdir /run/pods/tmp --runtime "$(command -v kiste-runtime)" --cgroup-manager cgroupfs --events-backend file "$@"; }
+tar -C "$box" -c . | pod import -q - box > /dev/null
+pod run -d --name pod --network none box sleep 10000 > /dev/null
+pid=$(pod inspect -f '{{.State.Pid}}' pod)
+process=$(tr -d '\0' < /proc/$pid/attr/current)
+is "$process" 'system_u:system_r:container_t:s0:c*,c*'
+is "$(label /proc/$pid/root/dev/shm)" "system_u:object_r:container_file_t:${process#*container_t:}"
+pod exec pod sh -c 'cat /proc/self/attr/current > /dev/shm/own' 2> /dev/null
+is "$(tr -d '\0' < /proc/$pid/root/dev/shm/own)" "$process"
+pod rm -f -t 0 pod > /dev/null
+
 echo "- layers of images are labelled by the store"
 tar -C "$box" -c . | kiste import - box > /dev/null
 is "$(says crate box cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
