@@ -15,11 +15,20 @@ func (c *compiler) labels() {
 			c.openAttr("exec").to(fd), write(fd, "exec "+p.ApparmorProfile))
 	}
 	if p.SelinuxLabel != "" {
-		key, fd := c.slot("SELinux's keycreate"), c.slot("SELinux's exec")
-		c.child("be labelled "+p.SelinuxLabel, "process.selinuxLabel",
-			c.openAttr("keycreate").to(key), write(key, p.SelinuxLabel),
-			c.openAttr("exec").to(fd), write(fd, p.SelinuxLabel))
+		fd := c.slot("SELinux's exec")
+		c.child("be labelled "+p.SelinuxLabel, "process.selinuxLabel", c.openAttr("exec").to(fd), write(fd, p.SelinuxLabel))
 	}
+}
+
+// labelKeys gives the keys that are made until the next program is executed the label of the container's
+// processes, which may not look at others.
+func (c *compiler) labelKeys() []Call {
+	label := c.spec.Process.SelinuxLabel
+	if label == "" {
+		return nil
+	}
+	fd := c.slot("SELinux's keycreate")
+	return []Call{c.openAttr("keycreate").to(fd), write(fd, label)}
 }
 
 func (c *compiler) openAttr(name string) Call {

@@ -198,8 +198,8 @@ func (c *compiler) keyring() {
 	}
 	join := call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).to(ring)
 	join.OnErr, join.Skip = SkipOnErr, 1
-	c.child("begin a session keyring", "", join,
-		call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_SETPERM, "KEYCTL_SETPERM"), from(ring), named(perm, hex(perm))).mayFail())
+	c.child("begin a session keyring", "", append(c.labelKeys(), join,
+		call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_SETPERM, "KEYCTL_SETPERM"), from(ring), named(perm, hex(perm))).mayFail())...)
 }
 
 // workdir is made where it is missing, as Docker does, while the root can still
