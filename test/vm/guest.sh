@@ -106,6 +106,7 @@ living() {
 	small_system > /payload/system.tar
 	limit=600
 	run "user: living.sh" runuser -u ann -- env $session sh /payload/living.sh
+	run "root: apparmor.sh" sh /payload/apparmor.sh
 	run "root: quota.sh" sh /payload/quota.sh
 	run "root: nfs.sh" sh /payload/nfs.sh
 	run "user: podman.sh" runuser -u ann -- env $session DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \

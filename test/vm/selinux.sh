@@ -109,7 +109,7 @@ bundle=$(mktemp -d)
 kiste-runtime spec -b "$bundle"
 sed -i -e 's#"sh"#"sleep", "10000"#' -e 's#"terminal": true#"terminal": false#' -e "s#\"path\": \"rootfs\"#\"path\": \"$box\"#" \
 	-e 's#"noNewPrivileges": true#&, "selinuxLabel": "system_u:system_r:container_t:s0:c7,c8"#' \
-	-e 's#"linux": {#& "mountLabel": "system_u:object_r:container_file_t:s0:c7,c8",#' "$bundle/config.json"
+	-e '/"\/proc\/keys"/d' -e 's#"linux": {#& "mountLabel": "system_u:object_r:container_file_t:s0:c7,c8",#' "$bundle/config.json"
 kiste-runtime create -b "$bundle" labelled < /dev/null > /dev/null 2>&1
 kiste-runtime start labelled
 pid=$(kiste-runtime state labelled | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
@@ -123,6 +123,8 @@ within() { # LABEL [OPTION...]: a process has it; the pipes of this shell are of
 }
 within system_u:system_r:container_t:s0:c7,c8
 within system_u:system_r:container_init_t:s0:c7,c8 --process-label system_u:system_r:container_init_t:s0:c7,c8
+kiste-runtime exec labelled sh -c 'cat /proc/keys > /dev/shm/keys' 2> /dev/null
+grep -q 'keyring *_ses.labelled' /proc/$pid/root/dev/shm/keys || { echo "its keyring is not to be seen by it:"; cat /proc/$pid/root/dev/shm/keys; exit 1; }
 kiste-runtime delete -f labelled
 sed -i 's#container_t:s0:c7#no_such_t:s0:c7#' "$bundle/config.json"
 fails kiste-runtime run -b "$bundle" labelled

@@ -109,7 +109,7 @@ func payloadDisk(t *testing.T) string {
 	if err := need.Build(filepath.Join(tree, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "network.sh", "systemd.sh", "living.sh", "podman.sh", "quota.sh", "nfs.sh", "selinux.sh", "../../systemd"} {
+	for _, name := range []string{"guest.sh", "root.sh", "user.sh", "network.sh", "systemd.sh", "living.sh", "podman.sh", "quota.sh", "nfs.sh", "apparmor.sh", "selinux.sh", "../../systemd"} {
 		run(t, "", "cp", "-r", name, tree)
 	}
 	run(t, top, "go", "test", "-c", "-o", filepath.Join(tree, "engine.test"), "./engine")
