@@ -64,7 +64,7 @@ func readOnlySegments() (all []segment) {
 
 // piece is how much of the program is mapped at most for what is needed again, in
 // bytes: as much as an area of the address space that is all of one kind.
-const piece = 128 << 10
+const piece = 64 << 10
 
 // divide makes areas of pieces, by saying of every second one what holds for all
 // (MADV_NOHUGEPAGE: no large page is wanted there). For Linux 6.18 maps as much as
