@@ -159,6 +159,7 @@ if [ "$user" = 0 ]; then
 	kiste stop ended > /dev/null
 	$sd stop kiste-boot
 	same "$(kiste ps -q)" ""
+	within 10 gone # who ends still takes away what is his
 	rm -rf /run/kiste
 	$sd start kiste-boot
 	same "$(kiste ps --format '{{.Names}}')" kept
