@@ -144,12 +144,10 @@ const holderProgram = "kiste-holder"
 // a slash, that keep does not want: those of a keeper that was killed before it
 // had written down whom it started. It gives how many.
 func Strays(dir string, keep func(ends string) bool) (n int) {
-	for _, id := range process.Named(holderProgram) {
-		args, err := id.Arguments()
-		if err != nil || len(args) != 2 || !strings.HasPrefix(args[1], dir) {
+	for id, ends := range holders() {
+		if !strings.HasPrefix(ends, dir) {
 			continue
 		}
-		ends := args[1]
 		if known, ok := (Ends{Dir: ends}).known(); ok && known == id && keep(ends) {
 			continue
 		}
@@ -158,6 +156,17 @@ func Strays(dir string, keep func(ends string) bool) (n int) {
 		}
 	}
 	return n
+}
+
+// holders are all holders of this host, with the directories of their ends.
+func holders() map[process.Identity]string {
+	all := map[process.Identity]string{}
+	for _, id := range process.Named(holderProgram) {
+		if args, err := id.Arguments(); err == nil && len(args) == 2 {
+			all[id] = args[1]
+		}
+	}
+	return all
 }
 
 func end(id process.Identity) bool {
@@ -271,8 +280,8 @@ func (e Ends) known() (id process.Identity, ok bool) {
 // unwritten looks for a holder whose keeper was killed before it had written
 // down whom it started.
 func (e Ends) unwritten() (process.Identity, bool) {
-	for _, id := range process.Named(holderProgram) {
-		if args, err := id.Arguments(); err == nil && len(args) == 2 && args[1] == e.Dir {
+	for id, ends := range holders() {
+		if ends == e.Dir {
 			return id, true
 		}
 	}
