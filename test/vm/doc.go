@@ -21,8 +21,9 @@
 // starts them, whole systems, units that kiste generate makes, quadlets, a boot;
 // volumes with a limit, which is a quota of a project (quota.sh), and volumes that a
 // server of NFS has (nfs.sh); containers under profiles of AppArmor (apparmor.sh); Podman of an
-// ordinary user with kiste-runtime (podman.sh), which needs delegated cgroups. Before that it runs Kiste's scripts about networks that
-// need nothing but a kernel and common programs.
+// ordinary user with kiste-runtime (podman.sh), which needs delegated cgroups. Before
+// that it runs Kiste's scripts about networks that need nothing but a kernel and
+// common programs.
 //
 // A fourth boots with SELinux, and enforces Debian's policy: with that, and container.cil beside
 // it, since Debian's has no types for containers, selinux.sh sees to it that containers have their

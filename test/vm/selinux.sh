@@ -94,7 +94,7 @@ echo "- tmpfs, and an ordinary user"
 crate --tmpfs /t --read-only rootfs:"$box" touch /t/x
 is "$(says runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" kiste run --rm rootfs:"$box" cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
 
-echo "- terminals, and whole systems"
+echo "- terminals, and files with labels of their own (label=nested)"
 is "$(script -qec "kiste run --rm -t rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\0\r')" 'system_u:system_r:container_t:s0:c*,c*'
 is "$(own --security-opt label=nested)" 'system_u:system_r:container_t:s0:c*,c*'
 kiste run -d -t --name nested --security-opt label=nested rootfs:"$box" sh -c 'echo here > /dev/tty; exec sleep 10000' > /dev/null
