@@ -19,6 +19,7 @@ import (
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 	"kiste/store"
 )
 
@@ -73,6 +74,7 @@ func run(ctx context.Context, env *Env, image string, w bundle.Wishes, c runChoi
 	if o.Lasting && !o.DryRun {
 		return runLasting(ctx, env, e, o, c)
 	}
+	cgroup.Hold()
 	p, err := e.Prepare(ctx, o)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package oci
 import (
 	"kiste/cli/option"
 	"kiste/container/lifecycle"
+	"kiste/kernel/cgroup"
 )
 
 func deleteVerb() *verb {
@@ -16,6 +17,7 @@ func deleteVerb() *verb {
 		},
 		examples: []string{"delete web", "delete --force web"},
 		run: func(s *session, args []string) error {
+			cgroup.Hold()
 			if pattern {
 				return s.each(args[0], true, func(c *lifecycle.Container) error { return c.Delete(force) })
 			}

@@ -14,6 +14,7 @@ import (
 	"kiste/container/lifecycle"
 	"kiste/fault"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 )
 
 // An execution is what the options of exec ask for.
@@ -80,6 +81,7 @@ the signal that ended it, or 255 where it could not be started.`,
 
 func (s *session) exec(e *execution, id string, args []string) error {
 	sys.SlowMonitor()
+	cgroup.Hold()
 	c, err := s.containers().Load(id)
 	if err != nil {
 		return err

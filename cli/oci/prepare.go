@@ -14,6 +14,7 @@ import (
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
+	"kiste/kernel/cgroup"
 	"kiste/store"
 )
 
@@ -40,6 +41,7 @@ func ordinary() bool {
 // it, and who makes its cgroup.
 func (s *session) prepare(m *making) (*notifier, error) {
 	sys.SlowMonitor()
+	cgroup.Hold()
 	sockets, err := activated(os.Getenv, os.Getpid())
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"reflect"
 	"strconv"
@@ -128,7 +127,7 @@ func (c *Container) execGroups(sub map[string]string) (unified string, tasks []s
 			return "", nil, err
 		}
 		dir := h.Dir(group)
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && wish == "" {
+		if _, _, err := sys.InodeOf(dir); errors.Is(err, fs.ErrNotExist) && wish == "" {
 			continue // the container has none there
 		} else if err != nil {
 			return "", nil, &fault.Error{Op: "use cgroup", On: group, Err: err}

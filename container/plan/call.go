@@ -134,8 +134,6 @@ func touch(dir Arg, name string) Call {
 	return call("mknodat", unix.SYS_MKNODAT, dir, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0))
 }
 
-func symlink(target, path string) Call { return symlinkIn(target, cwd(), path) }
-
 func symlinkIn(target string, dir Arg, name string) Call {
 	return call("symlinkat", unix.SYS_SYMLINKAT, str(target), dir, str(name))
 }

@@ -131,15 +131,15 @@ func (c *compiler) attachGroups(m *mount) {
 		return
 	}
 	for i, h := range c.hierarchies() {
-		at := m.at + "/" + h.name
-		calls := []Call{mkdir(at, 0o755)}
+		at, top := m.at+"/"+h.name, from(m.detached) // which is attached: see cgroup.Hold
+		calls := []Call{mkdirIn(top, h.name, 0o755)}
 		for word := range strings.SplitSeq(h.name, ",") {
 			if word != h.name {
-				calls = append(calls, symlink(h.name, m.at+"/"+word))
+				calls = append(calls, symlinkIn(h.name, top, word))
 			}
 		}
 		if len(m.group.binds) > 0 {
-			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], cwd(), at))...)
+			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], top, h.name))...)
 			continue
 		}
 		fstype, data := "cgroup", h.Controllers
@@ -147,6 +147,6 @@ func (c *compiler) attachGroups(m *mount) {
 			fstype, data = "cgroup2", nil
 		}
 		fs := c.make(fstype, "cgroup", at, m.field, chroot.Parsed{Data: data, Set: m.Set | m.RecSet&unix.MOUNT_ATTR_RDONLY}, m.Options)
-		c.child("attach "+at, m.field, append(calls, moveTo(fs, cwd(), at))...)
+		c.child("attach "+at, m.field, append(calls, moveTo(fs, top, h.name))...)
 	}
 }

@@ -231,9 +231,10 @@ type compiler struct {
 	stub   Slot   // the trampoline; 0: none is needed
 	late   []readOnly
 
-	files    privilege.Rlimit // of the program, while the child may open more; 0: it may not
-	forkLate bool             // the stub forks into the pid namespace
-	memory   Slot             // the tasks file of the memory cgroup, which is entered last; 0: it is not
+	files     privilege.Rlimit // of the program, while the child may open more; 0: it may not
+	forkLate  bool             // the stub forks into the pid namespace
+	groupsTop Slot             // where all hierarchies are mounted on the host; 0: it is not open
+	memory    Slot             // the tasks file of the memory cgroup, which is entered last; 0: it is not
 
 	env         []string
 	alone       bool // nobody is where the child goes

@@ -23,9 +23,9 @@ func WriteKnob(path, value string) error {
 // WriteKnobs writes each of values to the existing file path in a write(2) of
 // its own. It gives the number of those that were written.
 func WriteKnobs(path string, values []string) (int, error) {
-	fd, err := retryFD(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
+	fd, err := OpenFile(path, unix.O_WRONLY|unix.O_NOCTTY)
 	if err != nil {
-		return 0, onPath("open", path, err)
+		return 0, err
 	}
 	defer unix.Close(fd)
 	for i, v := range values {
@@ -47,9 +47,16 @@ func Unlink(path string) error {
 	return onPath("unlink", path, retry(func() error { return unix.Unlink(path) }))
 }
 
+// Mkdir is mkdir(2).
+func Mkdir(path string, mode uint32) error {
+	dir, name := from(path)
+	return onPath("mkdir", path, retry(func() error { return unix.Mkdirat(dir, name, mode) }))
+}
+
 // Rmdir is rmdir(2).
 func Rmdir(path string) error {
-	return onPath("rmdir", path, retry(func() error { return unix.Rmdir(path) }))
+	dir, name := from(path)
+	return onPath("rmdir", path, retry(func() error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) }))
 }
 
 // Kill is kill(2).
@@ -235,8 +242,5 @@ func BPFByID(id uint32) (int, error) {
 // OpenDir opens the directory path for use as a descriptor, as
 // CLONE_INTO_CGROUP wants it.
 func OpenDir(path string) (int, error) {
-	fd, err := retryFD(func() (int, error) {
-		return unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	})
-	return fd, onPath("open", path, err)
+	return OpenFile(path, unix.O_DIRECTORY|unix.O_RDONLY)
 }

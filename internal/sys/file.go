@@ -109,8 +109,9 @@ func Rename(from, to string) error {
 // it is a directory.
 func Look(path string) (there, dir bool) {
 	var st unix.Stat_t
+	base, name := from(path)
 	for {
-		if err := unix.Stat(path, &st); err != unix.EINTR {
+		if err := unix.Fstatat(base, name, &st, 0); err != unix.EINTR {
 			return err == nil, err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 		}
 	}

@@ -18,7 +18,11 @@ func Unmount(target string, flags int) error {
 // OpenTree is open_tree(2). Flags are unix.OPEN_TREE_ and unix.AT_ bits. The
 // descriptor is the caller's to close.
 func OpenTree(dirfd int, path string, flags uint) (int, error) {
-	fd, err := retryFD(func() (int, error) { return unix.OpenTree(dirfd, path, flags|unix.OPEN_TREE_CLOEXEC) })
+	dir, name := dirfd, path
+	if dirfd == unix.AT_FDCWD {
+		dir, name = from(path)
+	}
+	fd, err := retryFD(func() (int, error) { return unix.OpenTree(dir, name, flags|unix.OPEN_TREE_CLOEXEC) })
 	return fd, onPath("open_tree", path, err)
 }
 

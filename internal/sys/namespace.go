@@ -13,7 +13,8 @@ func Setns(fd, kind int) error { return named("setns", unix.Setns(fd, kind)) }
 // OpenFile opens path with flags, unix.O_ bits, close-on-exec, outside of
 // Go's poller. The descriptor is the caller's to close.
 func OpenFile(path string, flags int) (int, error) {
-	fd, err := retryFD(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, 0) })
+	dir, name := from(path)
+	fd, err := retryFD(func() (int, error) { return unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0) })
 	return fd, onPath("open", path, err)
 }
 
@@ -28,7 +29,8 @@ func Inode(fd int) (device, inode uint64, err error) {
 // InodeOf is Inode by path, following links.
 func InodeOf(path string) (device, inode uint64, err error) {
 	var st unix.Stat_t
-	err = retry(func() error { return unix.Stat(path, &st) })
+	dir, name := from(path)
+	err = retry(func() error { return unix.Fstatat(dir, name, &st, 0) })
 	return st.Dev, st.Ino, onPath("stat", path, err)
 }
 

@@ -140,18 +140,21 @@ func Detect() (Layout, error) {
 	return l, nil
 }
 
-// usualMount is where systemd mounts the unified hierarchy, or a tmpfs with
+// UsualMount is where systemd mounts the unified hierarchy, or a tmpfs with
 // all of them.
-const usualMount = "/sys/fs/cgroup"
+const UsualMount = "/sys/fs/cgroup"
+
+// Hold is for a command that makes a group, and ends soon: see sys.Hold.
+func Hold() { sys.Hold(UsualMount) }
 
 // usual is the layout without the unified one's controllers. It is not ok where
 // anything is unusual.
 func usual() (Layout, bool) {
 	var l Layout
-	top, err := sys.Statfs(usualMount)
+	top, err := sys.Statfs(UsualMount)
 	if err == nil && top.Type == unix.CGROUP2_SUPER_MAGIC {
-		l.Unified = Hierarchy{Mount: usualMount, Root: "/", V2: true}
-		return l, whole(usualMount)
+		l.Unified = Hierarchy{Mount: UsualMount, Root: "/", V2: true}
+		return l, whole(UsualMount)
 	}
 	table, err := sys.ReadKnob("/proc/self/cgroup", 1<<20)
 	if err != nil {
@@ -166,12 +169,12 @@ func usual() (Layout, bool) {
 			return l, false
 		}
 		if f[0] == "0" {
-			if at := usualMount + "/unified"; whole(at) {
+			if at := UsualMount + "/unified"; whole(at) {
 				l.Unified = Hierarchy{Mount: at, Root: "/", V2: true, own: f[2]}
 			}
 			continue
 		}
-		at := usualMount + "/" + strings.TrimPrefix(f[1], "name=")
+		at := UsualMount + "/" + strings.TrimPrefix(f[1], "name=")
 		if strings.Contains(at, "..") || !whole(at) {
 			return l, false
 		}

@@ -146,7 +146,7 @@ func (s Step) Undo() {
 }
 
 func (s Step) mkdir() error {
-	err := os.Mkdir(s.Path, 0o755)
+	err := sys.Mkdir(s.Path, 0o755)
 	switch {
 	case err == nil && s.made != nil:
 		*s.made = true
