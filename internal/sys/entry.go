@@ -84,16 +84,20 @@ func Timely() {
 // whether there may have been more afterwards.
 func eachThread(do func(tid int)) (more bool) {
 	// They were born soon after it, and the runtime knows how many it has made;
-	// an emulator has its own, too. To ask procfs makes the kernel make up a
-	// directory for each.
+	// an emulator has its own, too, among them. To ask procfs makes the kernel make
+	// up a directory for each.
 	pid, found := unix.Getpid(), 0
+	made, _ := runtime.ThreadCreateProfile(nil)
 	for tid := pid; tid < pid+near; tid++ {
-		if isOurs(pid, tid) {
+		switch {
+		case isOurs(pid, tid):
 			do(tid)
 			found++
+		case found >= made:
+			tid = pid + near
 		}
 	}
-	if made, _ := runtime.ThreadCreateProfile(nil); found >= made {
+	if now, _ := runtime.ThreadCreateProfile(nil); found >= now {
 		return false
 	}
 	list, _ := os.ReadDir(threadsDir)
@@ -107,7 +111,7 @@ func eachThread(do func(tid int)) (more bool) {
 
 const (
 	threadsDir = "/proc/self/task"
-	near       = 16 // numbers, of which processes that are born meanwhile take some
+	near       = 64 // numbers, of which processes that are born meanwhile take some
 )
 
 // threads is how many threads this process has: proc(5) counts them as
