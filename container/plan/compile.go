@@ -233,6 +233,7 @@ type compiler struct {
 
 	files     privilege.Rlimit // of the program, while the child may open more; 0: it may not
 	forkLate  bool             // the stub forks into the pid namespace
+	hollow    Slot             // the kernel's own empty directory below /sys, where something is mounted on it; 0: it is not open
 	groupsTop Slot             // where all hierarchies are mounted on the host; 0: it is not open
 	memory    Slot             // the tasks file of the memory cgroup, which is entered last; 0: it is not
 

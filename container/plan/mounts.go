@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kiste/kernel/cgroup"
 	"kiste/kernel/chroot"
 	"kiste/kernel/privilege/selinux"
 )
@@ -415,6 +416,7 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
 	var empty *mount // the last one, where it is a tmpfs in which is only what was attached since
+	var sysfs Slot   // the kernel's, where it is attached by now
 	for _, m := range c.attachOrder() {
 		if c.calls > maxCalls {
 			return // it is going to be refused
@@ -427,6 +429,9 @@ func (c *compiler) attach() {
 			empty = nil
 		}
 		switch isFile := c.isFile(m); {
+		case sysfs != 0 && m.at == cgroup.UsualMount:
+			c.hollow = target
+			calls = []Call{openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target)}
 		case empty != nil && !isFile && !keeps:
 			calls = placeIn(empty.detached, target, path.Base(m.at), strict)
 		case keeps:
@@ -436,6 +441,11 @@ func (c *compiler) attach() {
 		}
 		if m.Type == "tmpfs" && !m.copyUp {
 			empty = m
+		}
+		if m.at == "/sys" {
+			if sysfs = 0; m.Type == "sysfs" {
+				sysfs = m.detached
+			}
 		}
 		c.child("attach "+m.Destination, m.field, append(calls, moveOn(m.detached, target))...)
 		if m.Type == "cgroup" {
