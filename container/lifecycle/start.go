@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -24,8 +25,8 @@ import (
 // stopped then, as it is when a startContainer hook fails. A container that has
 // been started is fault.Conflict.
 func (c *Container) Start() error {
-	if errno := sys.EarlyErrno(); errno != 0 {
-		return &ExecError{Program: c.doc.Program, Errno: errno, Late: true}
+	if said := sys.EarlyErrno(); said != 0 {
+		return c.notExecuted(said)
 	}
 	lock, err := c.hold()
 	if err != nil {
@@ -142,12 +143,22 @@ func (c *Container) hear(report, pidfd int) error {
 	n, err := sys.Read(report, said)
 	switch {
 	case n == plan.ErrnoMessage:
-		return &ExecError{Program: c.doc.Program, Errno: syscall.Errno(binary.LittleEndian.Uint32(said)), Late: true}
+		return c.notExecuted(syscall.Errno(binary.LittleEndian.Uint32(said)))
 	case errors.Is(err, syscall.EAGAIN):
 		// The process has ended and nothing was said: killed.
 		return nil
 	}
 	return nil
+}
+
+// notExecuted is the error that a process which waited has said.
+func (c *Container) notExecuted(said syscall.Errno) error {
+	errno, label := plan.Unlabelled(said)
+	if label {
+		return &fault.Error{Op: "start container", On: c.doc.ID, Err: fmt.Errorf("apparmor failed to apply profile: %w", errno),
+			Hint: "load the profile again: apparmor_parser -r FILE"}
+	}
+	return &ExecError{Program: c.doc.Program, Errno: errno, Late: true}
 }
 
 // An ExecError is a program that cannot be executed.

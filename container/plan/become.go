@@ -253,9 +253,15 @@ func (c *compiler) trampoline() error {
 	}
 	if c.forkLate {
 		text = "keep the host's binary out of reach, and let the stub fork into the pid namespace"
-		make = func(arch string, fd int) ([]byte, error) { return stub.Joiner(arch, fd, c.spec.Process.Terminal) }
+		make = func(arch string, fd int, l *stub.Label) ([]byte, error) {
+			return stub.Joiner(arch, fd, c.spec.Process.Terminal, l)
+		}
 	}
-	program, err := make(runtime.GOARCH, first)
+	label := c.confineLate(first + len(held))
+	if label != nil {
+		held = append(held, c.attr)
+	}
+	program, err := make(runtime.GOARCH, first, label)
 	if err != nil {
 		return err
 	}
@@ -274,9 +280,9 @@ func (c *compiler) trampoline() error {
 		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
 		above(memory, c.stub),
 	}
-	if label := c.linux.MountLabel; label != "" && c.spec.Process.SelinuxLabel != "" {
+	if mount := c.linux.MountLabel; mount != "" && c.spec.Process.SelinuxLabel != "" {
 		// It is what is executed under the container's label. Where it may not be labelled, the policy may let it be so, too.
-		calls = append(calls, setLabel(memory, label).mayFail())
+		calls = append(calls, setLabel(memory, mount).mayFail())
 	}
 	for i, s := range held {
 		up := c.slot(strings.Trim(c.p.slotName(s), "<>") + " above")

@@ -283,7 +283,9 @@ func (c *compiler) checkLabels() error {
 	case c.linux.MountLabel != "" && !c.f.SELinux:
 		return refused("linux.mountLabel", fault.Unsupported, "selinux is disabled or not supported")
 	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !c.f.AppArmor:
-		return refused("process.apparmorProfile", fault.Unsupported, "apparmor: config provided but apparmor not supported")
+		return refused(ProfileField, fault.Unsupported, "apparmor: config provided but apparmor not supported")
+	case c.confined() && c.f.Profile != nil && !c.f.Profile(p.ApparmorProfile):
+		return refused(ProfileField, fault.NotFound, "apparmor failed to apply profile: %s is not loaded (apparmor_parser -r FILE does)", p.ApparmorProfile)
 	}
 	return nil
 }

@@ -54,6 +54,10 @@ type Facts struct {
 	// AppArmor and SELinux: the kernel has them, switched on.
 	AppArmor, SELinux bool
 
+	// Profile tells whether AppArmor has a profile of this name. Nil: nobody
+	// knows.
+	Profile func(name string) bool
+
 	// Kind tells of a path of the host: "dir", "file", or "" if it is not
 	// there. Compile asks for masked and read-only paths of /proc and /sys,
 	// which are the kernel's and the same in the container, and for sources
@@ -232,6 +236,7 @@ type compiler struct {
 	late   []readOnly
 
 	files     privilege.Rlimit // of the program, while the child may open more; 0: it may not
+	attr      Slot             // of this process in procfs, through which the stub asks for its program's label; 0: this process asks
 	forkLate  bool             // the stub forks into the pid namespace
 	hollow    Slot             // the kernel's own empty directory below /sys, where something is mounted on it; 0: it is not open
 	groupsTop Slot             // where all hierarchies are mounted on the host; 0: it is not open

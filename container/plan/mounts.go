@@ -261,7 +261,7 @@ func (c *compiler) privateProc() {
 
 func (c *compiler) labelled() bool {
 	p := c.spec.Process
-	return p.SelinuxLabel != "" || p.ApparmorProfile != "" && c.f.AppArmor
+	return p.SelinuxLabel != "" || c.confined()
 }
 
 // openBelow takes a path below source, looked up with source as root.

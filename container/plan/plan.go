@@ -190,8 +190,14 @@ const Hello = "hello"
 const InboxSize = 250
 
 // ErrnoMessage is how many bytes the message has in which the trampoline says
-// why the program could not be executed: an errno, little-endian.
+// why the program could not be executed, little-endian: see Unlabelled.
 const ErrnoMessage = 4
+
+// Unlabelled gives the errno that a trampoline has said, and whether it is why the
+// program could not be given its label.
+func Unlabelled(said syscall.Errno) (errno syscall.Errno, label bool) {
+	return said &^ stub.Unlabelled, said&stub.Unlabelled != 0
+}
 
 // A Special call has arguments that only package process can make.
 type Special uint8

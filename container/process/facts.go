@@ -1,9 +1,12 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -25,7 +28,7 @@ func Facts(layout cgroup.Layout) plan.Facts {
 	return plan.Facts{
 		Host: held != nil && held(1<<unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
 		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Held: held,
-		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), SELinux: says("/sys/fs/selinux/enforce", ""),
+		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), Profile: hasProfile, SELinux: says("/sys/fs/selinux/enforce", ""),
 		Kind: kind, Own: ownNamespace, Limit: ownLimit,
 	}
 }
@@ -34,6 +37,15 @@ func Facts(layout cgroup.Layout) plan.Facts {
 func says(file, text string) bool {
 	b, err := sys.ReadKnob(file, 64)
 	return err == nil && strings.HasPrefix(b, text)
+}
+
+// hasProfile asks AppArmor what a profile allows. Where there is none its answer
+// is ENOENT: aa_query_label(2). Who may not ask does not know.
+func hasProfile(name string) bool {
+	const perms = "\x02" // of a file
+	var p *fs.PathError
+	err := sys.WriteKnob("/sys/kernel/security/apparmor/.access", "label\x00"+name+"\x00"+perms)
+	return !errors.As(err, &p) || p.Op != "write" || p.Err != syscall.ENOENT
 }
 
 func kind(path string) string {

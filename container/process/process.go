@@ -764,9 +764,18 @@ func (r *run) findSecond() {
 
 // explainExec is for what only the trampoline has seen: the program is there,
 // but cannot be executed.
-func (r *run) explainExec(errno syscall.Errno) error {
+func (r *run) explainExec(said syscall.Errno) error {
+	errno, label := plan.Unlabelled(said)
+	if at := slices.IndexFunc(r.plan.Steps, func(s plan.Step) bool { return s.Field == plan.ProfileField }); label && at >= 0 {
+		return &StepError{Step: r.plan.Steps[at], Err: unlabelled(errno)}
+	}
 	step := r.plan.Steps[len(r.plan.Steps)-1]
 	return &StepError{Step: step, Call: &step.Calls[len(step.Calls)-1], Err: errno}
+}
+
+// unlabelled is the error of a stub that could not ask for the label.
+func unlabelled(errno syscall.Errno) error {
+	return &fs.PathError{Op: "write", Path: "/proc/thread-self/attr/apparmor/exec", Err: errno}
 }
 
 func (r *run) traceChild() {

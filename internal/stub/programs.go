@@ -1,20 +1,23 @@
 package stub
 
 // trampoline is Trampoline.
-func trampoline(fd int32) func(*assembler) {
+func trampoline(fd int32, l *Label) func(*assembler) {
 	return func(a *assembler) {
 		a.closeOnExec(fd)
+		a.keepLabel(l)
 		a.arguments()
+		a.confine(l)
 		a.become(fd)
 		a.again()
 	}
 }
 
 // waiter is Waiter.
-func waiter(fd int32) func(*assembler) {
+func waiter(fd int32, l *Label) func(*assembler) {
 	return func(a *assembler) {
 		a.closeOnExec(fd)
 		a.closeOnExec(fd + 1)
+		a.keepLabel(l)
 		a.arguments()
 		a.label("wait")
 		a.imm(a0, fd)
@@ -24,6 +27,7 @@ func waiter(fd int32) func(*assembler) {
 		a.result(s2)
 		a.branch(s2, -4, eq, "wait") // EINTR
 		a.branch(s2, 1, ne, "leave")
+		a.confine(l)
 		a.become(fd + 1)
 		a.again()
 	}
@@ -34,10 +38,12 @@ func waiter(fd int32) func(*assembler) {
 const Refused = 4095
 
 // joiner is Joiner.
-func joiner(fd int32, terminal bool) func(*assembler) {
+func joiner(fd int32, terminal bool, l *Label) func(*assembler) {
 	return func(a *assembler) {
 		a.closeOnExec(fd)
+		a.keepLabel(l)
 		a.arguments()
+		a.confine(l) // and a fork hands it on
 		a.fork(cloneParent)
 		a.branch(s2, 0, lt, "refused")
 		a.branch(s2, 0, eq, "second")
@@ -85,6 +91,10 @@ func joiner(fd int32, terminal bool) func(*assembler) {
 		a.again()
 	}
 }
+
+// Unlabelled is what is added to an errno that says why the program could not be
+// given its label: see Label.
+const Unlabelled = 2048
 
 // hello is what the second process says.
 const hello = "hello"
@@ -152,10 +162,56 @@ func (a *assembler) replace() {
 	a.sys("execve")
 }
 
-// become is replace, or says why not.
+// keepLabel keeps the directory of l from the program, and others who have the
+// label already from a process that has not: by PR_SET_DUMPABLE, which the
+// program's execve sets again.
+func (a *assembler) keepLabel(l *Label) {
+	if l == nil {
+		return
+	}
+	a.imm(a0, 4) // PR_SET_DUMPABLE
+	a.imm(a1, 0)
+	a.sys("prctl")
+	a.keepBack(int32(l.FD))
+}
+
+// confine asks for the label of what is executed next. Where that fails it goes
+// to unlabelled, with the result in s2.
+func (a *assembler) confine(l *Label) {
+	if l == nil {
+		return
+	}
+	a.imm(a0, int32(l.FD))
+	a.address(a1, "attribute")
+	a.imm(a2, 1) // O_WRONLY
+	a.imm(a3, 0)
+	a.sys("openat")
+	a.result(s2)
+	a.branch(s2, 0, lt, "unlabelled")
+	a.mov(a0, s2)
+	a.address(a1, "wish")
+	a.imm(a2, int32(len(l.Wish)))
+	a.sys("write")
+	a.result(s3)
+	a.mov(a0, s2)
+	a.sys("close")
+	a.mov(s2, s3)
+	a.branch(s2, 0, lt, "unlabelled")
+	a.jump("labelled")
+	a.label("unlabelled")
+	a.addi(s2, -Unlabelled)
+	a.jump("report")
+	a.data("attribute", "exec\x00")
+	a.data("wish", l.Wish)
+	a.align()
+	a.label("labelled")
+}
+
+// become is replace, or says why not, as it says what confine could not.
 func (a *assembler) become(report int32) {
 	a.replace()
 	a.result(s2)
+	a.label("report")
 	a.neg(s2)
 	a.store(s2, s0, 0)
 	a.imm(a0, report)

@@ -32,14 +32,30 @@ import (
 // /proc/self/exe. A script may name that as its interpreter; where fd is not
 // open the trampoline has so executed itself, says so on standard error, and
 // exits with 126.
-func Trampoline(arch string, fd int) ([]byte, error) { return build(arch, trampoline(int32(fd))) }
+func Trampoline(arch string, fd int, l *Label) ([]byte, error) {
+	return build(arch, trampoline(int32(fd), l))
+}
+
+// A Label is what a stub asks for just before it executes, so that the program
+// is the first thing that has the label, and need not be allowed to those that
+// have it already. It writes Wish, "exec " and a profile of AppArmor's, to the
+// file exec in the directory FD: its own in procfs, attr/apparmor, since the
+// kernel takes a wish only from who has opened the file (Linux 5.13). Where that
+// fails Unlabelled is added to the errno that it says. Until then nobody may trace
+// it but who has CAP_SYS_PTRACE in its user namespace.
+type Label struct {
+	FD   int
+	Wish string
+}
 
 // Waiter is what a container is between create and start. Its argv is the
 // trampoline's. It holds two FIFOs, descriptors fd and fd+1, sets FD_CLOEXEC on
 // both, and waits for a byte from the first one; then it executes. When that
 // fails it writes the errno as 4 bytes, little-endian, to the second one and
 // exits with 127. Executed by itself it ends as the trampoline does. While it waits it has one page of code and one of stack.
-func Waiter(arch string, fd int) ([]byte, error) { return build(arch, waiter(int32(fd))) }
+func Waiter(arch string, fd int, l *Label) ([]byte, error) {
+	return build(arch, waiter(int32(fd), l))
+}
 
 // Joiner is a trampoline that forks on its way, into a pid namespace that it has
 // been told to enter: so nobody there sees more of the host than a stub. Its
@@ -48,8 +64,8 @@ func Waiter(arch string, fd int) ([]byte, error) { return build(arch, waiter(int
 // session, with terminal makes descriptor 0 its controlling terminal, and
 // executes. Where it may not fork or begin a session it writes Refused and the
 // errno, 4 bytes each, little-endian, and exits with 126.
-func Joiner(arch string, fd int, terminal bool) ([]byte, error) {
-	return build(arch, joiner(int32(fd), terminal))
+func Joiner(arch string, fd int, terminal bool, l *Label) ([]byte, error) {
+	return build(arch, joiner(int32(fd), terminal, l))
 }
 
 // Init is a first process that does a first process's duty, as tini(1) does:

@@ -118,7 +118,7 @@ func TestTrampoline(t *testing.T) {
 		{"says that it may not", []string{"name"}, "/etc/passwd", 127, "", syscall.EACCES},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			eachMachine(t, func(arch string) ([]byte, error) { return Trampoline(arch, 3) }, func(t *testing.T, command []string) {
+			eachMachine(t, func(arch string) ([]byte, error) { return Trampoline(arch, 3, nil) }, func(t *testing.T, command []string) {
 				r, w, err := os.Pipe()
 				if err != nil {
 					t.Fatal(err)
@@ -148,6 +148,74 @@ func TestTrampoline(t *testing.T) {
 	}
 }
 
+// What a stub wishes for its program is in the file before that is executed, and
+// the program has nothing of it. Where the wish is refused nothing is executed.
+func TestLabel(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		there bool
+		code  int
+		said  uint32
+	}{
+		{"is asked for", true, 0, 0},
+		{"cannot be asked for", false, 127, uint32(syscall.ENOENT) + Unlabelled},
+	} {
+		for _, wish := range []string{"exec box", "exec another-box"} { // of lengths that are not those of instructions, too
+			t.Run(tt.name+": "+wish, func(t *testing.T) {
+				stub := func(arch string) ([]byte, error) { return Trampoline(arch, 3, &Label{FD: 4, Wish: wish}) }
+				eachMachine(t, stub, func(t *testing.T, command []string) {
+					dir, file := attribute(t, tt.there)
+					r, w, err := os.Pipe()
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer r.Close()
+					cmd := exec.Command(command[0])
+					cmd.Args = []string{"/bin/sh", "name", "-c", "cat '" + file + "'; for fd in 3 4 5; do test ! -e /proc/self/fd/$fd || echo $fd; done"}
+					if len(command) > 1 {
+						cmd.Args = append([]string{command[0], "-0", "/bin/sh", command[3]}, cmd.Args[1:]...)
+					}
+					cmd.ExtraFiles = []*os.File{w, dir}
+					out, _ := cmd.Output()
+					w.Close()
+					said, err := io.ReadAll(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					want, why := "", uint32(0)
+					if tt.there {
+						want = wish
+					}
+					if len(said) == 4 {
+						why = binary.LittleEndian.Uint32(said)
+					}
+					if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != want || why != tt.said {
+						t.Errorf("code %d, output %q, said %q; want %d, %q, %d", code, out, said, tt.code, want, tt.said)
+					}
+				})
+			})
+		}
+	}
+}
+
+// attribute is a directory like attr/apparmor of procfs, and its file exec, if
+// that is to be there.
+func attribute(t *testing.T, there bool) (dir *os.File, file string) {
+	t.Helper()
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	file = filepath.Join(dir.Name(), "exec")
+	if there {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, file
+}
+
 // A script whose interpreter is /proc/self/exe makes a stub execute itself,
 // once and not for ever. The emulator would be /proc/self/exe itself, so other
 // processors' stubs are started as they would be by then: without descriptors.
@@ -156,9 +224,9 @@ func TestStubsThatExecuteThemselvesEnd(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, program := range map[string]func(string, int) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter} {
+	for name, program := range map[string]func(string, int, *Label) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter} {
 		t.Run(name, func(t *testing.T) {
-			eachMachine(t, func(arch string) ([]byte, error) { return program(arch, 3) }, func(t *testing.T, command []string) {
+			eachMachine(t, func(arch string) ([]byte, error) { return program(arch, 3, nil) }, func(t *testing.T, command []string) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				cmd := exec.CommandContext(ctx, command[0], append(command[1:], "name")...)
@@ -186,7 +254,8 @@ func TestNoProgramForOtherProcessors(t *testing.T) {
 func TestProgramsAreWhole(t *testing.T) {
 	for _, known := range machines {
 		m := known.make()
-		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3), "waiter": waiter(3), "joiner": joiner(3, true)} {
+		for name, program := range map[string]func(*assembler){"init": initProgram, "trampoline": trampoline(3, nil), "waiter": waiter(3, nil), "joiner": joiner(3, true, nil),
+			"labelled trampoline": trampoline(3, &Label{}), "labelled waiter": waiter(3, &Label{}), "labelled joiner": joiner(3, true, &Label{})} {
 			calls := m.calls
 			a := &assembler{m: m, labels: map[string]int{}}
 			a.m.calls = func(call string) int32 {
@@ -218,7 +287,7 @@ func TestWaiter(t *testing.T) {
 		{"says that there is none", "/nonexistent", 127, "", syscall.ENOENT},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			eachMachine(t, func(arch string) ([]byte, error) { return Waiter(arch, 4) }, func(t *testing.T, command []string) {
+			eachMachine(t, func(arch string) ([]byte, error) { return Waiter(arch, 4, nil) }, func(t *testing.T, command []string) {
 				start, report := fifo(t), fifo(t)
 				cmd := exec.Command(command[0])
 				cmd.Args = []string{tt.path, "name", "-c", "echo $0 $X; test ! -e /proc/self/fd/4 && test ! -e /proc/self/fd/5 && test -e /proc/self/fd/3"}

@@ -18,6 +18,14 @@ profile kiste-box flags=(attach_disconnected,mediate_deleted) {
 	deny mount,
 	deny /secret r,
 }
+
+profile kiste-narrow flags=(attach_disconnected,mediate_deleted) {
+	network,
+	capability,
+	umount,
+	signal,
+	/** rwlkm,
+}
 PROFILE
 box=$(mktemp -d)
 mkdir "$box/bin"
@@ -73,6 +81,47 @@ sed -i 's#kiste-box#no-such#' "$bundle/config.json"
 ! kiste-runtime run -b "$bundle" confined 2> /tmp/said || exit 1
 grep -q no-such /tmp/said || { cat /tmp/said; exit 1; }
 test -z "$(kiste-runtime list -q)"
+
+echo "- a profile need not allow the program itself, only what that executes"
+narrow="kiste-narrow (enforce)"
+is "$(kiste run --rm --userns host --security-opt apparmor=kiste-narrow rootfs:"$box" cat /proc/self/attr/current)" "$narrow"
+is "$(script -qec "kiste run --rm -t --userns host --security-opt apparmor=kiste-narrow rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\r')" "$narrow"
+fails kiste run --rm --userns host --security-opt apparmor=kiste-narrow rootfs:"$box" sh -c "/bin/cat /public"
+sed -i -e 's#no-such#kiste-narrow#' -e 's#"uid": 0#"uid": 1000#' "$bundle/config.json"
+kiste-runtime create -b "$bundle" narrow < /dev/null > /dev/null 2>&1
+pid=$(kiste-runtime state narrow | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+is "$(cat /proc/$pid/attr/current)" unconfined
+is "$(stat -c %u /proc/$pid/maps)" 0 # of a process into which its user may not look
+kiste-runtime start narrow
+is "$(stat -c %u /proc/$pid/maps)" 1000
+is "$(kiste-runtime exec narrow cat /proc/self/attr/current)" "$narrow"
+is "$(script -qec "kiste-runtime exec -t narrow cat /proc/self/attr/current" /dev/null | tr -d '\r')" "$narrow"
+fails kiste-runtime exec narrow sh -c "/bin/cat /public"
+is "$(cat /proc/$pid/attr/current)" "$narrow"
+test -z "$(find /proc/$pid/fd -lname '*attr*')"
+kiste-runtime delete -f narrow
+
+echo "- one that is removed before the start is an error then, and nothing is executed without it"
+cat > /tmp/late << 'PROFILE'
+profile kiste-late flags=(attach_disconnected,mediate_deleted) {
+	/** rwlkm,
+}
+PROFILE
+apparmor_parser -r /tmp/late
+sed -i 's#kiste-narrow#kiste-late#' "$bundle/config.json"
+kiste-runtime create -b "$bundle" late < /dev/null > /dev/null 2>&1
+apparmor_parser -R /tmp/late
+! kiste-runtime start late 2> /tmp/said || exit 1
+grep -q "apparmor failed to apply profile" /tmp/said || { cat /tmp/said; exit 1; }
+is "$(kiste-runtime state late | sed -n 's/.*"status": *"\(.*\)".*/\1/p')" stopped
+kiste-runtime delete late
+
+echo "- where a filter keeps the stub from asking, it is confined itself"
+sed -i -e 's#kiste-late#kiste-box#' -e 's#"linux": {#&"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["close"], "action": "SCMP_ACT_ERRNO"}]},#' "$bundle/config.json"
+kiste-runtime run -d -b "$bundle" filtered < /dev/null > /dev/null 2>&1
+pid=$(kiste-runtime state filtered | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+is "$(cat /proc/$pid/attr/current)" "$confined"
+kiste-runtime delete -f filtered
 
 echo "- root's Podman on kiste-runtime, under a profile of its own making and under this one"
 pods=$(mktemp -d)

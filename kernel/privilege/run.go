@@ -2,6 +2,26 @@ package privilege
 
 import "fmt"
 
+// Allows reports whether a process under the filter may make the system call
+// name of its GOARCH with these arguments. Nothing else is asked first: what goes
+// to a listener or a tracer is not allowed. A filter without instructions allows
+// all.
+func (f Filter) Allows(goarch, name string, args ...uint64) bool {
+	if len(f.Instructions) == 0 {
+		return true
+	}
+	native, _ := nativeArch(goarch)
+	a, known := archOf(native)
+	nr, has := syscallNumber(syscallTable(a.goarch), name)
+	if !known || !has {
+		return false
+	}
+	d := seccompData{nr: nr, arch: a.audit}
+	copy(d.args[:], args)
+	ret, _, err := run(f.Instructions, d, a.big)
+	return err == nil && (ret == retAllow || ret == retLog)
+}
+
 // seccompData is struct seccomp_data, as the kernel gives it to a filter.
 type seccompData struct {
 	nr, arch uint32
