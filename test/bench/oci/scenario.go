@@ -41,7 +41,7 @@ var scenarios = []scenario{
 		}
 		return err
 	}, nothing},
-	{"20 at once", 5, nothing, func(c *contestant) error { return c.atOnce(20) }, nothing},
+	{"20 at once", 1, nothing, func(c *contestant) error { return c.atOnce(20) }, nothing},
 }
 
 func run(c *contestant) error { return c.call("run", "-b", c.bundle.Dir, c.id("bench")) }
