@@ -118,8 +118,6 @@ func openIn(dir Arg, path string, flags, resolve uint64) Call {
 		Arg{Kind: Buf, Form: How, Bytes: words(flags|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|resolve)}, num(24))
 }
 
-func mkdir(path string, mode uint64) Call { return mkdirIn(cwd(), path, mode) }
-
 func mkdirIn(dir Arg, name string, mode uint64) Call {
 	return call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), modeArg(mode))
 }

@@ -104,6 +104,33 @@ func TestInitHandsSignalsOn(t *testing.T) {
 	})
 }
 
+// bounce lets a trampoline execute path with args; it has a pipe as descriptor 3,
+// and files from 4 on. It gives what was written to the pipe; 0: nothing was.
+func bounce(t *testing.T, command []string, path string, args []string, files ...*os.File) (code int, out string, said uint32) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.Command(command[0])
+	cmd.Args = append([]string{path}, args...)
+	if len(command) > 1 {
+		cmd.Args = append([]string{command[0], "-0", path, command[3]}, args...)
+	}
+	cmd.Env, cmd.ExtraFiles = []string{"X=y"}, append([]*os.File{w}, files...)
+	b, _ := cmd.Output()
+	w.Close()
+	message, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(message) == 4 {
+		said = binary.LittleEndian.Uint32(message)
+	}
+	return cmd.ProcessState.ExitCode(), string(b), said
+}
+
 func TestTrampoline(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -119,29 +146,9 @@ func TestTrampoline(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			eachMachine(t, func(arch string) ([]byte, error) { return Trampoline(arch, 3, nil) }, func(t *testing.T, command []string) {
-				r, w, err := os.Pipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer r.Close()
-				cmd := exec.Command(command[0])
-				cmd.Args = append([]string{tt.path}, tt.args...)
-				if len(command) > 1 {
-					cmd.Args = append([]string{command[0], "-0", tt.path, command[3]}, tt.args...)
-				}
-				cmd.Env, cmd.ExtraFiles = []string{"X=y"}, []*os.File{w}
-				out, _ := cmd.Output()
-				w.Close()
-				said, err := io.ReadAll(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var errno syscall.Errno
-				if len(said) == 4 {
-					errno = syscall.Errno(binary.LittleEndian.Uint32(said))
-				}
-				if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != tt.out || errno != tt.errno {
-					t.Errorf("code %d, output %q, errno %q %v; want %d, %q, %v", code, out, said, errno, tt.code, tt.out, tt.errno)
+				code, out, said := bounce(t, command, tt.path, tt.args)
+				if errno := syscall.Errno(said); code != tt.code || out != tt.out || errno != tt.errno {
+					t.Errorf("code %d, output %q, errno %v; want %d, %q, %v", code, out, errno, tt.code, tt.out, tt.errno)
 				}
 			})
 		})
@@ -165,32 +172,13 @@ func TestLabel(t *testing.T) {
 				stub := func(arch string) ([]byte, error) { return Trampoline(arch, 3, &Label{FD: 4, Wish: wish}) }
 				eachMachine(t, stub, func(t *testing.T, command []string) {
 					dir, file := attribute(t, tt.there)
-					r, w, err := os.Pipe()
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer r.Close()
-					cmd := exec.Command(command[0])
-					cmd.Args = []string{"/bin/sh", "name", "-c", "cat '" + file + "'; for fd in 3 4 5; do test ! -e /proc/self/fd/$fd || echo $fd; done"}
-					if len(command) > 1 {
-						cmd.Args = append([]string{command[0], "-0", "/bin/sh", command[3]}, cmd.Args[1:]...)
-					}
-					cmd.ExtraFiles = []*os.File{w, dir}
-					out, _ := cmd.Output()
-					w.Close()
-					said, err := io.ReadAll(r)
-					if err != nil {
-						t.Fatal(err)
-					}
-					want, why := "", uint32(0)
+					want := ""
 					if tt.there {
 						want = wish
 					}
-					if len(said) == 4 {
-						why = binary.LittleEndian.Uint32(said)
-					}
-					if code := cmd.ProcessState.ExitCode(); code != tt.code || string(out) != want || why != tt.said {
-						t.Errorf("code %d, output %q, said %q; want %d, %q, %d", code, out, said, tt.code, want, tt.said)
+					code, out, said := bounce(t, command, "/bin/sh", []string{"name", "-c", "cat '" + file + "'; for fd in 3 4 5; do test ! -e /proc/self/fd/$fd || echo $fd; done"}, dir)
+					if code != tt.code || out != want || said != tt.said {
+						t.Errorf("code %d, output %q, said %d; want %d, %q, %d", code, out, said, tt.code, want, tt.said)
 					}
 				})
 			})
