@@ -308,12 +308,16 @@ func (c *compiler) make(fstype, source, at, field string, a chroot.Parsed, optio
 		}
 	}
 	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set|a.RecSet).to(mount))
-	if fstype == "sysfs" && (c.mapped() || c.f.Inner) {
+	if fstype == "sysfs" && c.mayBindSysfs() {
 		calls = orBind(calls, "/sys", mount, a)
 	}
 	c.child("make "+fstype+" for "+at+optionText(options), field, calls...)
 	return mount
 }
+
+// mayBindSysfs reports whether a sysfs may be the host's, with all that is mounted
+// on it: see orBind.
+func (c *compiler) mayBindSysfs() bool { return c.mapped() || c.f.Inner }
 
 // orBind takes the host's file system at path where calls may not make one: a
 // sysfs shows a network, and who does not own that may not mount it.
@@ -416,7 +420,7 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
 	var empty *mount // the last one, where it is a tmpfs in which is only what was attached since
-	var sysfs Slot   // the kernel's, where it is attached by now
+	var sysfs Slot   // one of its own, where it is attached by now
 	for _, m := range c.attachOrder() {
 		if c.calls > maxCalls {
 			return // it is going to be refused
@@ -443,7 +447,7 @@ func (c *compiler) attach() {
 			empty = m
 		}
 		if m.at == "/sys" {
-			if sysfs = 0; m.Type == "sysfs" {
+			if sysfs = 0; m.Type == "sysfs" && !c.mayBindSysfs() {
 				sysfs = m.detached
 			}
 		}

@@ -391,30 +391,45 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// holder keeps the namespaces that unshare(1) makes with args: it is its process.
+func holder(t *testing.T, args ...string) (pid int) {
+	t.Helper()
+	cmd := exec.Command("unshare", append(args, "sh", "-c", "echo; exec sleep 100")...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+// What is masked is empty also where the container's sysfs is the host's, since
+// who owns its network is another: what the host has mounted on that is no
+// directory to mask with.
+func TestMaskedBesideTheNetworkOfAnother(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Program(t, "unshare")
+	need.Clean(t)
+	b := newBox(t, "for dir in /proc/acpi /proc/scsi /sys/firmware; do test ! -e $dir || ls -A $dir; done; echo masked").without(specs.NetworkNamespace).mapped()
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: fmt.Sprintf("/proc/%d/ns/net", holder(t, "--net"))})
+	b.says(t, "masked")
+}
+
 // A user namespace is joined together with others that do not belong to it.
 func TestJoinsOfDifferentOwners(t *testing.T) {
 	need.Power(t, host.Root)
 	need.Program(t, "unshare")
 	need.Clean(t)
-	hold := func(args ...string) int {
-		cmd := exec.Command("unshare", append(args, "sh", "-c", "echo; exec sleep 100")...)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-		if _, err := out.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-		return cmd.Process.Pid
-	}
-	user, network := fmt.Sprintf("/proc/%d/ns/user", hold("--user", "--map-root-user")), fmt.Sprintf("/proc/%d/ns/net", hold("--net"))
+	user, network := fmt.Sprintf("/proc/%d/ns/user", holder(t, "--user", "--map-root-user")), fmt.Sprintf("/proc/%d/ns/net", holder(t, "--net"))
 	b := newBox(t, "readlink /proc/self/ns/user; readlink /proc/self/ns/net; id -u; echo $$").without(specs.NetworkNamespace)
 	b.spec.Mounts = slices.DeleteFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" || m.Type == "cgroup" || m.Type == "devpts" })
 	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: user}, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: network})
