@@ -95,13 +95,12 @@ func (a *assembler) result(r reg) { a.emit(a.m.result(a.r(r))) }
 
 func (a *assembler) label(name string) { a.labels[name] = len(a.code) }
 
+// data may be followed by instructions, which on arm64 lie at multiples of four.
 func (a *assembler) data(name, bytes string) {
 	a.label(name)
 	a.emit([]byte(bytes))
+	a.emit(make([]byte, -len(a.code)&3))
 }
-
-// align is for instructions that come after data: all of arm64 have four bytes.
-func (a *assembler) align() { a.emit(make([]byte, -len(a.code)&3)) }
 
 func (a *assembler) branch(r reg, n int32, c cond, label string) {
 	a.emit(a.m.compare(a.r(r), n))

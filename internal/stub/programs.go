@@ -203,7 +203,6 @@ func (a *assembler) confine(l *Label) {
 	a.jump("report")
 	a.data("attribute", "exec\x00")
 	a.data("wish", l.Wish)
-	a.align()
 	a.label("labelled")
 }
 

@@ -42,7 +42,7 @@ func Trampoline(arch string, fd int, l *Label) ([]byte, error) {
 // file exec in the directory FD: its own in procfs, attr/apparmor, since the
 // kernel takes a wish only from who has opened the file (Linux 5.13). Where that
 // fails Unlabelled is added to the errno that it says. Until then nobody may trace
-// it but who has CAP_SYS_PTRACE in its user namespace.
+// it but who has CAP_SYS_PTRACE in its user namespace. A nil Label is none.
 type Label struct {
 	FD   int
 	Wish string

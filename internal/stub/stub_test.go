@@ -212,13 +212,14 @@ func TestStubsThatExecuteThemselvesEnd(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, program := range map[string]func(string, int, *Label) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter} {
+	join := func(arch string, fd int, l *Label) ([]byte, error) { return Joiner(arch, fd, false, l) }
+	for name, program := range map[string]func(string, int, *Label) ([]byte, error){"trampoline": Trampoline, "waiter": Waiter, "joiner": join} {
 		t.Run(name, func(t *testing.T) {
 			eachMachine(t, func(arch string) ([]byte, error) { return program(arch, 3, nil) }, func(t *testing.T, command []string) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				cmd := exec.CommandContext(ctx, command[0], append(command[1:], "name")...)
-				if len(command) == 1 {
+				if len(command) == 1 && name != "joiner" { // whose first process executes nothing
 					start, report := fifo(t), fifo(t)
 					start.Write([]byte{1})
 					cmd.Args, cmd.ExtraFiles = []string{script, "name"}, []*os.File{start, report}
@@ -253,6 +254,11 @@ func TestProgramsAreWhole(t *testing.T) {
 				return calls(call)
 			}
 			program(a)
+			for label, at := range a.labels {
+				if m.name == "arm64" && at%4 != 0 {
+					t.Errorf("%s: %q is at %d, where no instruction can be", name, label, at)
+				}
+			}
 			for _, f := range a.fixes {
 				if _, ok := a.labels[f.label]; !ok {
 					t.Errorf("%s of %s: no label %q", name, m.name, f.label)
