@@ -123,7 +123,11 @@ func mkdirIn(dir Arg, name string, mode uint64) Call {
 }
 
 func open(path string, flags, mode uint64, text string) Call {
-	return call("openat", unix.SYS_OPENAT, cwd(), str(path), named(flags, text), modeArg(mode))
+	return openAt(cwd(), path, flags, mode, text)
+}
+
+func openAt(dir Arg, path string, flags, mode uint64, text string) Call {
+	return call("openat", unix.SYS_OPENAT, dir, str(path), named(flags, text), modeArg(mode))
 }
 
 // touch makes an empty file to mount something on. It opens none: a file that

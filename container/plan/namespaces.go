@@ -346,7 +346,7 @@ func (c *compiler) openTasks(file string, fd Slot) []Call {
 		c.groupsTop = c.slot(cgroup.UsualMount)
 		calls = append(calls, open(cgroup.UsualMount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.groupsTop))
 	}
-	return append(calls, call("openat", unix.SYS_OPENAT, from(c.groupsTop), str(rest), named(flags, text), modeArg(0)).to(fd))
+	return append(calls, openAt(from(c.groupsTop), rest, flags, 0, text).to(fd))
 }
 
 // forkAgain lets a second child, whose parent is the first one's, be the first

@@ -766,6 +766,7 @@ func (r *run) findSecond() {
 // but cannot be executed.
 func (r *run) explainExec(said syscall.Errno) error {
 	errno, label := plan.Unlabelled(said)
+	// It is said from inside of the container, so there may be no such step.
 	if at := slices.IndexFunc(r.plan.Steps, func(s plan.Step) bool { return s.Field == plan.ProfileField }); label && at >= 0 {
 		return &StepError{Step: r.plan.Steps[at], Err: unlabelled(errno)}
 	}

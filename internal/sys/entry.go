@@ -89,12 +89,13 @@ func eachThread(do func(tid int)) (more bool) {
 	pid, found := unix.Getpid(), 0
 	made, _ := runtime.ThreadCreateProfile(nil)
 	for tid := pid; tid < pid+near; tid++ {
-		switch {
-		case isOurs(pid, tid):
+		ours := isOurs(pid, tid)
+		if !ours && found >= made {
+			break
+		}
+		if ours {
 			do(tid)
 			found++
-		case found >= made:
-			tid = pid + near
 		}
 	}
 	if now, _ := runtime.ThreadCreateProfile(nil); found >= now {

@@ -28,7 +28,7 @@ func Hold(dir string) {
 	if held.Load() != nil {
 		return
 	}
-	fd, err := retryFD(func() (int, error) { return unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
+	fd, err := OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil && !held.CompareAndSwap(nil, &heldDir{prefix: dir + "/", fd: fd}) {
 		unix.Close(fd)
 	}

@@ -4,7 +4,7 @@
 //	takes    plain integers, strings and descriptors
 //	gives    errors that name the call and the path
 //	touches  the kernel
-//	state    none
+//	state    none, but for a directory that is held open: see Hold
 //
 // A wrapper retries EINTR, names itself and its object in the error, and
 // decides nothing. Calls on golang.org/x/sys/unix stand here and nowhere else,
