@@ -878,7 +878,7 @@ func TestProgramLoadsUnderSignals(t *testing.T) {
 	}()
 	rules := make([]DeviceRule, 200)
 	for range 300 {
-		fd, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(rules), "Apache-2.0")
+		fd, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(rules), "Apache-2.0", "devices")
 		if errors.Is(err, syscall.EINVAL) {
 			t.Skipf("NEEDS device programs: %v", err)
 		}

@@ -11,12 +11,6 @@ import (
 	"kiste/internal/sys"
 )
 
-// An instruction of BPF, 8 bytes: opcode, registers, jump offset, number.
-// Source: Documentation/bpf/standardization/instruction-set.rst.
-func instruction(op uint8, dst, src uint8, off int16, imm int32) uint64 {
-	return uint64(op) | uint64(src<<4|dst)<<8 | uint64(uint16(off))<<16 | uint64(uint32(imm))<<32
-}
-
 const (
 	loadWord  = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W   // dst = *(u32*)(src+off)
 	moveImm   = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K // dst = imm
@@ -46,12 +40,12 @@ const (
 // rule by rule.
 func Program(rules []DeviceRule) []uint64 {
 	p := []uint64{
-		instruction(loadWord, 2, 1, 0, 0), // access<<16 | type
-		instruction(moveReg32, 3, 2, 0, 0),
-		instruction(andImm, 2, 0, 0, 0xffff), // type
-		instruction(shiftImm, 3, 0, 0, 16),   // access
-		instruction(loadWord, 4, 1, 4, 0),    // major
-		instruction(loadWord, 5, 1, 8, 0),    // minor
+		sys.BPF(loadWord, 2, 1, 0, 0), // access<<16 | type
+		sys.BPF(moveReg32, 3, 2, 0, 0),
+		sys.BPF(andImm, 2, 0, 0, 0xffff), // type
+		sys.BPF(shiftImm, 3, 0, 0, 16),   // access
+		sys.BPF(loadWord, 4, 1, 4, 0),    // major
+		sys.BPF(loadWord, 5, 1, 8, 0),    // minor
 	}
 	for _, t := range []struct {
 		letter byte
@@ -64,36 +58,36 @@ func Program(rules []DeviceRule) []uint64 {
 	for i, in := range p {
 		if in == toEnd {
 			used = true
-			p[i] = instruction(jump, 0, 0, int16(len(p)-i-1), 0)
+			p[i] = sys.BPF(jump, 0, 0, int16(len(p)-i-1), 0)
 		}
 	}
 	if !used {
 		return p
 	}
 	return append(p, // yes if no access is left
-		instruction(moveImm, 0, 0, 0, 0), instruction(jumpNE, 3, 0, 1, 0), instruction(moveImm, 0, 0, 0, 1), instruction(exit, 0, 0, 0, 0))
+		sys.BPF(moveImm, 0, 0, 0, 0), sys.BPF(jumpNE, 3, 0, 1, 0), sys.BPF(moveImm, 0, 0, 0, 1), sys.BPF(exit, 0, 0, 0, 0))
 }
 
 // mostInstructions is how far a jump goes.
 const mostInstructions = 1<<15 - 1
 
 // toEnd stands for a jump to the end of the program until that is known.
-var toEnd = instruction(jump, 0, 0, 0, 0)
+var toEnd = sys.BPF(jump, 0, 0, 0, 0)
 
 // unless does block only if the register has the value.
 func unless(register uint8, value int64, block []uint64) []uint64 {
-	return append([]uint64{instruction(jumpNE, register, 0, int16(len(block)), int32(uint32(value)))}, block...)
+	return append([]uint64{sys.BPF(jumpNE, register, 0, int16(len(block)), int32(uint32(value)))}, block...)
 }
 
 // verdict answers yes if nothing but allowed is asked for.
 func verdict(allowed int32) []uint64 {
 	switch allowed {
 	case devAll:
-		return []uint64{instruction(moveImm, 0, 0, 0, 1), instruction(exit, 0, 0, 0, 0)}
+		return []uint64{sys.BPF(moveImm, 0, 0, 0, 1), sys.BPF(exit, 0, 0, 0, 0)}
 	case 0:
-		return []uint64{instruction(moveImm, 0, 0, 0, 0), instruction(exit, 0, 0, 0, 0)}
+		return []uint64{sys.BPF(moveImm, 0, 0, 0, 0), sys.BPF(exit, 0, 0, 0, 0)}
 	}
-	return []uint64{instruction(andImm, 3, 0, 0, ^allowed), toEnd}
+	return []uint64{sys.BPF(andImm, 3, 0, 0, ^allowed), toEnd}
 }
 
 // none is a number that no rule names.
@@ -177,7 +171,7 @@ func (s Step) attachProgram() error {
 			return s.noProgram(err)
 		}
 	}
-	prog, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(s.Rules), "Apache-2.0")
+	prog, err := sys.BPFLoad(unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, Program(s.Rules), "Apache-2.0", "kiste_devices")
 	if err != nil {
 		return s.noProgram(err)
 	}
