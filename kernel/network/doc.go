@@ -29,6 +29,12 @@
 // A rate is kept by a tbf qdisc on an end of a veth, for what that end sends:
 // see tc-tbf(8). To limit both directions both ends get one.
 //
+// # Shortcuts
+//
+// What ports of a bridge send each other may be handed over past it, by a program for
+// tc-bpf(8) at the host's ends: see Endpoint.Shortcut. "tc filter show dev LINK ingress"
+// shows it as kiste_shortcut1.
+//
 // # Privileges
 //
 // CAP_NET_ADMIN in the user namespace that owns the network namespace, or to be

@@ -49,6 +49,13 @@ type Endpoint struct {
 	// Kernels before 6.3 do not know it, and do without.
 	BigPackets bool
 
+	// Shortcut has a port of a bridge hand frames for others that have it straight to
+	// them, past the bridge, which does not see them: as fast as a cable between the
+	// two. It is for root and Linux 5.10 or later; others do without, as do all ports
+	// of the bridge from when the host filters what bridges switch (Attach and
+	// SettleShortcuts look).
+	Shortcut bool
+
 	// Sysctls are written when the link is there and not up yet, as NAME=VALUE,
 	// where IFNAME stands for the link: "net.ipv4.conf.IFNAME.log_martians=1".
 	Sysctls []string
@@ -65,7 +72,7 @@ func (e Endpoint) String() string {
 		{"outer", e.Outer}, {"on", e.Parent}, {"mode", e.Mode}, {"mac", e.MAC}, {"mtu", number(e.MTU)}, {"", spaced(e.Addresses)},
 		{"via", spaced(e.Gateways)}, {"metric", number(e.Metric)}, {"routes", spaced(e.Routes)},
 		{"", map[bool]string{true: "isolated"}[e.Isolated]}, {"sends", rateWord(e.Sends)}, {"receives", rateWord(e.Receives)},
-		{"", map[bool]string{true: "big packets"}[e.BigPackets]},
+		{"", map[bool]string{true: "big packets"}[e.BigPackets]}, {"", map[bool]string{true: "shortcut"}[e.Shortcut]},
 		{"with", strings.Join(e.Sysctls, " ")},
 	} {
 		if w.value != "" {
@@ -119,9 +126,12 @@ func (e Endpoint) Check() error {
 			return err
 		}
 	}
-	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin || e.BigPackets) {
+	if e.kind() != "veth" && (e.Parent == "" || e.Receives != 0 || e.Isolated || e.Hairpin || e.BigPackets || e.Shortcut) {
 		return &fault.Error{Op: "make " + e.Kind, On: e.Name, Kind: fault.Invalid,
-			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited, isolated or have big packets")}
+			Err: errors.New("it needs a link of the host as parent, and has no end there that could be limited, isolated or have big packets and shortcuts")}
+	}
+	if e.Shortcut && (e.Parent == "" || e.Isolated) {
+		return &fault.Error{Op: "make " + e.kind(), On: e.Name, Kind: fault.Invalid, Err: errors.New("shortcuts are between ports of a bridge that reach each other")}
 	}
 	_, err := e.link(0, 0).message()
 	return err
@@ -185,13 +195,13 @@ func (n *Namespace) Attach(e Endpoint, to *Namespace) error {
 			return errors.Join(err, to.Delete(born))
 		}
 	}
-	if err := n.furnishEndpoint(e, to); err != nil {
+	if err := n.furnishEndpoint(e, parent, to); err != nil {
 		return errors.Join(err, to.Delete(e.Name))
 	}
 	return nil
 }
 
-func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
+func (n *Namespace) furnishEndpoint(e Endpoint, parent Link, to *Namespace) error {
 	inside, err := to.Link(e.Name)
 	if err != nil {
 		return err
@@ -232,7 +242,13 @@ func (n *Namespace) furnishEndpoint(e Endpoint, to *Namespace) error {
 	if e.Receives != 0 {
 		outer.limit(host, e.Receives)
 	}
-	return n.do(&outer)
+	if err := n.do(&outer); err != nil {
+		return err
+	}
+	if e.Shortcut {
+		n.shortcut(parent.Index, inside.Below, inside.MAC, e.Receives == 0)
+	}
+	return nil
 }
 
 // sysctl takes one of Sysctls apart: the file, and what is written there. Others
@@ -271,12 +287,15 @@ func (n *Namespace) filtersBridges() bool {
 	}
 	on := false
 	_ = n.within(func() error {
-		for _, name := range []string{"iptables", "ip6tables"} {
-			on = on || isOne("/proc/sys/net/bridge/bridge-nf-call-"+name)
-		}
+		on = callsFilter()
 		return nil
 	})
 	return on
+}
+
+// callsFilter is filtersBridges for the calling thread's network namespace.
+func callsFilter() bool {
+	return isOne("/proc/sys/net/bridge/bridge-nf-call-iptables") || isOne("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 }
 
 // hasBridgeFilter reports whether the host has br_netfilter.
@@ -309,7 +328,14 @@ func (n *Namespace) SetRates(host *Namespace, name string, sends, receives Rate)
 	if err != nil {
 		return err
 	}
-	return host.limit(outer, receives)
+	if receives != 0 {
+		host.reopen(outer, inside.MAC, false)
+	}
+	if err := host.limit(outer, receives); err != nil || receives != 0 {
+		return err
+	}
+	host.reopen(outer, inside.MAC, true)
+	return nil
 }
 
 // linkAt finds a link by its index.

@@ -50,6 +50,7 @@ func FuzzParseLink(f *testing.F) {
 		_, _ = parseLink(data)
 		_, _, _ = parseAddress(data)
 		_, _ = parseRoute(data)
+		_, _ = parseFilter(data)
 	})
 }
 

@@ -23,8 +23,11 @@ func (c *Conn) Tables() ([]Table, error) {
 }
 
 // Chains lists the chains of all tables.
-func (c *Conn) Chains() ([]Listed, error) {
-	return list(c, unix.NFT_MSG_GETCHAIN, "list chains", head(0), parseChain)
+func (c *Conn) Chains() ([]Listed, error) { return c.ChainsOf(0) }
+
+// ChainsOf lists the chains of a family's tables.
+func (c *Conn) ChainsOf(f Family) ([]Listed, error) {
+	return list(c, unix.NFT_MSG_GETCHAIN, "list chains", head(f), parseChain)
 }
 
 // A ListedRule is one of a chain of anybody's.

@@ -1,0 +1,318 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"kiste/internal/sys"
+	"kiste/kernel/network/netlink"
+	"kiste/kernel/network/nft"
+)
+
+// A frame that one port of a bridge sends to another passes two cables and the
+// bridge, each end with a queue of its own. A program at the host's end of the first
+// cable knows from a map which port has the address that the frame is for, and
+// hands it to that one's inner end: bpf_redirect_peer, as Cilium does. What it does
+// not know, it leaves to the bridge: broadcasts, the host, whoever has no shortcut.
+//
+// Program and map are one for a bridge. They live where they are attached: at the
+// bridge itself, where who comes next finds them, and at each port. An entry of
+// one who is gone leads nowhere, as his address does.
+
+// shortcuts are a bridge's program and map, by descriptors.
+type shortcuts struct{ program, table int }
+
+// The program's name, which changes with what it does, and its table: addresses in
+// frames, and the indexes of the ports that have them.
+const (
+	shortcutName     = "kiste_shortcut1"
+	sizeMAC          = 6
+	sizeIndex        = 4
+	mostShortcuts    = 4096   // a bridge has at most 1023 ports: br_private.h
+	shortcutPriority = 0xc000 // as tc(8) chooses: after those that somebody gives one
+	shortcutLicense  = "Apache-2.0"
+)
+
+// Attributes of linux/pkt_cls.h.
+const tcaBPFDescriptor, tcaBPFName, tcaBPFFlags, tcaBPFID = 6, 7, 8, 11
+
+// shortcutProgram gives frames that come in, but not those of the bridge itself, to the
+// port that table says. Offsets are those of struct __sk_buff.
+func shortcutProgram(bridge, table int) []uint64 {
+	const (
+		word, half = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, unix.BPF_LDX | unix.BPF_MEM | unix.BPF_H
+		putWord    = unix.BPF_STX | unix.BPF_MEM | unix.BPF_W
+		putHalf    = unix.BPF_STX | unix.BPF_MEM | unix.BPF_H
+		move       = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X
+		moveImm    = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
+		add        = unix.BPF_ALU64 | unix.BPF_ADD | unix.BPF_K
+		call, exit = unix.BPF_JMP | unix.BPF_CALL, unix.BPF_JMP | unix.BPF_EXIT
+
+		index, data, dataEnd = 40, 76, 80
+
+		lookup, changeType, redirectPeer = 1, 32, 155 // enum bpf_func_id
+		toHost, next                     = 0, -1      // PACKET_HOST, TC_ACT_UNSPEC
+	)
+	return []uint64{
+		sys.BPF(move, 6, 1, 0, 0),
+		sys.BPF(word, 2, 1, index, 0),
+		sys.BPF(unix.BPF_JMP32|unix.BPF_JEQ|unix.BPF_K, 2, 0, 23, int32(bridge)),
+		sys.BPF(word, 2, 1, data, 0),
+		sys.BPF(word, 3, 1, dataEnd, 0),
+		sys.BPF(move, 4, 2, 0, 0),
+		sys.BPF(add, 4, 0, 0, sizeMAC),
+		sys.BPF(unix.BPF_JMP|unix.BPF_JGT|unix.BPF_X, 4, 3, 18, 0),
+		sys.BPF(word, 5, 2, 0, 0),
+		sys.BPF(putWord, 10, 5, -8, 0),
+		sys.BPF(half, 5, 2, 4, 0),
+		sys.BPF(putHalf, 10, 5, -4, 0),
+		sys.BPF(unix.BPF_LD|unix.BPF_IMM|unix.BPF_DW, 1, unix.BPF_PSEUDO_MAP_FD, 0, int32(table)),
+		0, // the upper half of the number before
+		sys.BPF(move, 2, 10, 0, 0),
+		sys.BPF(add, 2, 0, 0, -8),
+		sys.BPF(call, 0, 0, 0, lookup),
+		sys.BPF(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, 0, 0, 8, 0),
+		sys.BPF(word, 7, 0, 0, 0),
+		sys.BPF(move, 1, 6, 0, 0),
+		sys.BPF(moveImm, 2, 0, 0, toHost), // it is not for the cable's outer end, where it came in
+		sys.BPF(call, 0, 0, 0, changeType),
+		sys.BPF(move, 1, 7, 0, 0),
+		sys.BPF(moveImm, 2, 0, 0, 0),
+		sys.BPF(call, 0, 0, 0, redirectPeer),
+		sys.BPF(exit, 0, 0, 0, 0),
+		sys.BPF(moveImm, 0, 0, 0, next),
+		sys.BPF(exit, 0, 0, 0, 0),
+	}
+}
+
+// filterAt is the head of messages about the first of the programs at a link: struct
+// tcmsg, for all protocols, at what comes in.
+func filterAt(link int) netlink.Body {
+	const clsactIngress, allProtocols = 0xfffffff2, unix.ETH_P_ALL << 8 // in the order of networks
+	b := queueAt(link, 1, clsactIngress)
+	binary.NativeEndian.PutUint32(b[16:], shortcutPriority<<16|allProtocols)
+	return b
+}
+
+func queueAt(link int, handle, parent uint32) netlink.Body {
+	b := make(netlink.Body, sizeofTcmsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(link))
+	binary.NativeEndian.PutUint32(b[8:], handle)
+	binary.NativeEndian.PutUint32(b[12:], parent)
+	return b
+}
+
+// attach has s look at what comes in at a link. Where it has such a program already
+// it is syscall.EEXIST.
+func (n *Namespace) attach(s shortcuts, link int) error {
+	const clsact, clsactHandle, direct = 0xfffffff1, 0xffff0000, 1 // TCA_BPF_FLAG_ACT_DIRECT
+	queue := queueAt(link, clsactHandle, clsact)
+	queue.Text(tcaKind, "clsact")
+	filter := filterAt(link)
+	filter.Text(tcaKind, "bpf")
+	filter.Nest(tcaOptions, func(o *netlink.Body) {
+		o.U32(tcaBPFDescriptor, uint32(s.program))
+		o.Text(tcaBPFName, shortcutName)
+		o.U32(tcaBPFFlags, direct)
+	})
+	var c changes
+	c.add("make shortcut at link", "", unix.RTM_NEWQDISC, unix.NLM_F_CREATE, queue)
+	c.add("make shortcut at link", "", unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, filter)
+	return n.do(&c)
+}
+
+// shortcutsAt finds those of the link with an index: a bridge, or one of its ports.
+// None are syscall.ENOENT.
+func (n *Namespace) shortcutsAt(link int) (s shortcuts, err error) {
+	answers, err := n.socket.Ask(unix.RTM_GETTFILTER, unix.NLM_F_DUMP, filterAt(link))
+	if err != nil {
+		return s, err
+	}
+	for _, m := range answers {
+		name, id := parseFilter(m.Data)
+		if name != shortcutName || id == 0 {
+			continue
+		}
+		if s.program, err = sys.BPFByID(id); err != nil {
+			return s, err
+		}
+		tables, err := sys.BPFMaps(s.program)
+		if err == nil && len(tables) != 1 {
+			err = syscall.ENOENT
+		}
+		if err == nil {
+			s.table, err = sys.BPFMapByID(tables[0])
+		}
+		if err != nil {
+			_ = sys.Close(s.program)
+		}
+		return s, err
+	}
+	return s, syscall.ENOENT
+}
+
+// parseFilter reads the data of an RTM_NEWTFILTER: of a program its name and id.
+func parseFilter(data []byte) (name string, id uint32) {
+	if len(data) < sizeofTcmsg {
+		return "", 0
+	}
+	options, _ := netlink.Parse(netlink.Find(data[sizeofTcmsg:], tcaOptions))
+	for _, o := range options {
+		switch o.Kind {
+		case tcaBPFName:
+			name = netlink.Text(o.Data)
+		case tcaBPFID:
+			id = netlink.U32(o.Data)
+		}
+	}
+	return name, id
+}
+
+// shortcutsOf are those of the bridge, which are made where there are none.
+func (n *Namespace) shortcutsOf(bridge int) (s shortcuts, err error) {
+	if s, err = n.shortcutsAt(bridge); !errors.Is(err, syscall.ENOENT) {
+		return s, err
+	}
+	if s, err = makeShortcuts(bridge); err != nil {
+		return s, err
+	}
+	if err = n.attach(s, bridge); err == nil {
+		return s, nil
+	}
+	s.close()
+	if errors.Is(err, syscall.EEXIST) { // somebody was faster
+		return n.shortcutsAt(bridge)
+	}
+	return s, err
+}
+
+func makeShortcuts(bridge int) (s shortcuts, err error) {
+	if s.table, err = sys.BPFMap(sizeMAC, sizeIndex, mostShortcuts, shortcutName); err != nil {
+		return s, err
+	}
+	s.program, err = sys.BPFLoad(unix.BPF_PROG_TYPE_SCHED_CLS, 0, shortcutProgram(bridge, s.table), shortcutLicense, shortcutName)
+	if err != nil {
+		_ = sys.Close(s.table)
+	}
+	return s, err
+}
+
+func (s shortcuts) close() { _ = errors.Join(sys.Close(s.program), sys.Close(s.table)) }
+
+// lead leads frames for the address to the port, or no longer.
+func (s shortcuts) lead(mac string, port int, on bool) error {
+	key, err := parseMAC(mac)
+	if err != nil {
+		return err
+	}
+	if on {
+		return sys.BPFPut(s.table, key, binary.NativeEndian.AppendUint32(nil, uint32(port)))
+	}
+	return unlessAbsent(sys.BPFTake(s.table, key))
+}
+
+// clear leaves all to the bridge.
+func (s shortcuts) clear() error {
+	key := make([]byte, sizeMAC)
+	for range mostShortcuts {
+		if err := sys.BPFFirst(s.table, key); err != nil {
+			return unlessAbsent(err)
+		}
+		if err := sys.BPFTake(s.table, key); unlessAbsent(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlessAbsent is err, and nothing where that only says that a key is not there.
+func unlessAbsent(err error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// shortcut gives the port of the bridge, whose inner end has the address, a
+// shortcut to others, and them one to it where it is open: nothing waits at its outer
+// end. Where the host filters what bridges switch, none of the bridge's ports has
+// one from then on. Kernels before 5.10 do not know it, nor may others than root, and
+// both do without.
+func (n *Namespace) shortcut(bridge, port int, mac string, open bool) {
+	if n.Foreign() {
+		return
+	}
+	if n.filters() {
+		_ = n.clearShortcuts(bridge)
+		return
+	}
+	s, err := n.shortcutsOf(bridge)
+	if err != nil {
+		return
+	}
+	defer s.close()
+	if s.lead(mac, port, false) != nil { // to one who had the address before
+		return
+	}
+	if n.attach(s, port) == nil && open {
+		_ = s.lead(mac, port, true)
+	}
+}
+
+// reopen is for a port that has a shortcut: frames are led to it again, or, as long as
+// some have to wait at its outer end, not.
+func (n *Namespace) reopen(port Link, mac string, open bool) {
+	if n.Foreign() || port.Master == 0 {
+		return
+	}
+	s, err := n.shortcutsAt(port.Index)
+	if err != nil {
+		return
+	}
+	defer s.close()
+	_ = s.lead(mac, port.Index, open && !n.filters())
+}
+
+// SettleShortcuts ends the shortcuts of the bridge where the host filters what bridges
+// switch by now: see Endpoint.Shortcut. Ports that come when it does not have some again.
+func (n *Namespace) SettleShortcuts(bridge string) error {
+	if n.Foreign() || !n.filters() {
+		return nil
+	}
+	l, err := n.Link(bridge)
+	if err != nil {
+		return err
+	}
+	return n.clearShortcuts(l.Index)
+}
+
+// clearShortcuts leaves all to the bridge.
+func (n *Namespace) clearShortcuts(bridge int) error {
+	s, err := n.shortcutsAt(bridge)
+	if err != nil {
+		return nil // there are none
+	}
+	defer s.close()
+	return s.clear()
+}
+
+// filters reports whether something looks at what bridges switch: the packet filter,
+// or rules for bridges, which are chains of nf_tables (those of ebtables included), or
+// ebtables' older variant.
+func (n *Namespace) filters() bool {
+	if n.filtersBridges() || sys.Access("/sys/module/ebtables", unix.F_OK) == nil {
+		return true
+	}
+	socket, err := n.Netlink(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return true
+	}
+	conn := nft.On(socket)
+	defer conn.Close()
+	chains, err := conn.ChainsOf(nft.Bridge)
+	return err != nil || slices.ContainsFunc(chains, func(c nft.Listed) bool { return c.Type != "" })
+}
