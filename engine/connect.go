@@ -349,9 +349,10 @@ func (n *Network) endpoint(at *inspect.Endpoint, ways [2]*inspect.Endpoint) (net
 		return network.Endpoint{}, err
 	}
 	e := network.Endpoint{Kind: "veth", Parent: n.Link(), Outer: at.Outside, Name: at.Link, MAC: at.MAC, MTU: mtu, Isolated: !n.on("com.docker.network.bridge.enable_icc"), BigPackets: n.bigPackets()}
+	e.Shortcut = !e.Isolated && n.on(shortcutOption)
 	if n.Driver != "bridge" {
 		e.Kind, e.Mode = n.Driver, n.Mode()
-		e.Isolated, e.BigPackets = false, false
+		e.Isolated, e.BigPackets, e.Shortcut = false, false, false
 	}
 	if sysctls := at.Wish.Options["com.docker.network.endpoint.sysctls"]; sysctls != "" {
 		e.Sysctls = strings.Split(sysctls, ",")

@@ -28,6 +28,7 @@ var networkOptions = map[string][]string{
 	"com.docker.network.bridge.trusted_host_interfaces": {"bridge"}, // ignored: a host's ports may be reached by all who reach the host
 	firewallOption:   {"bridge"},
 	bigPacketsOption: {"bridge"},
+	shortcutOption:   {"bridge"},
 	"isolate":        {"bridge"}, // podman's word; networks always are
 	"parent":         {"macvlan", "ipvlan"},
 	"macvlan_mode":   {"macvlan"},
@@ -53,6 +54,10 @@ func (n *Network) bigPackets() bool {
 	}
 	return n.Internal
 }
+
+// shortcutOption says whether containers hand packets to each other past the bridge,
+// which they do without it.
+const shortcutOption = "kiste.shortcut"
 
 // modes are those of macvlan and ipvlan.
 var modes = map[string][]string{"macvlan": {"bridge", "private", "vepa", "passthru"}, "ipvlan": {"l2", "l3", "l3s"}}
@@ -91,7 +96,7 @@ func checkNetwork(n *Network) error {
 			return err
 		}
 	}
-	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "com.docker.network.bridge.inhibit_ipv4", "isolate", bigPacketsOption} {
+	for _, key := range []string{"com.docker.network.bridge.enable_ip_masquerade", "com.docker.network.bridge.enable_icc", "com.docker.network.bridge.inhibit_ipv4", "isolate", bigPacketsOption, shortcutOption} {
 		if v, ok := n.Options[key]; ok {
 			if _, err := strconv.ParseBool(v); err != nil {
 				return n.refuse("%s: %q is neither true nor false", key, v)

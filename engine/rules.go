@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -38,6 +39,9 @@ func (s *supervisor) watchRules() {
 				if err != nil {
 					return
 				}
+				if lost || slices.ContainsFunc(changes, func(c nft.Change) bool { return c.Table.Family == nft.Bridge }) {
+					_ = s.e.settleShortcuts()
+				}
 				if lost || s.e.concerns(changes) || foreign(changes) && s.e.publishes() {
 					time.Sleep(settleRules)
 					began := time.Now()
@@ -47,7 +51,9 @@ func (s *supervisor) watchRules() {
 				s.flow()
 			}
 		}()
-		go func() { _ = s.e.restoreRules() }() // what was flushed while nobody watched
+		go func() { // what was changed while nobody watched
+			_ = errors.Join(s.e.settleShortcuts(), s.e.restoreRules())
+		}()
 	})
 }
 
@@ -71,20 +77,47 @@ func (e *Engine) publishes() bool {
 	return err == nil && len(all) > 0
 }
 
+// bridged are the networks with a bridge that are used.
+func (e *Engine) bridged() (used []*Network, err error) {
+	all, _, err := e.networks()
+	for _, n := range all {
+		if leases, _ := os.ReadDir(e.Store.Leases(n.ID)); n.Driver == "bridge" && len(leases) > 0 {
+			used = append(used, n)
+		}
+	}
+	return used, err
+}
+
+// settleShortcuts leaves all to the bridges where somebody filters what they switch
+// by now.
+func (e *Engine) settleShortcuts() error {
+	used, err := e.bridged()
+	if err != nil || len(used) == 0 {
+		return err
+	}
+	host, err := e.bridgeHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	for _, n := range used {
+		err = errors.Join(err, host.SettleShortcuts(n.Link()))
+	}
+	return err
+}
+
 // restoreRules makes the rules of all networks that are used and of all ports
 // that are published.
 func (e *Engine) restoreRules() error {
 	publishing.Lock()
 	defer publishing.Unlock()
 	var want rules.State
-	all, _, err := e.networks()
+	bridged, err := e.bridged()
 	if err != nil {
 		return err
 	}
-	for _, n := range all {
-		if leases, _ := os.ReadDir(e.Store.Leases(n.ID)); n.Driver == "bridge" && len(leases) > 0 {
-			want.Bridges = append(want.Bridges, n.rules())
-		}
+	for _, n := range bridged {
+		want.Bridges = append(want.Bridges, n.rules())
 	}
 	ids, err := e.ids()
 	if err != nil {

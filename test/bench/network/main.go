@@ -200,6 +200,13 @@ func (b *bench) kiste() error {
 	if err != nil {
 		return err
 	}
+	// As on a host where nobody has loaded br_netfilter; Docker's is so too.
+	_ = host.Do(func() error {
+		for _, name := range []string{"iptables", "ip6tables"} {
+			_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte("0"), 0)
+		}
+		return nil
+	})
 	nodes, err1 := b.nodes(host, 2, false)
 	inner, err2 := b.nodes(host, 3, true)
 	if err := errors.Join(err1, err2); err != nil {
@@ -208,8 +215,6 @@ func (b *bench) kiste() error {
 	all := rules.State{Ports: []rules.Port{{Proto: rules.TCP, HostPort: 8201, To: at("10.2.0.3/24").Addr(), ToPort: 5201}},
 		Bridges: []rules.Bridge{{Name: "kb-2", Subnets: []network.Prefix{at("10.2.0.1/24")}}, {Name: "kb-3", Internal: true, Subnets: []network.Prefix{at("10.3.0.1/24")}}}}
 	err = host.Do(func() error {
-		// As on a host where nobody has loaded br_netfilter; Docker's is so too.
-		_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
 		r, err := rules.Open(rules.DefaultName)
 		if err != nil {
 			return err
@@ -237,7 +242,7 @@ func (b *bench) nodes(host *network.Namespace, i int, internal bool) (nodes [2]*
 		if nodes[k], err = b.space(); err != nil {
 			return nodes, err
 		}
-		err := host.Attach(network.Endpoint{Parent: bridge, Outer: fmt.Sprintf("k%d%d", i, k), Name: "eth0", BigPackets: internal,
+		err := host.Attach(network.Endpoint{Parent: bridge, Outer: fmt.Sprintf("k%d%d", i, k), Name: "eth0", BigPackets: internal, Shortcut: true,
 			Addresses: []network.Prefix{at(fmt.Sprintf("10.%d.0.%d/24", i, 2+k))}, Gateways: []network.Addr{gateway.Addr()}}, nodes[k])
 		if err != nil {
 			return nodes, err
