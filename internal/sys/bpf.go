@@ -148,16 +148,15 @@ func BPFMaps(prog int) ([]uint32, error) {
 	return ids[:min(int(binary.NativeEndian.Uint32(info[count:])), len(ids))], nil
 }
 
-// BPFMap is bpf(2) BPF_MAP_CREATE of a hash map with keys and values of the sizes
-// in bytes, for at most so many, that takes memory for those it has. The descriptor
-// is the caller's to close.
-func BPFMap(key, value, most uint32, name string) (int, error) {
+// BPFArray is bpf(2) BPF_MAP_CREATE of an array of so many values, each of the size
+// in bytes. The descriptor is the caller's to close.
+func BPFArray(value, count uint32, name string) (int, error) {
+	const key = 4
 	var a bpfAttr
-	a.u32(0, unix.BPF_MAP_TYPE_HASH)
+	a.u32(0, unix.BPF_MAP_TYPE_ARRAY)
 	a.u32(4, key)
 	a.u32(8, value)
-	a.u32(12, most)
-	a.u32(16, unix.BPF_F_NO_PREALLOC)
+	a.u32(12, count)
 	copy(a[28:43], name)
 	return bpf("bpf map", unix.BPF_MAP_CREATE, &a)
 }
@@ -170,40 +169,25 @@ func BPFMapByID(id uint32) (int, error) {
 	return bpf("bpf map by id", unix.BPF_MAP_GET_FD_BY_ID, &a)
 }
 
-// BPFPut is bpf(2) BPF_MAP_UPDATE_ELEM: key has value from now on.
-func BPFPut(of int, key, value []byte) error {
-	return bpfElement("bpf map update", unix.BPF_MAP_UPDATE_ELEM, of, key, value)
+// BPFPut is bpf(2) BPF_MAP_UPDATE_ELEM of the array: it has value at index from now on.
+func BPFPut(array int, index uint32, value []byte) error {
+	return bpfElement("bpf map update", unix.BPF_MAP_UPDATE_ELEM, array, index, value)
 }
 
-// BPFGet is bpf(2) BPF_MAP_LOOKUP_ELEM into value. A key that is not there is
-// syscall.ENOENT.
-func BPFGet(of int, key, value []byte) error {
-	return bpfElement("bpf map lookup", unix.BPF_MAP_LOOKUP_ELEM, of, key, value)
+// BPFGet is bpf(2) BPF_MAP_LOOKUP_ELEM of the array, into value.
+func BPFGet(array int, index uint32, value []byte) error {
+	return bpfElement("bpf map lookup", unix.BPF_MAP_LOOKUP_ELEM, array, index, value)
 }
 
-// BPFTake is bpf(2) BPF_MAP_DELETE_ELEM. A key that is not there is
-// syscall.ENOENT.
-func BPFTake(of int, key []byte) error {
-	return bpfElement("bpf map delete", unix.BPF_MAP_DELETE_ELEM, of, key, nil)
-}
-
-// BPFFirst is bpf(2) BPF_MAP_GET_NEXT_KEY of none: some key, into key. An empty map
-// is syscall.ENOENT.
-func BPFFirst(of int, key []byte) error {
-	return bpfElement("bpf map next key", unix.BPF_MAP_GET_NEXT_KEY, of, nil, key)
-}
-
-func bpfElement(name string, cmd, of int, key, value []byte) error {
+func bpfElement(name string, cmd, array int, index uint32, value []byte) error {
 	var pin runtime.Pinner
 	defer pin.Unpin()
+	pin.Pin(&index)
+	pin.Pin(&value[0])
 	var a bpfAttr
-	a.u32(0, uint32(of))
-	for i, b := range [][]byte{key, value} {
-		if b != nil {
-			pin.Pin(&b[0])
-			a.u64(8+8*i, uint64(uintptr(unsafe.Pointer(&b[0]))))
-		}
-	}
+	a.u32(0, uint32(array))
+	a.u64(8, uint64(uintptr(unsafe.Pointer(&index))))
+	a.u64(16, uint64(uintptr(unsafe.Pointer(&value[0]))))
 	_, err := bpf(name, cmd, &a)
 	return err
 }

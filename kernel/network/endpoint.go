@@ -52,7 +52,7 @@ type Endpoint struct {
 	// Shortcut has a port of a bridge hand frames for others that have it straight to
 	// them, past the bridge, which does not see them: as fast as a cable between the
 	// two. It is for root and Linux 5.10 or later; others do without, as do all ports
-	// of the bridge from when the host filters what bridges switch (Attach and
+	// of the bridge while the host filters what bridges switch (Attach and
 	// SettleShortcuts look).
 	Shortcut bool
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -15,24 +16,29 @@ import (
 
 // A frame that one port of a bridge sends to another passes two cables and the
 // bridge, each end with a queue of its own. A program at the host's end of the first
-// cable knows from a map which port has the address that the frame is for, and
+// cable knows from a table which port has the address that the frame is for, and
 // hands it to that one's inner end: bpf_redirect_peer, as Cilium does. What it does
 // not know, it leaves to the bridge: broadcasts, the host, whoever has no shortcut.
 //
-// Program and map are one for a bridge. They live where they are attached: at the
+// Program and table are one for a bridge. They live where they are attached: at the
 // bridge itself, where who comes next finds them, and at each port. An entry of
 // one who is gone leads nowhere, as his address does.
 
-// shortcuts are a bridge's program and map, by descriptors.
+// shortcuts are a bridge's program and table, by descriptors.
 type shortcuts struct{ program, table int }
 
-// The program's name, which changes with what it does, and its table: addresses in
-// frames, and the indexes of the ports that have them.
+// The program's name, which changes with what it does, and its table: at the last bits
+// of an address in frames, which engine's addresses count by, the address and the index
+// of the port that has it; of two with the same the later, and the other is reached by
+// the bridge. A hash map would be asked for a whole address, but costs each frame more
+// than all else that the program does. After them there is a switch for all.
 const (
 	shortcutName     = "kiste_shortcut1"
 	sizeMAC          = 6
-	sizeIndex        = 4
-	mostShortcuts    = 4096   // a bridge has at most 1023 ports: br_private.h
+	sizeEntry        = 12
+	atIndex          = 8 // in an entry
+	countEntries     = 4096
+	atSwitch         = countEntries
 	shortcutPriority = 0xc000 // as tc(8) chooses: after those that somebody gives one
 	shortcutLicense  = "Apache-2.0"
 )
@@ -40,43 +46,67 @@ const (
 // Attributes of linux/pkt_cls.h.
 const tcaBPFDescriptor, tcaBPFName, tcaBPFFlags, tcaBPFID = 6, 7, 8, 11
 
+// ingressHandle is that of the queue which stands for what comes in: ffff:.
+const ingressHandle = 0xffff0000
+
 // shortcutProgram gives frames that come in, but not those of the bridge itself, to the
 // port that table says. Offsets are those of struct __sk_buff.
 func shortcutProgram(bridge, table int) []uint64 {
 	const (
-		word, half = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, unix.BPF_LDX | unix.BPF_MEM | unix.BPF_H
-		putWord    = unix.BPF_STX | unix.BPF_MEM | unix.BPF_W
-		putHalf    = unix.BPF_STX | unix.BPF_MEM | unix.BPF_H
-		move       = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X
-		moveImm    = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
-		add        = unix.BPF_ALU64 | unix.BPF_ADD | unix.BPF_K
-		call, exit = unix.BPF_JMP | unix.BPF_CALL, unix.BPF_JMP | unix.BPF_EXIT
+		load, store      = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, unix.BPF_STX | unix.BPF_MEM | unix.BPF_W
+		loadHalf         = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_H
+		storeImm         = unix.BPF_ST | unix.BPF_MEM | unix.BPF_W
+		move, moveImm    = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X, unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
+		addImm, andImm   = unix.BPF_ALU64 | unix.BPF_ADD | unix.BPF_K, unix.BPF_ALU64 | unix.BPF_AND | unix.BPF_K
+		bigEndian        = unix.BPF_ALU | unix.BPF_END | unix.BPF_TO_BE
+		address          = unix.BPF_LD | unix.BPF_IMM | unix.BPF_DW
+		ifIs, ifGreater  = unix.BPF_JMP32 | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGT | unix.BPF_X
+		ifNone, ifDiffer = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP32 | unix.BPF_JNE | unix.BPF_X
+		call, exit       = unix.BPF_JMP | unix.BPF_CALL, unix.BPF_JMP | unix.BPF_EXIT
 
 		index, data, dataEnd = 40, 76, 80
 
 		lookup, changeType, redirectPeer = 1, 32, 155 // enum bpf_func_id
 		toHost, next                     = 0, -1      // PACKET_HOST, TC_ACT_UNSPEC
+
+		toEnd = 1<<15 - 1 // stands for a jump to the end until that is known
 	)
-	return []uint64{
+	p := []uint64{
 		sys.BPF(move, 6, 1, 0, 0),
-		sys.BPF(word, 2, 1, index, 0),
-		sys.BPF(unix.BPF_JMP32|unix.BPF_JEQ|unix.BPF_K, 2, 0, 23, int32(bridge)),
-		sys.BPF(word, 2, 1, data, 0),
-		sys.BPF(word, 3, 1, dataEnd, 0),
+		sys.BPF(load, 2, 1, index, 0),
+		sys.BPF(ifIs, 2, 0, toEnd, int32(bridge)),
+		sys.BPF(load, 2, 1, data, 0),
+		sys.BPF(load, 3, 1, dataEnd, 0),
 		sys.BPF(move, 4, 2, 0, 0),
-		sys.BPF(add, 4, 0, 0, sizeMAC),
-		sys.BPF(unix.BPF_JMP|unix.BPF_JGT|unix.BPF_X, 4, 3, 18, 0),
-		sys.BPF(word, 5, 2, 0, 0),
-		sys.BPF(putWord, 10, 5, -8, 0),
-		sys.BPF(half, 5, 2, 4, 0),
-		sys.BPF(putHalf, 10, 5, -4, 0),
-		sys.BPF(unix.BPF_LD|unix.BPF_IMM|unix.BPF_DW, 1, unix.BPF_PSEUDO_MAP_FD, 0, int32(table)),
+		sys.BPF(addImm, 4, 0, 0, sizeMAC),
+		sys.BPF(ifGreater, 4, 3, toEnd, 0),
+		sys.BPF(load, 7, 2, 0, 0),     // the address
+		sys.BPF(loadHalf, 8, 2, 4, 0), // and its rest
+		sys.BPF(storeImm, 10, 0, -4, atSwitch),
+		sys.BPF(address, 1, unix.BPF_PSEUDO_MAP_FD, 0, int32(table)),
 		0, // the upper half of the number before
 		sys.BPF(move, 2, 10, 0, 0),
-		sys.BPF(add, 2, 0, 0, -8),
+		sys.BPF(addImm, 2, 0, 0, -4),
 		sys.BPF(call, 0, 0, 0, lookup),
-		sys.BPF(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, 0, 0, 8, 0),
-		sys.BPF(word, 7, 0, 0, 0),
+		sys.BPF(ifNone, 0, 0, toEnd, 0),
+		sys.BPF(load, 1, 0, atIndex, 0),
+		sys.BPF(ifNone, 1, 0, toEnd, 0),
+		sys.BPF(move, 3, 8, 0, 0),
+		sys.BPF(bigEndian, 3, 0, 0, 16),
+		sys.BPF(andImm, 3, 0, 0, countEntries-1),
+		sys.BPF(store, 10, 3, -4, 0),
+		sys.BPF(address, 1, unix.BPF_PSEUDO_MAP_FD, 0, int32(table)),
+		0,
+		sys.BPF(move, 2, 10, 0, 0),
+		sys.BPF(addImm, 2, 0, 0, -4),
+		sys.BPF(call, 0, 0, 0, lookup),
+		sys.BPF(ifNone, 0, 0, toEnd, 0),
+		sys.BPF(load, 1, 0, 0, 0),
+		sys.BPF(ifDiffer, 1, 7, toEnd, 0),
+		sys.BPF(loadHalf, 1, 0, 4, 0),
+		sys.BPF(ifDiffer, 1, 8, toEnd, 0),
+		sys.BPF(load, 7, 0, atIndex, 0),
+		sys.BPF(ifNone, 7, 0, toEnd, 0),
 		sys.BPF(move, 1, 6, 0, 0),
 		sys.BPF(moveImm, 2, 0, 0, toHost), // it is not for the cable's outer end, where it came in
 		sys.BPF(call, 0, 0, 0, changeType),
@@ -87,13 +117,20 @@ func shortcutProgram(bridge, table int) []uint64 {
 		sys.BPF(moveImm, 0, 0, 0, next),
 		sys.BPF(exit, 0, 0, 0, 0),
 	}
+	const offset, end = 16, 2 // the bits of a jump; the end is so many instructions long
+	for i, in := range p {
+		if uint16(in>>offset) == toEnd {
+			p[i] = in&^(0xffff<<offset) | uint64(len(p)-end-i-1)<<offset
+		}
+	}
+	return p
 }
 
 // filterAt is the head of messages about the first of the programs at a link: struct
 // tcmsg, for all protocols, at what comes in.
 func filterAt(link int) netlink.Body {
-	const clsactIngress, allProtocols = 0xfffffff2, unix.ETH_P_ALL << 8 // in the order of networks
-	b := queueAt(link, 1, clsactIngress)
+	const allProtocols = unix.ETH_P_ALL << 8 // in the order of networks
+	b := queueAt(link, 1, ingressHandle)
 	binary.NativeEndian.PutUint32(b[16:], shortcutPriority<<16|allProtocols)
 	return b
 }
@@ -109,9 +146,9 @@ func queueAt(link int, handle, parent uint32) netlink.Body {
 // attach has s look at what comes in at a link. Where it has such a program already
 // it is syscall.EEXIST.
 func (n *Namespace) attach(s shortcuts, link int) error {
-	const clsact, clsactHandle, direct = 0xfffffff1, 0xffff0000, 1 // TCA_BPF_FLAG_ACT_DIRECT
-	queue := queueAt(link, clsactHandle, clsact)
-	queue.Text(tcaKind, "clsact")
+	const ingress, direct = 0xfffffff1, 1 // TC_H_INGRESS, TCA_BPF_FLAG_ACT_DIRECT
+	queue := queueAt(link, ingressHandle, ingress)
+	queue.Text(tcaKind, "ingress")
 	filter := filterAt(link)
 	filter.Text(tcaKind, "bpf")
 	filter.Nest(tcaOptions, func(o *netlink.Body) {
@@ -191,7 +228,7 @@ func (n *Namespace) shortcutsOf(bridge int) (s shortcuts, err error) {
 }
 
 func makeShortcuts(bridge int) (s shortcuts, err error) {
-	if s.table, err = sys.BPFMap(sizeMAC, sizeIndex, mostShortcuts, shortcutName); err != nil {
+	if s.table, err = sys.BPFArray(sizeEntry, countEntries+1, shortcutName); err != nil {
 		return s, err
 	}
 	s.program, err = sys.BPFLoad(unix.BPF_PROG_TYPE_SCHED_CLS, 0, shortcutProgram(bridge, s.table), shortcutLicense, shortcutName)
@@ -209,53 +246,47 @@ func (s shortcuts) lead(mac string, port int, on bool) error {
 	if err != nil {
 		return err
 	}
+	at := uint32(binary.BigEndian.Uint16(key[4:]) % countEntries)
+	entry := make([]byte, sizeEntry)
 	if on {
-		return sys.BPFPut(s.table, key, binary.NativeEndian.AppendUint32(nil, uint32(port)))
+		copy(entry, key)
+		binary.NativeEndian.PutUint32(entry[atIndex:], uint32(port))
+		return sys.BPFPut(s.table, at, entry)
 	}
-	return unlessAbsent(sys.BPFTake(s.table, key))
+	if err := sys.BPFGet(s.table, at, entry); err != nil || !bytes.Equal(entry[:sizeMAC], key) {
+		return err
+	}
+	return sys.BPFPut(s.table, at, make([]byte, sizeEntry))
 }
 
-// clear leaves all to the bridge.
-func (s shortcuts) clear() error {
-	key := make([]byte, sizeMAC)
-	for range mostShortcuts {
-		if err := sys.BPFFirst(s.table, key); err != nil {
-			return unlessAbsent(err)
-		}
-		if err := sys.BPFTake(s.table, key); unlessAbsent(err) != nil {
-			return err
-		}
+// allow turns them all on, or leaves all to the bridge.
+func (s shortcuts) allow(on bool) error {
+	entry := make([]byte, sizeEntry)
+	if on {
+		entry[atIndex] = 1
 	}
-	return nil
-}
-
-// unlessAbsent is err, and nothing where that only says that a key is not there.
-func unlessAbsent(err error) error {
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
-	return err
+	return sys.BPFPut(s.table, atSwitch, entry)
 }
 
 // shortcut gives the port of the bridge, whose inner end has the address, a
 // shortcut to others, and them one to it where it is open: nothing waits at its outer
-// end. Where the host filters what bridges switch, none of the bridge's ports has
-// one from then on. Kernels before 5.10 do not know it, nor may others than root, and
-// both do without.
+// end. As long as the host filters what bridges switch, they are not taken. Kernels
+// before 5.10 do not know them, nor may others than root, and both do without.
 func (n *Namespace) shortcut(bridge, port int, mac string, open bool) {
 	if n.Foreign() {
 		return
 	}
-	if n.filters() {
-		_ = n.clearShortcuts(bridge)
-		return
+	filters := n.filters()
+	find := n.shortcutsOf
+	if filters {
+		find = n.shortcutsAt // none need be made
 	}
-	s, err := n.shortcutsOf(bridge)
+	s, err := find(bridge)
 	if err != nil {
 		return
 	}
 	defer s.close()
-	if s.lead(mac, port, false) != nil { // to one who had the address before
+	if s.allow(!filters) != nil || s.lead(mac, port, false) != nil { // to one who had the address before
 		return
 	}
 	if n.attach(s, port) == nil && open {
@@ -274,30 +305,25 @@ func (n *Namespace) reopen(port Link, mac string, open bool) {
 		return
 	}
 	defer s.close()
-	_ = s.lead(mac, port.Index, open && !n.filters())
+	_ = s.lead(mac, port.Index, open)
 }
 
-// SettleShortcuts ends the shortcuts of the bridge where the host filters what bridges
-// switch by now: see Endpoint.Shortcut. Ports that come when it does not have some again.
+// SettleShortcuts looks whether the host filters what bridges switch: the bridge's
+// shortcuts are not taken as long as it does. See Endpoint.Shortcut.
 func (n *Namespace) SettleShortcuts(bridge string) error {
-	if n.Foreign() || !n.filters() {
+	if n.Foreign() {
 		return nil
 	}
 	l, err := n.Link(bridge)
 	if err != nil {
 		return err
 	}
-	return n.clearShortcuts(l.Index)
-}
-
-// clearShortcuts leaves all to the bridge.
-func (n *Namespace) clearShortcuts(bridge int) error {
-	s, err := n.shortcutsAt(bridge)
+	s, err := n.shortcutsAt(l.Index)
 	if err != nil {
 		return nil // there are none
 	}
 	defer s.close()
-	return s.clear()
+	return s.allow(!n.filters())
 }
 
 // filters reports whether something looks at what bridges switch: the packet filter,

@@ -158,16 +158,15 @@ func TestShortcutsEndWhereBridgesAreFiltered(t *testing.T) {
 			return nil
 		}))
 	}
-	for name, filter := range map[string]func(h *network.Namespace){
-		"br_netfilter": func(h *network.Namespace) {
+	for name, filter := range map[string]func(t *testing.T, h *network.Namespace, on bool){
+		"br_netfilter": func(t *testing.T, h *network.Namespace, on bool) {
 			if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
-				t.Log("br_netfilter is not loaded here")
-				nft(h, chain)
+				t.Skip("NEEDS br_netfilter")
 			}
-			filterBridges(t, h, true)
+			filterBridges(t, h, on)
 		},
-		"a chain": func(h *network.Namespace) {
-			nft(h, chain)
+		"a chain": func(_ *testing.T, h *network.Namespace, on bool) {
+			nft(h, map[bool]string{true: chain, false: "delete table bridge t"}[on])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +181,7 @@ func TestShortcutsEndWhereBridgesAreFiltered(t *testing.T) {
 			if switches(t, h, a, b, "k3", "10.2.0.3") {
 				t.Fatal("no shortcut after a look")
 			}
-			filter(h)
+			filter(t, h, true)
 			must(t, h.SettleShortcuts("br0"))
 			if !switches(t, h, a, b, "k3", "10.2.0.3") {
 				t.Error("a shortcut past the filter")
@@ -192,20 +191,31 @@ func TestShortcutsEndWhereBridgesAreFiltered(t *testing.T) {
 			if !switches(t, h, a, b, "k3", "10.2.0.3") || !switches(t, h, a, c, "k4", "10.2.0.4") {
 				t.Error("a shortcut past the filter for who comes later, or changes his rate")
 			}
+			must(t, c.Delete("eth0"))
+			c = node(t, h, 4, shortcut)
+			filter(t, h, false)
+			must(t, h.SettleShortcuts("br0"))
+			if switches(t, h, a, b, "k3", "10.2.0.3") || switches(t, h, c, a, "k2", "10.2.0.2") || switches(t, h, a, c, "k4", "10.2.0.4") {
+				t.Error("no shortcut when the filter is gone")
+			}
 		})
 		t.Run(name+", at the next port", func(t *testing.T) {
 			h := lan(t)
 			filterBridges(t, h, false)
 			a, b := node(t, h, 2, shortcut), node(t, h, 3, shortcut)
-			filter(h)
+			filter(t, h, true)
 			node(t, h, 4, shortcut)
 			if !switches(t, h, a, b, "k3", "10.2.0.3") {
 				t.Error("a shortcut past the filter")
 			}
+			filter(t, h, false)
+			node(t, h, 5, shortcut)
+			if switches(t, h, a, b, "k3", "10.2.0.3") {
+				t.Error("no shortcut when the filter is gone")
+			}
 		})
 	}
 	h := lan(t)
-	nft(h, chain)
 	must(t, h.SettleShortcuts("br0")) // which never had any
 	if err := h.SettleShortcuts("br7"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("of no bridge: %v", err)
@@ -239,6 +249,24 @@ func TestShortcutsOfMany(t *testing.T) {
 		if switches(t, h, nodes[i], nodes[to], fmt.Sprintf("k%d", to+2), fmt.Sprintf("10.2.0.%d", to+2)) {
 			t.Errorf("%d has no shortcut to %d", i, to)
 		}
+	}
+}
+
+// Of two addresses with the same last bits one has the shortcut, and both are reached.
+func TestShortcutsOfTheSamePlace(t *testing.T) {
+	need.Power(t, host.Root)
+	h := lan(t)
+	filterBridges(t, h, false)
+	with := func(mac string) func(*network.Endpoint) {
+		return func(e *network.Endpoint) { e.Shortcut, e.MAC = true, mac }
+	}
+	a, b, c := node(t, h, 2, shortcut), node(t, h, 3, with("02:00:00:00:10:07")), node(t, h, 4, with("02:00:00:00:20:07"))
+	if !switches(t, h, a, b, "k3", "10.2.0.3") || switches(t, h, a, c, "k4", "10.2.0.4") {
+		t.Error("not the later one has the shortcut")
+	}
+	must(t, b.SetRates(h, "eth0", 0, 1e9))
+	if switches(t, h, a, c, "k4", "10.2.0.4") {
+		t.Error("the rate of one has ended the shortcut of the other")
 	}
 }
 

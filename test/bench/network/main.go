@@ -32,6 +32,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"kiste/kernel/network"
@@ -42,7 +43,18 @@ import (
 var (
 	rounds = flag.Int("rounds", 40, "how often each thing is measured")
 	slice  = flag.Duration("slice", 200*time.Millisecond, "how long each measurement takes")
+	only   = flag.String("only", "", "measure these ways and metrics alone, with commas between, as bridge,veth pair,Gbit/s")
 )
+
+// chosen are those of all that -only names, and all where it names none of them.
+func chosen[T any](all []T, name func(T) string) []T {
+	names := strings.Split(*only, ",")
+	some := slices.DeleteFunc(slices.Clone(all), func(one T) bool { return !slices.Contains(names, name(one)) })
+	if len(some) == 0 {
+		return all
+	}
+	return some
+}
 
 func main() {
 	flag.Parse()
@@ -79,14 +91,16 @@ func (b *bench) end() {
 	}
 }
 
-// metrics are what is measured of each way.
-var metrics = []struct {
+// A metric is what is measured of each way.
+type metric struct {
 	name   string
 	digits int
 	take   func(*way) (float64, error) // per second
 	cost   string                      // what processors' time is given for; empty: it is not
 	per    float64                     // how much of it is one of these
-}{
+}
+
+var metrics = []metric{
 	{"Gbit/s", 2, throughput, "GB", 8},
 	{"connections/s", 0, connections, "1,000 connections", 1000},
 	{"round trip µs", 1, latency, "", 0},
@@ -116,6 +130,8 @@ func measure() (int, error) {
 	if err := b.docker(); err != nil {
 		fmt.Printf("left out: docker: %v\n", err)
 	}
+	b.ways = chosen(b.ways, func(w *way) string { return w.name })
+	metrics = chosen(metrics, func(m metric) string { return m.name })
 	for _, w := range b.ways {
 		if err := w.connect(); err != nil {
 			return 0, fmt.Errorf("%s: %w", w.name, err)
@@ -399,7 +415,7 @@ func (b *bench) report() (code int) {
 	}
 	for _, p := range promises {
 		of, to := b.way(p.of), b.way(p.to)
-		if of == nil || to == nil {
+		if of == nil || to == nil || len(of.got[p.metric]) == 0 {
 			continue
 		}
 		var rates, owns []float64
