@@ -286,7 +286,7 @@ func (n *Namespace) shortcut(bridge, port int, mac string, open bool) {
 		return
 	}
 	defer s.close()
-	if s.allow(!filters) != nil || s.lead(mac, port, false) != nil { // to one who had the address before
+	if n.settle(s, filters) != nil || s.lead(mac, port, false) != nil { // to one who had the address before
 		return
 	}
 	if n.attach(s, port) == nil && open {
@@ -323,7 +323,19 @@ func (n *Namespace) SettleShortcuts(bridge string) error {
 		return nil // there are none
 	}
 	defer s.close()
-	return s.allow(!n.filters())
+	return n.settle(s, n.filters())
+}
+
+// settle turns the switch, unless it stands as it should.
+func (n *Namespace) settle(s shortcuts, filters bool) error {
+	entry := make([]byte, sizeEntry)
+	if err := sys.BPFGet(s.table, atSwitch, entry); err != nil || entry[atIndex] == 1 != filters {
+		return err
+	}
+	if err := s.allow(!filters); err != nil || filters {
+		return err
+	}
+	return s.allow(!n.filters()) // whoever began to filter meanwhile has been heard of before
 }
 
 // filters reports whether something looks at what bridges switch: the packet filter,
