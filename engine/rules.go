@@ -11,8 +11,8 @@ import (
 )
 
 // Who flushes the host's rules takes ours away with them, and who changes them may
-// change what they say about published ports. The monitor hears of it, and makes
-// ours again from the documents.
+// change what they say about published ports, or about what bridges switch. The monitor
+// hears of it, makes ours again from the documents, and turns shortcuts on or off.
 
 // settleRules is how long whoever changes the packet filter is left alone.
 const settleRules = 50 * time.Millisecond
@@ -88,8 +88,8 @@ func (e *Engine) bridged() (used []*Network, err error) {
 	return used, err
 }
 
-// settleShortcuts leaves all to the bridges where somebody filters what they switch
-// by now.
+// settleShortcuts has the shortcuts of all bridges that are used taken, or not as long
+// as somebody filters what bridges switch.
 func (e *Engine) settleShortcuts() error {
 	used, err := e.bridged()
 	if err != nil || len(used) == 0 {

@@ -35,9 +35,9 @@ func bpf(name string, cmd int, a *bpfAttr) (int, error) {
 
 // BPFLoad is bpf(2) BPF_PROG_LOAD of a program of type kind (unix.BPF_PROG_TYPE_)
 // for the attach point expected, with a name of at most 15 bytes. Instructions are
-// 8 bytes each, see BPF. The descriptor is the caller's to close. The verifier answers EAGAIN while a signal is
-// pending, as one of Go's scheduler may be: signals are held back meanwhile,
-// and it is asked again, at most 100 times.
+// 8 bytes each, see BPF. The descriptor is the caller's to close. The verifier
+// answers EAGAIN while a signal is pending, as one of Go's scheduler may be: signals
+// are held back meanwhile, and it is asked again, at most 100 times.
 func BPFLoad(kind, expected uint32, instructions []uint64, license, name string) (int, error) {
 	var a bpfAttr
 	l := append([]byte(license), 0)
