@@ -42,13 +42,16 @@ fails() { # COMMAND...
 		return 1
 	fi
 }
+mkfifo /tmp/untyped
+# A terminal at which nobody types: the end of what is typed, before it is raw, would be a NUL after.
+pty() { script -qec "$*" /dev/null 0<> /tmp/untyped | tr -d '\r'; }
 is() { test "$1" = "$2" || { echo "got '$1', want '$2'"; exit 1; }; }
 
 echo "- a container is confined, with a user namespace and without, with an init and a terminal"
 for option in --init=false --userns=host --init --read-only; do
 	is "$(crate $option rootfs:"$box" cat /proc/self/attr/current)" "$confined"
 done
-is "$(script -qec "kiste run --rm -t --security-opt apparmor=kiste-box rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\r')" "$confined"
+is "$(pty "kiste run --rm -t --security-opt apparmor=kiste-box rootfs:$box cat /proc/self/attr/current")" "$confined"
 is "$(crate rootfs:"$box" cat /public)" public
 fails crate rootfs:"$box" cat /secret
 is "$(kiste run --rm --security-opt apparmor=unconfined rootfs:"$box" cat /secret)" secret
@@ -85,7 +88,7 @@ test -z "$(kiste-runtime list -q)"
 echo "- a profile need not allow the program itself, only what that executes"
 narrow="kiste-narrow (enforce)"
 is "$(kiste run --rm --userns host --security-opt apparmor=kiste-narrow rootfs:"$box" cat /proc/self/attr/current)" "$narrow"
-is "$(script -qec "kiste run --rm -t --userns host --security-opt apparmor=kiste-narrow rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\r')" "$narrow"
+is "$(pty "kiste run --rm -t --userns host --security-opt apparmor=kiste-narrow rootfs:$box cat /proc/self/attr/current")" "$narrow"
 fails kiste run --rm --userns host --security-opt apparmor=kiste-narrow rootfs:"$box" sh -c "/bin/cat /public"
 sed -i -e 's#no-such#kiste-narrow#' -e 's#"uid": 0#"uid": 1000#' "$bundle/config.json"
 kiste-runtime create -b "$bundle" narrow < /dev/null > /dev/null 2>&1
@@ -95,7 +98,7 @@ is "$(stat -c %u /proc/$pid/maps)" 0 # of a process into which its user may not 
 kiste-runtime start narrow
 is "$(stat -c %u /proc/$pid/maps)" 1000
 is "$(kiste-runtime exec narrow cat /proc/self/attr/current)" "$narrow"
-is "$(script -qec "kiste-runtime exec -t narrow cat /proc/self/attr/current" /dev/null | tr -d '\r')" "$narrow"
+is "$(pty "kiste-runtime exec -t narrow cat /proc/self/attr/current")" "$narrow"
 fails kiste-runtime exec narrow sh -c "/bin/cat /public"
 is "$(cat /proc/$pid/attr/current)" "$narrow"
 test -z "$(find /proc/$pid/fd -lname '*attr*')"

@@ -21,6 +21,9 @@ fails() { # COMMAND...
 		return 1
 	fi
 }
+mkfifo /tmp/untyped
+# A terminal at which nobody types: the end of what is typed, before it is raw, would be a NUL after.
+pty() { script -qec "$*" /dev/null 0<> /tmp/untyped | tr -d '\r'; }
 is() { # GOT, PATTERN
 	case $1 in $2) ;; *) echo "got $1, want $2"; return 1 ;; esac
 }
@@ -95,12 +98,12 @@ crate --tmpfs /t --read-only rootfs:"$box" touch /t/x
 is "$(says runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann PATH="$PATH" kiste run --rm rootfs:"$box" cat /proc/self/attr/current)" 'system_u:system_r:container_t:s0:c*,c*'
 
 echo "- terminals, and files with labels of their own (label=nested)"
-is "$(script -qec "kiste run --rm -t rootfs:$box cat /proc/self/attr/current" /dev/null | tr -d '\0\r')" 'system_u:system_r:container_t:s0:c*,c*'
+is "$(pty "kiste run --rm -t rootfs:$box cat /proc/self/attr/current" | tr -d '\0')" 'system_u:system_r:container_t:s0:c*,c*'
 is "$(own --security-opt label=nested)" 'system_u:system_r:container_t:s0:c*,c*'
 kiste run -d -t --name nested --security-opt label=nested rootfs:"$box" sh -c 'echo here > /dev/tty; exec sleep 10000' > /dev/null
 mount=$(kiste inspect -f '{{.MountLabel}}' nested)
 for at in dev dev/shm dev/console dev/pts/0; do is "$(label /proc/$(kiste inspect -f '{{.State.Pid}}' nested)/root/$at)" "$mount"; done
-is "$(script -qec "kiste exec -t nested sh -c 'echo -n here > /dev/tty'" /dev/null)" here
+is "$(pty "kiste exec -t nested sh -c 'echo -n here > /dev/tty'")" here
 is "$(kiste logs nested | tr -d '\r')" here
 kiste rm -f nested > /dev/null
 
