@@ -287,15 +287,12 @@ func (n *Namespace) filtersBridges() bool {
 	}
 	on := false
 	_ = n.within(func() error {
-		on = callsFilter()
+		for _, name := range []string{"iptables", "ip6tables"} {
+			on = on || isOne("/proc/sys/net/bridge/bridge-nf-call-"+name)
+		}
 		return nil
 	})
 	return on
-}
-
-// callsFilter is filtersBridges for the calling thread's network namespace.
-func callsFilter() bool {
-	return isOne("/proc/sys/net/bridge/bridge-nf-call-iptables") || isOne("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 }
 
 // hasBridgeFilter reports whether the host has br_netfilter.

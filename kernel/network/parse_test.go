@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kiste/fault"
+	"kiste/kernel/network/netlink"
 )
 
 func TestParseRate(t *testing.T) {
@@ -46,6 +47,12 @@ func FuzzParseLink(f *testing.F) {
 	b := ifinfo(1, 1, 1)
 	b.Text(unix.IFLA_IFNAME, "eth0")
 	f.Add([]byte(b))
+	filter := filterAt(1)
+	filter.Nest(tcaOptions, func(o *netlink.Body) { o.Text(tcaBPFName, shortcutName); o.U32(tcaBPFID, 7) })
+	if name, id := parseFilter(filter); name != shortcutName || id != 7 {
+		f.Errorf("a filter is read as %q, %d", name, id)
+	}
+	f.Add([]byte(filter))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = parseLink(data)
 		_, _, _ = parseAddress(data)
