@@ -10,7 +10,10 @@
 // Each host is a network namespace with an uplink, behind which there is a
 // stranger who asks for published ports. A round measures each way for a short
 // slice, so that a busy moment of the machine hits both sides of a ratio; ratios
-// are taken round by round, and their median is judged. It is shown with its
+// are taken round by round, and their median is judged. After some rounds
+// all hosts and connections are made anew: where their memory lies, and who
+// runs on which processor, is worth some parts of 100 for as long as they last.
+// The median is shown with its
 // interval (of 95 times in 100): where what was promised is inside of that, more
 // rounds decide. The exit code is 1 where a promise is broken.
 //
@@ -42,14 +45,17 @@ import (
 
 var (
 	rounds = flag.Int("rounds", 40, "how often each thing is measured")
+	anew   = flag.Int("anew", 10, "after how many rounds all hosts and connections are made anew")
 	slice  = flag.Duration("slice", 200*time.Millisecond, "how long each measurement takes")
 	only   = flag.String("only", "", "measure these ways and metrics alone, with commas between, as bridge,veth pair,Gbit/s")
 )
 
-// chosen are those of all that -only names, and all where it names none of them.
-func chosen[T any](all []T, name func(T) string) []T {
-	names := strings.Split(*only, ",")
-	some := slices.DeleteFunc(slices.Clone(all), func(one T) bool { return !slices.Contains(names, name(one)) })
+// chosen are those of all with a name that -only has, and all where none has one.
+func chosen[T any](all []T, names func(T) []string) []T {
+	wanted := strings.Split(*only, ",")
+	some := slices.DeleteFunc(slices.Clone(all), func(one T) bool {
+		return !slices.ContainsFunc(names(one), func(name string) bool { return slices.Contains(wanted, name) })
+	})
 	if len(some) == 0 {
 		return all
 	}
@@ -79,16 +85,22 @@ type sample struct {
 	cost   cost
 }
 
-// A bench is the ways under comparison, and what has to end with them.
+// A bench is the ways under comparison, what has to end with them, and what was
+// measured of them and of those before, by their names and by metrics.
 type bench struct {
 	ways []*way
 	ends []func()
+	got  map[string]map[string][]sample
+
+	withoutDocker bool
 }
 
+// end ends the ways; their names stay.
 func (b *bench) end() {
-	for i := len(b.ends) - 1; i >= 0; i-- {
-		b.ends[i]()
+	for _, end := range slices.Backward(b.ends) {
+		end()
 	}
+	b.ends = nil
 }
 
 // A metric is what is measured of each way.
@@ -118,55 +130,82 @@ var promises = []struct {
 	{"connections/s", "bridge", "docker bridge", 1},
 }
 
+// A host is what some of the ways lead through.
+type host struct {
+	ways []string
+	make func(*bench) error
+}
+
+var hosts = []host{
+	{[]string{"loopback", "veth pair"}, (*bench).plain},
+	{[]string{"bridge", "internal bridge", "published", "published, from the host"}, (*bench).kiste},
+	{[]string{"docker bridge", "docker published", "docker, from the host"}, (*bench).docker},
+}
+
 func measure() (int, error) {
-	b := &bench{}
-	defer b.end()
-	if err := b.plain(); err != nil {
-		return 0, err
-	}
-	if err := b.kiste(); err != nil {
-		return 0, err
-	}
-	if err := b.docker(); err != nil {
-		fmt.Printf("left out: docker: %v\n", err)
-	}
-	b.ways = chosen(b.ways, func(w *way) string { return w.name })
-	metrics = chosen(metrics, func(m metric) string { return m.name })
-	for _, w := range b.ways {
-		if err := w.connect(); err != nil {
-			return 0, fmt.Errorf("%s: %w", w.name, err)
-		}
-		b.ends = append(b.ends, w.stream.Close)
-	}
-	for i := range *rounds {
-		for _, m := range metrics {
-			for k := range b.ways { // who is first in one round is last in another
-				w := b.ways[(i+k)%len(b.ways)]
-				before, err := costs()
-				if err != nil {
-					return 0, err
-				}
-				start := time.Now()
-				v, err := m.take(w)
-				if err != nil {
-					return 0, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
-				}
-				after, err := costs()
-				if err != nil {
-					return 0, err
-				}
-				w.got[m.name] = append(w.got[m.name], sample{v, v * time.Since(start).Seconds(), after.since(before)})
-			}
+	hosts = chosen(hosts, func(h host) []string { return h.ways })
+	metrics = chosen(metrics, func(m metric) []string { return []string{m.name} })
+	b := &bench{got: map[string]map[string][]sample{}}
+	for done := 0; done < *rounds; done += max(*anew, 1) {
+		if err := b.measure(done, min(done+max(*anew, 1), *rounds)); err != nil {
+			return 0, err
 		}
 	}
 	return b.report(), nil
+}
+
+// measure measures some rounds, with hosts and connections of their own.
+func (b *bench) measure(from, to int) error {
+	b.ways = nil
+	defer b.end()
+	for _, h := range hosts {
+		if err := h.make(b); err != nil {
+			return err
+		}
+	}
+	b.ways = chosen(b.ways, func(w *way) []string { return []string{w.name} })
+	for _, w := range b.ways {
+		if err := w.connect(); err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		b.ends = append(b.ends, w.stream.Close)
+	}
+	for i := from; i < to; i++ {
+		for _, m := range metrics {
+			for k := range b.ways { // who is first in one round is last in another
+				if err := b.ways[(i+k)%len(b.ways)].measure(m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// measure measures one slice.
+func (w *way) measure(m metric) error {
+	before, err := costs()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	v, err := m.take(w)
+	if err != nil {
+		return fmt.Errorf("%s, %s: %w", w.name, m.name, err)
+	}
+	after, err := costs()
+	w.got[m.name] = append(w.got[m.name], sample{v, v * time.Since(start).Seconds(), after.since(before)})
+	return err
 }
 
 // add adds a way. Its client sends by reno, which all may use in a namespace: a
 // host's bbr paces by timers, which cost more than what is measured.
 func (b *bench) add(name string, client, server *network.Namespace, address, port string) {
 	_ = client.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("reno"), 0) })
-	b.ways = append(b.ways, &way{name: name, client: client, server: server, address: address, port: port, got: map[string][]sample{}})
+	if b.got[name] == nil {
+		b.got[name] = map[string][]sample{}
+	}
+	b.ways = append(b.ways, &way{name: name, client: client, server: server, address: address, port: port, got: b.got[name]})
 }
 
 // space is a new network namespace that ends with the bench.
