@@ -64,10 +64,11 @@ func understood() *features.Features {
 func plans(change func(*specs.Spec)) *bool {
 	s := example(false)
 	change(s)
-	_, err := plan.Compile(s, nil, plan.Options{}, plan.Facts{Host: true, LastCap: privilege.LastCap(), AppArmor: true, SELinux: true, ClassTasks: []string{"tasks"},
+	yes := func() bool { return true }
+	_, err := plan.Compile(s, nil, plan.Options{}, plan.Facts{Host: true, LastCap: privilege.LastCap(), AppArmor: yes, SELinux: yes, ClassTasks: []string{"tasks"},
 		Kind: func(string) string { return "dir" }})
-	yes := !errors.Is(err, fault.Unsupported)
-	return &yes
+	known := !errors.Is(err, fault.Unsupported)
+	return &known
 }
 
 func intelRDT() *features.IntelRdt {

@@ -110,7 +110,7 @@ func (c *compiler) listen(load Call) {
 // A process that may mount has to be without: Landlock forbids mounting.
 func (c *compiler) landlock() {
 	caps := c.spec.Process.Capabilities
-	if c.o.NoLandlock || c.f.Landlock == 0 || caps != nil && slices.Contains(caps.Bounding, "CAP_SYS_ADMIN") {
+	if c.o.NoLandlock || c.f.Landlock == nil || caps != nil && slices.Contains(caps.Bounding, "CAP_SYS_ADMIN") {
 		return
 	}
 	r := privilege.Ruleset{Files: unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_REFER}
@@ -120,7 +120,8 @@ func (c *compiler) landlock() {
 	if !c.fresh["pid"] {
 		r.Scopes |= privilege.ScopeSignals
 	}
-	r = r.For(c.f.Landlock)
+	abi := c.f.Landlock()
+	r = r.For(abi)
 	// Without REFER to handle, any ruleset forbids moving files between
 	// directories: worse than no wall.
 	if r.Files&unix.LANDLOCK_ACCESS_FS_REFER == 0 {
@@ -133,15 +134,15 @@ func (c *compiler) landlock() {
 		open("/", unix.O_PATH|unix.O_CLOEXEC, 0, "O_PATH|O_CLOEXEC").to(top),
 		// The rule holds the descriptor: it is written into its bytes.
 		call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, from(ruleset), named(privilege.RulePath, "LANDLOCK_RULE_PATH_BENEATH"), Arg{Kind: Buf, Bytes: rule, Slot: top, Value: 8, Text: "{REFER below <path>}"}, num(0)),
-		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog()))
+		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog(abi)))
 }
 
 // LandlockLogs is the first version of Landlock that writes down what it refuses.
 const LandlockLogs = 7
 
 // landlockLog asks for records of what the program is refused, not only this child.
-func (c *compiler) landlockLog() Arg {
-	if c.o.LogDenials && c.f.Landlock >= LandlockLogs {
+func (c *compiler) landlockLog(abi int) Arg {
+	if c.o.LogDenials && abi >= LandlockLogs {
 		return named(unix.LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON, "LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON")
 	}
 	return num(0)

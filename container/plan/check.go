@@ -278,11 +278,11 @@ func (c *compiler) checkNames() error {
 func (c *compiler) checkLabels() error {
 	p := c.spec.Process
 	switch {
-	case p.SelinuxLabel != "" && !c.f.SELinux:
+	case p.SelinuxLabel != "" && !has(c.f.SELinux):
 		return refused("process.selinuxLabel", fault.Unsupported, "selinux label is specified in config, but selinux is disabled or not supported")
-	case c.linux.MountLabel != "" && !c.f.SELinux:
+	case c.linux.MountLabel != "" && !has(c.f.SELinux):
 		return refused("linux.mountLabel", fault.Unsupported, "selinux is disabled or not supported")
-	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !c.f.AppArmor:
+	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !has(c.f.AppArmor):
 		return refused(ProfileField, fault.Unsupported, "apparmor: config provided but apparmor not supported")
 	case c.confined() && c.f.Profile != nil && !c.f.Profile(p.ApparmorProfile):
 		return refused(ProfileField, fault.NotFound, "apparmor failed to apply profile: %s is not loaded (apparmor_parser -r FILE does)", p.ApparmorProfile)

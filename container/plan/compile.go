@@ -41,8 +41,9 @@ type Facts struct {
 	Class      []resctrl.Step
 	ClassTasks []string
 
-	// Landlock is the version in the kernel; 0: none.
-	Landlock int
+	// Landlock tells the version in the kernel; 0: none. It is asked where
+	// Landlock is wanted. Nil: none.
+	Landlock func() int
 
 	// LastCap is the number of the kernel's last capability.
 	LastCap int
@@ -51,8 +52,9 @@ type Facts struct {
 	// nobody can be given others. Nil: nobody knows.
 	Held func(privilege.Caps) bool
 
-	// AppArmor and SELinux: the kernel has them, switched on.
-	AppArmor, SELinux bool
+	// AppArmor and SELinux tell whether the kernel has them, switched on. They
+	// are asked where a profile or a label is given. Nil: it has not.
+	AppArmor, SELinux func() bool
 
 	// Profile tells whether AppArmor has a profile of this name. Nil: nobody
 	// knows.

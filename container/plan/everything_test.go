@@ -80,7 +80,7 @@ func TestPlanOfEverything(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, f := everything(t), ociFacts(t, "host")
-			f.AppArmor, f.SELinux = true, true
+			f.AppArmor, f.SELinux = yes, yes
 			o := plan.Options{Bundle: "/srv/bundle", NoLandlock: true, Keyring: "_ses.box", Streams: [3]bool{true, true, false}, Home: "/home/box", Keep: 2,
 				Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}}
 			tt.change(s, &o, &f)
@@ -95,13 +95,16 @@ func TestPlanOfEverything(t *testing.T) {
 	}
 }
 
+// yes is a fact.
+func yes() bool { return true }
+
 // One more process, with all that one can have.
 func TestPlanOfExec(t *testing.T) {
 	s := everything(t)
 	s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "1-2"}
 	p, err := plan.CompileExec(s.Process, plan.Target{Namespaces: []string{"mnt", "pid", "time", "net"}, Tasks: []string{"/sys/fs/cgroup/pids/box/tasks"}, Linux: s.Linux},
 		plan.Options{Home: "/home/box", Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}},
-		plan.Facts{Host: true, LastCap: 40, AppArmor: true, SELinux: true, Limit: func(int) (soft, hard uint64) { return 100, 200 }})
+		plan.Facts{Host: true, LastCap: 40, AppArmor: yes, SELinux: yes, Limit: func(int) (soft, hard uint64) { return 100, 200 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +156,7 @@ func TestWhatIsWrongInEverythingIsNamed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, f := everything(t), ociFacts(t, "host")
-			f.AppArmor, f.SELinux = true, true
+			f.AppArmor, f.SELinux = yes, yes
 			tt.change(s)
 			_, err := plan.Compile(s, nil, plan.Options{Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 5), Flags: privilege.NewListener}}, f)
 			var e *fault.Error
@@ -167,7 +170,7 @@ func TestWhatIsWrongInEverythingIsNamed(t *testing.T) {
 // What the parent makes has the label of mounts, too, by the option that crun's annotation names.
 func TestParentsMountsAreLabelled(t *testing.T) {
 	s, f := everything(t), ociFacts(t, "host")
-	f.AppArmor, f.SELinux = true, true
+	f.AppArmor, f.SELinux = yes, yes
 	s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/copied", Options: []string{"tmpcopyup"}})
 	s.Linux.MountLabel, s.Annotations = "u:o:t:s0:c1,c2", map[string]string{"run.oci.mount_context_type": "rootcontext"}
 	for _, root := range []chroot.Mount{

@@ -38,7 +38,7 @@ func FuzzCompile(f *testing.F) {
 			return
 		}
 		for _, facts := range []plan.Facts{
-			{Host: true, Cgroup: layout(false), LastCap: 40, Kind: kinds, AppArmor: true, SELinux: true, Landlock: 6},
+			{Host: true, Cgroup: layout(false), LastCap: 40, Kind: kinds, AppArmor: yes, SELinux: yes, Landlock: landlock6},
 			{Cgroup: layout(true), LastCap: 40, Kind: kinds},
 			{Host: true, Inner: true, Cgroup: cgroup.Layout{}},
 		} {

@@ -29,7 +29,10 @@ func (c *compiler) labels() {
 const ProfileField = "process.apparmorProfile"
 
 // confined reports whether the program has a profile of AppArmor's.
-func (c *compiler) confined() bool { return c.spec.Process.ApparmorProfile != "" && c.f.AppArmor }
+func (c *compiler) confined() bool { return c.spec.Process.ApparmorProfile != "" && has(c.f.AppArmor) }
+
+// has asks one of the facts.
+func has(fact func() bool) bool { return fact != nil && fact() }
 
 // confineLate lets the stub ask for the profile, by the directory that it has as
 // fd, so that the profile need not allow what is executed first, as with runc.

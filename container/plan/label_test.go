@@ -19,7 +19,7 @@ func confined(t *testing.T, f privilege.Filter, has func(string) bool) (*plan.Pl
 	t.Helper()
 	p := &specs.Process{Args: []string{"/bin/sh"}, Cwd: "/", ApparmorProfile: "box"}
 	return plan.CompileExec(p, plan.Target{Namespaces: []string{"mnt", "pid"}}, plan.Options{Filter: f},
-		plan.Facts{Host: true, LastCap: 40, AppArmor: true, Profile: has, Limit: func(int) (soft, hard uint64) { return 100, 200 }})
+		plan.Facts{Host: true, LastCap: 40, AppArmor: yes, Profile: has, Limit: func(int) (soft, hard uint64) { return 100, 200 }})
 }
 
 // The stub asks for the profile, where the filter lets it.

@@ -81,6 +81,9 @@ func samples() []sample {
 	}
 }
 
+// landlock6 is a kernel's.
+func landlock6() int { return 6 }
+
 func layout(v2 bool) cgroup.Layout {
 	if v2 {
 		return cgroup.Layout{Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup", Root: "/", V2: true, Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"}}}
@@ -138,7 +141,7 @@ func bundled(t *testing.T, s sample) (*specs.Spec, []chroot.Mount, plan.Options,
 	return r.Spec, []chroot.Mount{root},
 		plan.Options{Origin: r.Origin, Search: r.SearchPath, DieWithParent: true, Keyring: "_ses.kiste", UIDs: maps, GIDs: maps, Target: "/lib/kiste/c/root",
 			Filter: privilege.Filter{Instructions: make([]privilege.Instruction, 3)}},
-		plan.Facts{Host: !s.user, Cgroup: layout(s.v2), Groups: groups, Scope: s.scope, Landlock: 6, LastCap: 40, Kind: kinds}
+		plan.Facts{Host: !s.user, Cgroup: layout(s.v2), Groups: groups, Scope: s.scope, Landlock: landlock6, LastCap: 40, Kind: kinds}
 }
 
 func TestPlansAsStepsAndCalls(t *testing.T) {

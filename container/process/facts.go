@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -27,16 +26,10 @@ func Facts(layout cgroup.Layout) plan.Facts {
 	held := privilege.Holder()
 	return plan.Facts{
 		Host: held != nil && held(1<<unix.CAP_SYS_ADMIN), Inner: host.InUserns(),
-		Cgroup: layout, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Held: held,
-		AppArmor: says("/sys/module/apparmor/parameters/enabled", "Y"), Profile: hasProfile, SELinux: says("/sys/fs/selinux/enforce", ""),
+		Cgroup: layout, Landlock: privilege.LandlockABI, LastCap: privilege.LastCap(), Held: held,
+		AppArmor: host.AppArmor.Have, Profile: hasProfile, SELinux: host.SELinux.Have,
 		Kind: kind, Own: ownNamespace, Limit: ownLimit,
 	}
-}
-
-// says reports whether the file is there and begins with text.
-func says(file, text string) bool {
-	b, err := sys.ReadKnob(file, 64)
-	return err == nil && strings.HasPrefix(b, text)
 }
 
 // hasProfile asks AppArmor what a profile allows. Where there is none its answer

@@ -157,7 +157,7 @@ func (s setting) compile(t *testing.T, w bundle.Wishes, pid int) *plan.Plan {
 	}
 	p, err := plan.Compile(r.Spec, []chroot.Mount{{Type: "overlay", Source: "overlay", Target: "/", Lower: []string{s.root}, Upper: s.dir + "/upper", Work: s.dir + "/work", Options: []string{"idmap"}}},
 		plan.Options{Search: r.SearchPath, Filter: filter, DieWithParent: true, UIDs: maps, GIDs: maps, Network: n},
-		plan.Facts{Host: true, Cgroup: layout, Groups: groups, Landlock: privilege.LandlockABI(), LastCap: privilege.LastCap(), Kind: kindOnHost})
+		plan.Facts{Host: true, Cgroup: layout, Groups: groups, Landlock: privilege.LandlockABI, LastCap: privilege.LastCap(), Kind: kindOnHost})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,8 @@ var held atomic.Pointer[heldDir]
 // lock again and again. A thread in another mount namespace still reaches what
 // this one sees at dir. A second call does nothing, nor one that is refused.
 //
-// Mkdir, Rmdir, InodeOf, Look, OpenFile, OpenDir, OpenTree, and what reads and
-// writes knobs ask here.
+// Mkdir, Rmdir, InodeOf, Look, OpenFile, OpenDir, OpenTree, Statfs, and what reads
+// and writes knobs ask here.
 func Hold(dir string) {
 	if held.Load() != nil {
 		return
@@ -42,4 +42,12 @@ func from(path string) (dirfd int, name string) {
 		}
 	}
 	return unix.AT_FDCWD, path
+}
+
+// at is the descriptor of path itself; -1 where it is not held.
+func at(path string) int {
+	if h := held.Load(); h != nil && path+"/" == h.prefix {
+		return h.fd
+	}
+	return -1
 }

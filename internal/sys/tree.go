@@ -176,6 +176,9 @@ func Syncfs(fd int) error { return named("syncfs", retry(func() error { return u
 // Statfs is statfs(2).
 func Statfs(path string) (unix.Statfs_t, error) {
 	var st unix.Statfs_t
+	if fd := at(path); fd >= 0 {
+		return st, onPath("fstatfs", path, retry(func() error { return unix.Fstatfs(fd, &st) }))
+	}
 	return st, onPath("statfs", path, retry(func() error { return unix.Statfs(path, &st) }))
 }
 
