@@ -14,6 +14,7 @@ import (
 	"kiste/fault"
 	"kiste/host"
 	"kiste/internal/sys"
+	"kiste/kernel/network"
 	"kiste/kernel/network/nft"
 	"kiste/kernel/network/rules"
 	"kiste/store"
@@ -30,6 +31,7 @@ type diagnosis struct {
 	Reason     string        `json:"reason,omitempty"`
 	Powers     []powerReport `json:"powers"`
 	Firewalls  []wallReport  `json:"firewalls,omitempty"`
+	Shortcuts  string        `json:"noShortcuts,omitempty"` // what the host looks at bridges with
 }
 
 type wallReport struct {
@@ -56,7 +58,7 @@ func doctorCommand() *Command {
 		Short: "tell what this host can do, and what to do about the rest",
 		Long: `Lists the powers of this host that Kiste makes use of, for the user who asks, and the remedy for each that is missing. Nothing is changed.
 
-Root is also told which firewalls of the host (nftables, iptables, ufw, firewalld, Docker's) drop what containers on bridges send or are sent, and the commands that let it through. What the host drops stays dropped: Kiste overrules nobody. Chains for input decide about published ports as about ports of the host's own programs; which of them cannot be asked is said too, and closes published ports to other hosts. Rules of iptables-legacy are obeyed for what is forwarded; its chain INPUT is not asked, which is said with the command that has it asked. A network made with "-o kiste.firewall=forward" has ports that they have no say about.
+Root is also told which firewalls of the host (nftables, iptables, ufw, firewalld, Docker's) drop what containers on bridges send or are sent, and the commands that let it through. What the host drops stays dropped: Kiste overrules nobody. Chains for input decide about published ports as about ports of the host's own programs; which of them cannot be asked is said too, and closes published ports to other hosts. Rules of iptables-legacy are obeyed for what is forwarded; its chain INPUT is not asked, which is said with the command that has it asked. A network made with "-o kiste.firewall=forward" has ports that they have no say about. And root is told what looks at what bridges switch: as long as something does, what containers send each other takes no shortcut past their bridge, and is slower.
 
 The exit code is 0 if containers can run, else 1. Missing powers that have a next best, such as cgroup2, do not count.`,
 		Options: []option.Row{{"--json", "", "print JSON", option.Bool(&asJSON)}},
@@ -86,6 +88,7 @@ func diagnose() diagnosis {
 		}
 	}
 	d.Firewalls = firewalls()
+	d.Shortcuts = bridgeFilter()
 	d.Landlock, _ = sys.LandlockVersion()
 	d.Reason = ailment()
 	d.Healthy = d.Reason == ""
@@ -106,6 +109,19 @@ func firewalls() []wallReport {
 		all = append(all, wallReport{f.Owner, f.Chain, f.Says, f.Input, f.Unasked, f.Allow})
 	}
 	return all
+}
+
+// bridgeFilter is why root's containers have no shortcuts; others have none.
+func bridgeFilter() string {
+	if !host.Root.Have() {
+		return ""
+	}
+	n, err := network.Here()
+	if err != nil {
+		return ""
+	}
+	defer n.Close()
+	return n.BridgeFilter()
 }
 
 // ailment is why containers cannot run; "" if they can.
@@ -151,6 +167,12 @@ func (d diagnosis) print(env *Env, asJSON bool) error {
 		}
 	}
 	d.printFirewalls(env)
+	if d.Shortcuts != "" {
+		fmt.Fprintf(env.Out, "\nBridges of this host\n  %s looks at what they switch: containers take no shortcuts past them.\n", d.Shortcuts)
+	}
+	if d.Shortcuts == network.BridgeNetfilter {
+		fmt.Fprintf(env.Out, "       to have them, where nobody's rules count on it: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0\n")
+	}
 	if d.Healthy {
 		fmt.Fprintf(env.Out, "\nContainers can run.\n")
 		return nil

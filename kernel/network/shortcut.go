@@ -338,19 +338,38 @@ func (n *Namespace) settle(s shortcuts, filters bool) error {
 	return s.allow(!n.filters()) // whoever began to filter meanwhile has been heard of before
 }
 
-// filters reports whether something looks at what bridges switch: the packet filter,
+// BridgeNetfilter has the packet filter look at what bridges switch:
+// net.bridge.bridge-nf-call-iptables, and -ip6tables.
+const BridgeNetfilter = "br_netfilter"
+
+// BridgeFilter names what looks at what bridges switch, in words: the packet filter,
 // or rules for bridges, which are chains of nf_tables (those of ebtables included), or
-// ebtables' older variant.
-func (n *Namespace) filters() bool {
-	if n.filtersBridges() || sys.Access("/sys/module/ebtables", unix.F_OK) == nil {
-		return true
+// ebtables' older variant. As long as something does, no shortcuts are taken (see
+// Endpoint.Shortcut). Empty: nothing does. Root may ask; what cannot be asked may look.
+func (n *Namespace) BridgeFilter() string {
+	switch {
+	case n.filtersBridges():
+		return BridgeNetfilter
+	case sys.Access("/sys/module/ebtables", unix.F_OK) == nil:
+		return "ebtables-legacy"
 	}
+	const unknown = "nftables, which cannot be asked"
 	socket, err := n.Netlink(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return true
+		return unknown
 	}
 	conn := nft.On(socket)
 	defer conn.Close()
 	chains, err := conn.ChainsOf(nft.Bridge)
-	return err != nil || slices.ContainsFunc(chains, func(c nft.Listed) bool { return c.Type != "" })
+	if err != nil {
+		return unknown
+	}
+	i := slices.IndexFunc(chains, func(c nft.Listed) bool { return c.Type != "" })
+	if i < 0 {
+		return ""
+	}
+	return "nftables, chain " + chains[i].Table.String() + " " + chains[i].Name
 }
+
+// filters reports whether something looks at what bridges switch.
+func (n *Namespace) filters() bool { return n.BridgeFilter() != "" }

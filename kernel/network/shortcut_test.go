@@ -146,14 +146,15 @@ func TestShortcutsEndWhereBridgesAreFiltered(t *testing.T) {
 			return nil
 		}))
 	}
+	const byChain = "nftables, chain bridge t c"
 	for name, filter := range map[string]func(t *testing.T, h *network.Namespace, on bool){
-		"br_netfilter": func(t *testing.T, h *network.Namespace, on bool) {
+		network.BridgeNetfilter: func(t *testing.T, h *network.Namespace, on bool) {
 			if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
 				t.Skip("NEEDS br_netfilter")
 			}
 			filterBridges(t, h, on)
 		},
-		"a chain": func(_ *testing.T, h *network.Namespace, on bool) {
+		byChain: func(_ *testing.T, h *network.Namespace, on bool) {
 			nft(h, map[bool]string{true: chain, false: "delete table bridge t"}[on])
 		},
 	} {
@@ -169,7 +170,13 @@ func TestShortcutsEndWhereBridgesAreFiltered(t *testing.T) {
 			if switches(t, h, a, b, "k3", "10.2.0.3") {
 				t.Fatal("no shortcut after a look")
 			}
+			if by := h.BridgeFilter(); by != "" {
+				t.Errorf("%s is said to look at them", by)
+			}
 			filter(t, h, true)
+			if by := h.BridgeFilter(); by != name {
+				t.Errorf("%q looks at them, want %s", by, name)
+			}
 			must(t, h.SettleShortcuts("br0"))
 			if !switches(t, h, a, b, "k3", "10.2.0.3") {
 				t.Error("a shortcut past the filter")

@@ -4,10 +4,14 @@
 //
 //	takes    bin/kiste-runtime, and the peers that are installed; the newest runc is built (see peers)
 //	gives    tables and verdicts on standard output
-//	touches  containers and their cgroups; a temporary directory in a mount namespace of its own
+//	touches  containers and their cgroups; a temporary directory in a mount namespace of its own,
+//	         another for programs below -bin
 //	state    test/cache keeps the newest runc
 //
 // Rounds are interleaved, so that a busy moment of the machine hits everybody.
+// Everybody's program is copied anew before each thing that is measured, in the same
+// way: how it came into the page cache, and whether it has been reclaimed since, is
+// worth as much as a tenth (docs/design/0004-what-a-start-costs.md).
 // CPU time is that of the runtime and of all processes that it starts. The exit
 // code is 1 where a promise is broken. Run it as root on a quiet machine:
 //
@@ -15,6 +19,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -59,6 +64,8 @@ type contestant struct {
 	name   string
 	bundle *peer.Bundle
 	errors *os.File // where its standard error goes: no pipe is read while the clock runs
+
+	installed, copied string // the program, and the directory of its copies
 }
 
 func measure() (int, error) {
@@ -78,7 +85,12 @@ func measure() (int, error) {
 	if err := hideUnified(); err != nil {
 		return 0, err
 	}
-	all, err := contestants(dir)
+	programs, err := os.MkdirTemp(*where, ".bench")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(programs)
+	all, err := contestants(dir, programs)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +104,7 @@ func measure() (int, error) {
 		if !strings.HasPrefix(s.name, *only) {
 			continue
 		}
-		if err := s.measure(r, all); err != nil {
+		if err := errors.Join(renew(all), s.measure(r, all)); err != nil {
 			return 0, err
 		}
 	}
@@ -100,7 +112,7 @@ func measure() (int, error) {
 		if !strings.HasPrefix(q.name, *only) {
 			continue
 		}
-		if err := q.measure(r, all); err != nil {
+		if err := errors.Join(renew(all), q.measure(r, all)); err != nil {
 			return 0, err
 		}
 	}
@@ -108,14 +120,19 @@ func measure() (int, error) {
 }
 
 // contestants are those that start a container here; the others are named.
-func contestants(dir string) ([]*contestant, error) {
+func contestants(dir, programs string) ([]*contestant, error) {
 	bin, err := filepath.Abs(*where)
 	if err != nil {
 		return nil, err
 	}
 	var all []*contestant
 	for _, name := range append(peer.Names[:len(peer.Names):len(peer.Names)], newest) {
-		c, err := contest(name, bin, filepath.Join(dir, strings.Fields(name)[0]+strconv.Itoa(len(all))))
+		own := strings.Fields(name)[0] + strconv.Itoa(len(all))
+		c, err := contest(name, bin, filepath.Join(dir, own))
+		if err == nil {
+			c.installed, c.copied = c.Path, filepath.Join(programs, own)
+			err = renew([]*contestant{c})
+		}
 		if err == nil {
 			err = run(c)
 		}
@@ -184,6 +201,39 @@ func buildRunc() (string, error) {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}
 	return dir, nil
+}
+
+// renew copies everybody's program anew, as "make build" writes ours.
+func renew(all []*contestant) error {
+	for _, c := range all {
+		program, err := os.ReadFile(c.installed)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.RemoveAll(c.copied), os.Mkdir(c.copied, 0o755)); err != nil {
+			return err
+		}
+		c.Path = filepath.Join(c.copied, filepath.Base(c.installed))
+		if err := write(c.Path, program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes two megabytes at once, and the rest in small parts.
+func write(path string, program []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	first := min(len(program), 2<<20)
+	_, err = f.Write(program[:first])
+	for part := range slices.Chunk(program[first:], 64<<10) {
+		_, failed := f.Write(part)
+		err = errors.Join(err, failed)
+	}
+	return errors.Join(err, f.Close())
 }
 
 // call runs the runtime to its end, with nothing between it and the kernel
