@@ -11,9 +11,8 @@
 // stranger who asks for published ports. A round measures each way for a short
 // slice, so that a busy moment of the machine hits both sides of a ratio; ratios
 // are taken round by round, and their median is judged. After some rounds
-// all hosts and connections are made anew: where their memory lies, and who
-// runs on which processor, is worth some parts of 100 for as long as they last.
-// The median is shown with its
+// all hosts and connections are made anew, lest what comes of where their memory
+// lies, and who runs on which processor, is taken for the way's. The median is shown with its
 // interval (of 95 times in 100): where what was promised is inside of that, more
 // rounds decide. The exit code is 1 where a promise is broken.
 //
