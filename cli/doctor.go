@@ -22,16 +22,16 @@ import (
 
 // A diagnosis is what "kiste doctor --json" prints.
 type diagnosis struct {
-	Kernel     string        `json:"kernel"`
-	Store      string        `json:"store"`
-	Run        string        `json:"run"`
-	Filesystem string        `json:"filesystem"`
-	Landlock   int           `json:"landlock"` // version of the interface; 0: none
-	Healthy    bool          `json:"healthy"`
-	Reason     string        `json:"reason,omitempty"`
-	Powers     []powerReport `json:"powers"`
-	Firewalls  []wallReport  `json:"firewalls,omitempty"`
-	Shortcuts  string        `json:"noShortcuts,omitempty"` // what the host looks at bridges with
+	Kernel      string        `json:"kernel"`
+	Store       string        `json:"store"`
+	Run         string        `json:"run"`
+	Filesystem  string        `json:"filesystem"`
+	Landlock    int           `json:"landlock"` // version of the interface; 0: none
+	Healthy     bool          `json:"healthy"`
+	Reason      string        `json:"reason,omitempty"`
+	Powers      []powerReport `json:"powers"`
+	Firewalls   []wallReport  `json:"firewalls,omitempty"`
+	NoShortcuts string        `json:"noShortcuts,omitempty"` // what the host looks at bridges with
 }
 
 type wallReport struct {
@@ -88,7 +88,7 @@ func diagnose() diagnosis {
 		}
 	}
 	d.Firewalls = firewalls()
-	d.Shortcuts = bridgeFilter()
+	d.NoShortcuts = bridgeFilter()
 	d.Landlock, _ = sys.LandlockVersion()
 	d.Reason = ailment()
 	d.Healthy = d.Reason == ""
@@ -167,12 +167,7 @@ func (d diagnosis) print(env *Env, asJSON bool) error {
 		}
 	}
 	d.printFirewalls(env)
-	if d.Shortcuts != "" {
-		fmt.Fprintf(env.Out, "\nBridges of this host\n  %s looks at what they switch: containers take no shortcuts past them.\n", d.Shortcuts)
-	}
-	if d.Shortcuts == network.BridgeNetfilter {
-		fmt.Fprintf(env.Out, "       to have them, where nobody's rules count on it: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0\n")
-	}
+	d.printBridges(env)
 	if d.Healthy {
 		fmt.Fprintf(env.Out, "\nContainers can run.\n")
 		return nil
@@ -198,6 +193,16 @@ func (d diagnosis) printFirewalls(env *Env) {
 		for _, line := range f.Allow {
 			fmt.Fprintf(env.Out, "       %s: %s\n", what, line)
 		}
+	}
+}
+
+func (d diagnosis) printBridges(env *Env) {
+	if d.NoShortcuts == "" {
+		return
+	}
+	fmt.Fprintf(env.Out, "\nBridges of this host\n  %s looks at what they switch: containers take no shortcuts past them.\n", d.NoShortcuts)
+	if d.NoShortcuts == network.BridgeNetfilter {
+		fmt.Fprintf(env.Out, "       to have them, where nobody's rules count on it: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0\n")
 	}
 }
 

@@ -12,9 +12,9 @@
 // slice, so that a busy moment of the machine hits both sides of a ratio; ratios
 // are taken round by round, and their median is judged. After some rounds
 // all hosts and connections are made anew, lest what comes of where their memory
-// lies, and who runs on which processor, is taken for the way's. The median is shown with its
-// interval (of 95 times in 100): where what was promised is inside of that, more
-// rounds decide. The exit code is 1 where a promise is broken.
+// lies, and who runs on which processor, is taken for the way's. The median is
+// shown with its interval (of 95 times in 100): where what was promised is inside
+// of that, more rounds decide. The exit code is 1 where a promise is broken.
 //
 // Beside throughput there is what it costs, which is steadier: the processors'
 // time per gigabyte and per 1,000 connections, that of the whole machine, where
@@ -145,8 +145,9 @@ func measure() (int, error) {
 	hosts = chosen(hosts, func(h host) []string { return h.ways })
 	metrics = chosen(metrics, func(m metric) []string { return []string{m.name} })
 	b := &bench{got: map[string]map[string][]sample{}}
-	for done := 0; done < *rounds; done += max(*anew, 1) {
-		if err := b.measure(done, min(done+max(*anew, 1), *rounds)); err != nil {
+	some := max(*anew, 1)
+	for done := 0; done < *rounds; done += some {
+		if err := b.measure(done, min(done+some, *rounds)); err != nil {
 			return 0, err
 		}
 	}

@@ -100,19 +100,18 @@ func measure() (int, error) {
 		}
 	}()
 	r := &report{}
+	var things []quantity
 	for _, s := range scenarios {
-		if !strings.HasPrefix(s.name, *only) {
-			continue
-		}
-		if err := errors.Join(renew(all), s.measure(r, all)); err != nil {
-			return 0, err
-		}
+		things = append(things, quantity{s.name, s.measure})
 	}
-	for _, q := range quantities {
+	for _, q := range append(things, quantities...) {
 		if !strings.HasPrefix(q.name, *only) {
 			continue
 		}
-		if err := errors.Join(renew(all), q.measure(r, all)); err != nil {
+		if err := renew(all); err != nil {
+			return 0, err
+		}
+		if err := q.measure(r, all); err != nil {
 			return 0, err
 		}
 	}
