@@ -61,21 +61,25 @@ type decoder struct {
 	without []Part
 }
 
-// structTypes has a structType for each type that was met: who lists objects
-// reads many documents of the same.
-var structTypes sync.Map
+// structTypes are those that were met, some twenty: who lists objects reads many
+// documents of the same.
+var structTypes struct {
+	sync.Mutex
+	list []*structType
+}
 
 // A structType is a struct's fields as a document has them.
 type structType struct {
-	names []string
-	index []int       // of the field; of an embedded struct's: of that one
-	inner []*embedded // nil: the field is the struct's own
+	of     reflect.Type
+	fields []member
 }
 
-// embedded is where a field of an embedded struct is.
-type embedded struct {
-	of *structType
-	at int // among the names of that one
+// A member is a field by its name in a document.
+type member struct {
+	name  string
+	index int         // of the field; of an embedded struct's: of that one
+	inner *structType // nil: the field is the struct's own
+	at    int         // among the fields of inner
 }
 
 const (
@@ -163,18 +167,19 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 }
 
 // usual reads values of the types that most of a document has, which costs a
-// third of what it costs by reflection.
+// third of what it costs by reflection. Others are not asked for their address: of
+// a type of which the program has no pointers reflection makes up that of pointers.
 func (d *decoder) usual(v reflect.Value) (handled bool, err error) {
 	if !v.CanAddr() {
 		return false, nil
 	}
-	switch p := v.Addr().Interface().(type) {
-	case *string:
-		*p, err = d.strOrNull()
-	case *[]string:
-		*p, err = d.strings()
-	case *map[string]string:
-		*p, err = d.stringMap()
+	switch v.Type() {
+	case reflect.TypeFor[string]():
+		*v.Addr().Interface().(*string), err = d.strOrNull()
+	case reflect.TypeFor[[]string]():
+		*v.Addr().Interface().(*[]string), err = d.strings()
+	case reflect.TypeFor[map[string]string]():
+		*v.Addr().Interface().(*map[string]string), err = d.stringMap()
 	default:
 		return false, nil
 	}
@@ -320,16 +325,16 @@ func (d *decoder) leftOut(t reflect.Type) (names []string) {
 // find gives the number of the field, -1 where there is none. It looks at next
 // first: documents have their fields in order.
 func (t *structType) find(key string, next int) (int, error) {
-	for i := range t.names {
-		if i += next; i >= len(t.names) {
-			i -= len(t.names)
+	for i := range t.fields {
+		if i += next; i >= len(t.fields) {
+			i -= len(t.fields)
 		}
-		if t.names[i] == key {
+		if t.fields[i].name == key {
 			return i, nil
 		}
 	}
-	for _, name := range t.names {
-		if strings.EqualFold(name, key) {
+	for _, f := range t.fields {
+		if strings.EqualFold(f.name, key) {
 			return -1, errNotPlain
 		}
 	}
@@ -337,22 +342,41 @@ func (t *structType) find(key string, next int) (int, error) {
 }
 
 func (t *structType) field(v reflect.Value, at int) reflect.Value {
-	v = v.Field(t.index[at])
-	if e := t.inner[at]; e != nil {
-		return e.of.field(v, e.at)
+	f := t.fields[at]
+	v = v.Field(f.index)
+	if f.inner != nil {
+		return f.inner.field(v, f.at)
 	}
 	return v
 }
 
+// known is the type t, if it was met.
+func known(t reflect.Type) *structType {
+	structTypes.Lock()
+	defer structTypes.Unlock()
+	for _, s := range structTypes.list {
+		if s.of == t {
+			return s
+		}
+	}
+	return nil
+}
+
+// remember adds s to those that were met; another may have done so meanwhile.
+func remember(s *structType) {
+	structTypes.Lock()
+	defer structTypes.Unlock()
+	structTypes.list = append(structTypes.list, s)
+}
+
 // typeOf lists the fields of t, those of embedded structs behind its own.
 func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
-	if known, ok := structTypes.Load(t); ok {
-		return known.(*structType), nil
+	if s := known(t); s != nil {
+		return s, nil
 	}
-	n := t.NumField()
-	s := &structType{names: make([]string, 0, n), index: make([]int, 0, n), inner: make([]*embedded, 0, n)}
+	s := &structType{of: t, fields: make([]member, 0, t.NumField())}
 	var structs []int
-	for i := range n {
+	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
 		name, options, _ := strings.Cut(tag, ",")
@@ -366,7 +390,7 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 			if name == "" {
 				name = f.Name
 			}
-			if err := s.add(name, i, nil); err != nil {
+			if err := s.add(member{name: name, index: i}); err != nil {
 				return nil, err
 			}
 		}
@@ -376,7 +400,7 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 			return nil, err
 		}
 	}
-	structTypes.Store(t, s)
+	remember(s)
 	return s, nil
 }
 
@@ -390,24 +414,24 @@ func (d *decoder) embed(s *structType, t reflect.Type, index int) error {
 	if err != nil {
 		return err
 	}
-	for at, name := range inner.names {
-		if err := s.add(name, index, &embedded{of: inner, at: at}); err != nil {
+	for at, f := range inner.fields {
+		if err := s.add(member{f.name, index, inner, at}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *structType) add(name string, index int, e *embedded) error {
-	if len(s.names) == maxFields {
+func (s *structType) add(f member) error {
+	if len(s.fields) == maxFields {
 		return errNotPlain
 	}
-	for _, other := range s.names {
-		if other == name {
+	for _, other := range s.fields {
+		if other.name == f.name {
 			return errNotPlain
 		}
 	}
-	s.names, s.index, s.inner = append(s.names, name), append(s.index, index), append(s.inner, e)
+	s.fields = append(s.fields, f)
 	return nil
 }
 

@@ -18,16 +18,21 @@ import (
 // in a process's life: for a container's document 0.1 ms in place of 1 ms, of
 // the 6 that a short container takes.
 func Encode(v any) ([]byte, error) {
-	e := encoder{types: map[reflect.Type][]field{}}
+	var e encoder
 	return e.encode(make([]byte, 0, 2048), reflect.ValueOf(v))
 }
 
-// An encoder remembers the fields of the structs that it has met.
-type encoder struct{ types map[reflect.Type][]field }
+// An encoder remembers the fields of the structs that it has met, a few.
+type encoder struct{ met []fieldsOf }
+
+type fieldsOf struct {
+	of   reflect.Type
+	list []field
+}
 
 // A field is how a struct's field is written.
 type field struct {
-	name      string // quoted, with a colon behind it
+	name      string
 	index     int
 	omitempty bool
 	embedded  bool // its own fields are the struct's
@@ -129,7 +134,7 @@ func (e *encoder) encodeFields(b []byte, v reflect.Value, first bool) ([]byte, b
 			b = append(b, ',')
 		}
 		first = false
-		if b, err = e.encode(append(b, f.name...), value); err != nil {
+		if b, err = e.encode(append(appendString(b, f.name), ':'), value); err != nil {
 			return b, first, err
 		}
 	}
@@ -137,8 +142,10 @@ func (e *encoder) encodeFields(b []byte, v reflect.Value, first bool) ([]byte, b
 }
 
 func (e *encoder) fields(t reflect.Type) []field {
-	if known, ok := e.types[t]; ok {
-		return known
+	for _, known := range e.met {
+		if known.of == t {
+			return known.list
+		}
 	}
 	list := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
@@ -151,18 +158,11 @@ func (e *encoder) fields(t reflect.Type) []field {
 		if name == "" {
 			name = f.Name
 		}
-		list = append(list, field{name: quotedName(name), index: i,
+		list = append(list, field{name: name, index: i,
 			omitempty: strings.Contains(options, "omitempty"), embedded: f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct})
 	}
-	e.types[t] = list
+	e.met = append(e.met, fieldsOf{t, list})
 	return list
-}
-
-func quotedName(name string) string {
-	if plain(name) {
-		return `"` + name + `":`
-	}
-	return string(append(appendString(nil, name), ':'))
 }
 
 // empty is what omitempty leaves out.

@@ -75,7 +75,11 @@ func (c *Container) plain() bool {
 // started runs the hooks that come after the program has begun. One that fails
 // ends the container (runtime-spec 1.3, runtime.md, lifecycle, step 9).
 func (c *Container) started() error {
-	err := hook.Run(hook.Poststart, hook.Of(c.doc.Hooks, hook.Poststart), c.hookState(specs.StateRunning), hook.Here(c.doc.Bundle, os.Environ()))
+	hooks := hook.Of(c.doc.Hooks, hook.Poststart)
+	if len(hooks) == 0 {
+		return nil
+	}
+	err := hook.Run(hook.Poststart, hooks, c.hookState(specs.StateRunning), hook.Here(c.doc.Bundle, os.Environ()))
 	if err != nil {
 		return errors.Join(err, c.end())
 	}

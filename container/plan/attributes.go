@@ -138,7 +138,7 @@ func (c *compiler) scheduler() {
 	b = binary.NativeEndian.AppendUint32(b, uint32(s.Priority))
 	b = append(b, words(s.Runtime, s.Deadline, s.Period, 0)...)
 	c.child("schedule by "+string(s.Policy), "process.scheduler",
-		call("sched_setattr", unix.SYS_SCHED_SETATTR, num(0), buf(b, fmt.Sprintf("{%s, nice %d, priority %d}", s.Policy, s.Nice, s.Priority)), num(0)))
+		c.call("sched_setattr", unix.SYS_SCHED_SETATTR, num(0), buf(b, fmt.Sprintf("{%s, nice %d, priority %d}", s.Policy, s.Nice, s.Priority)), num(0)))
 }
 
 func ioClasses() map[specs.IOPriorityClass]uint64 {
@@ -164,7 +164,7 @@ func (c *compiler) ioPriority() {
 	}
 	const who, shift = 1, 13 // IOPRIO_WHO_PROCESS and IOPRIO_CLASS_SHIFT of ioprio_set(2)
 	c.child(fmt.Sprintf("do I/O with priority %d of %s", p.Priority, p.Class), "process.ioPriority",
-		call("ioprio_set", unix.SYS_IOPRIO_SET, named(who, "IOPRIO_WHO_PROCESS"), num(0), named(ioClasses()[p.Class]<<shift|uint64(p.Priority), fmt.Sprintf("%s|%d", p.Class, p.Priority))))
+		c.call("ioprio_set", unix.SYS_IOPRIO_SET, named(who, "IOPRIO_WHO_PROCESS"), num(0), named(ioClasses()[p.Class]<<shift|uint64(p.Priority), fmt.Sprintf("%s|%d", p.Class, p.Priority))))
 }
 
 // personalityFlags are those of personality(2).
@@ -202,7 +202,7 @@ func (c *compiler) personality() {
 	for _, f := range p.Flags {
 		value, text = value|personalityFlags()[f], text+"|"+string(f)
 	}
-	c.child("be a process of "+string(p.Domain), "linux.personality", call("personality", unix.SYS_PERSONALITY, named(value, text)))
+	c.child("be a process of "+string(p.Domain), "linux.personality", c.call("personality", unix.SYS_PERSONALITY, named(value, text)))
 }
 
 func memoryModes() map[specs.MemoryPolicyModeType]uint64 {
@@ -259,7 +259,7 @@ func (c *compiler) memoryPolicy() {
 		mask = mask[:128]
 		nodes, count = buf(mask, "{"+m.Nodes+"}"), uint64(len(mask)*8+1)
 	}
-	c.child("take memory by "+text, "linux.memoryPolicy", call("set_mempolicy", unix.SYS_SET_MEMPOLICY, named(mode, text), nodes, num(count)))
+	c.child("take memory by "+text, "linux.memoryPolicy", c.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, named(mode, text), nodes, num(count)))
 }
 
 func (c *compiler) checkAffinity() error {
@@ -283,7 +283,7 @@ func (c *compiler) affinity(list, field string) {
 	if mask == nil {
 		mask, text, field = slices.Repeat([]byte{0xff}, (maxCPU+1)/8), "{all}", ""
 	}
-	set := call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, num(0), num(uint64(len(mask))), buf(mask, text))
+	set := c.call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, num(0), num(uint64(len(mask))), buf(mask, text))
 	if list == "" {
 		c.child("run on all CPUs of the cgroup", field, set.mayFail())
 		return

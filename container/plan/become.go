@@ -19,7 +19,7 @@ import (
 func (c *compiler) become() error {
 	p := c.spec.Process
 	c.enterMemory()
-	c.umask()
+	c.fileModes()
 	c.keepDescriptors()
 	if err := c.trampoline(); err != nil {
 		return err
@@ -35,12 +35,12 @@ func (c *compiler) become() error {
 	c.identity()
 	if c.o.DieWithParent {
 		// A parent that is gone by now has closed its end of the socket.
-		c.child("end with the parent", "", prctl("PR_SET_PDEATHSIG", unix.PR_SET_PDEATHSIG, named(uint64(unix.SIGKILL), "SIGKILL")),
-			call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), named(unix.MSG_DONTWAIT|unix.MSG_PEEK, "MSG_DONTWAIT|MSG_PEEK"), named(0, "NULL"), named(0, "NULL")).
+		c.child("end with the parent", "", c.prctl("PR_SET_PDEATHSIG", unix.PR_SET_PDEATHSIG, named(uint64(unix.SIGKILL), "SIGKILL")),
+			c.call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), named(unix.MSG_DONTWAIT|unix.MSG_PEEK, "MSG_DONTWAIT|MSG_PEEK"), named(0, "NULL"), named(0, "NULL")).
 				want(1).mayFailWith(uintptr(unix.EAGAIN)))
 	}
 	if p.NoNewPrivileges {
-		c.child("gain no privileges by exec", "process.noNewPrivileges", prctl("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS, num(1)))
+		c.child("gain no privileges by exec", "process.noNewPrivileges", c.prctl("PR_SET_NO_NEW_PRIVS", unix.PR_SET_NO_NEW_PRIVS, num(1)))
 		c.filter()
 	}
 	c.exec()
@@ -53,15 +53,15 @@ func (c *compiler) keepDescriptors() {
 	if c.o.Keep > 0 {
 		text += ", and those up to " + strconv.Itoa(2+c.o.Keep)
 	}
-	c.child(text, "", call("close_range", unix.SYS_CLOSE_RANGE, num(uint64(3+c.o.Keep)), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
+	c.child(text, "", c.call("close_range", unix.SYS_CLOSE_RANGE, num(uint64(3+c.o.Keep)), named(uint64(^uint32(0)), "~0"), named(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC")))
 }
 
-func (c *compiler) umask() {
+func (c *compiler) fileModes() {
 	mask, field := uint64(0o022), ""
 	if u := c.spec.Process.User.Umask; u != nil {
 		mask, field = uint64(*u), "process.user.umask"
 	}
-	c.child("mask 0"+octal(mask)+" of new files' modes", field, umask(mask))
+	c.child("mask 0"+octal(mask)+" of new files' modes", field, c.umask(mask))
 }
 
 func (c *compiler) filter() {
@@ -69,7 +69,7 @@ func (c *compiler) filter() {
 	if len(f.Instructions) == 0 {
 		return
 	}
-	load := call("seccomp", unix.SYS_SECCOMP, named(1, "SECCOMP_SET_MODE_FILTER"), named(uint64(f.Flags), hex(uint64(f.Flags))), Arg{Kind: Filter, Bytes: f.Bytes()})
+	load := c.call("seccomp", unix.SYS_SECCOMP, named(1, "SECCOMP_SET_MODE_FILTER"), named(uint64(f.Flags), hex(uint64(f.Flags))), Arg{Kind: Filter, Bytes: f.Bytes()})
 	if f.Flags&privilege.NewListener == 0 {
 		c.child(fmt.Sprintf("filter system calls by %d instructions", len(f.Instructions)), "linux.seccomp", load)
 		return
@@ -98,11 +98,11 @@ func (c *compiler) listen(load Call) {
 	fd := c.slot("listener")
 	message := append([]byte(Listener), 0, 0, 0, 0)
 	c.child(fmt.Sprintf("filter system calls by %d instructions, some by a listener", len(c.o.Filter.Instructions)), "linux.seccomp", load.to(fd),
-		call("write", unix.SYS_WRITE, from(Sock), Arg{Kind: Buf, Bytes: message, Slot: fd, Value: uint64(len(Listener)), Text: "{listener <listener>}"}, num(uint64(len(message)))))
+		c.call("write", unix.SYS_WRITE, from(Sock), Arg{Kind: Buf, Bytes: message, Slot: fd, Value: uint64(len(Listener)), Text: "{listener <listener>}"}, num(uint64(len(message)))))
 	c.phase++
 	c.release()
 	c.act("give the listener to "+c.linux.Seccomp.ListenerPath, "linux.seccomp.listenerPath", Act{Kind: ActListener, Path: c.linux.Seccomp.ListenerPath})
-	c.child("wait until the parent has the listener", "linux.seccomp", call("read", unix.SYS_READ, from(Sock), buf(make([]byte, 1), "{}"), num(1)).want(1))
+	c.child("wait until the parent has the listener", "linux.seccomp", c.call("read", unix.SYS_READ, from(Sock), buf(make([]byte, 1), "{}"), num(1)).want(1))
 }
 
 // landlock is one wall more: no device nodes at all, and where the host's
@@ -130,11 +130,11 @@ func (c *compiler) landlock() {
 	ruleset, top := c.slot("ruleset"), c.slot("path")
 	attr := r.Attr()
 	rule := privilege.PathRule{Path: "/", Allow: unix.LANDLOCK_ACCESS_FS_REFER}.Attr(0, true)
-	c.child("let no device nodes be made (Landlock)", "", call("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, buf(attr, ""), num(uint64(len(attr))), num(0)).to(ruleset),
-		open("/", unix.O_PATH|unix.O_CLOEXEC, 0, "O_PATH|O_CLOEXEC").to(top),
+	c.child("let no device nodes be made (Landlock)", "", c.call("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, buf(attr, ""), num(uint64(len(attr))), num(0)).to(ruleset),
+		c.open("/", unix.O_PATH|unix.O_CLOEXEC, 0, "O_PATH|O_CLOEXEC").to(top),
 		// The rule holds the descriptor: it is written into its bytes.
-		call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, from(ruleset), named(privilege.RulePath, "LANDLOCK_RULE_PATH_BENEATH"), Arg{Kind: Buf, Bytes: rule, Slot: top, Value: 8, Text: "{REFER below <path>}"}, num(0)),
-		call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog(abi)))
+		c.call("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, from(ruleset), named(privilege.RulePath, "LANDLOCK_RULE_PATH_BENEATH"), Arg{Kind: Buf, Bytes: rule, Slot: top, Value: 8, Text: "{REFER below <path>}"}, num(0)),
+		c.call("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, from(ruleset), c.landlockLog(abi)))
 }
 
 // LandlockLogs is the first version of Landlock that writes down what it refuses.
@@ -214,16 +214,16 @@ func (c *compiler) attempt(file string) []Call {
 	p := c.spec.Process
 	env := Arg{Kind: Vec, Form: Variables, List: &c.env}
 	if c.stub == 0 {
-		x := call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: &p.Args}, env)
+		x := c.call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: &p.Args}, env)
 		x.OnErr = Note
 		return []Call{x}
 	}
 	// By the old call: filters are older than faccessat2, and real and
 	// effective user are the same by now.
-	may := call("faccessat", unix.SYS_FACCESSAT, cwd(), str(file), named(unix.X_OK, "X_OK"))
+	may := c.call("faccessat", unix.SYS_FACCESSAT, cwd(), str(file), named(unix.X_OK, "X_OK"))
 	may.OnErr, may.Skip = Note, 1
 	words := append([]string{file}, p.Args...)
-	return []Call{may, call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
+	return []Call{may, c.call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
 		Arg{Kind: Vec, List: &words}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
 }
 
@@ -270,20 +270,20 @@ func (c *compiler) trampoline() error {
 	// Above the numbers that the stub knows, whatever is free.
 	lowest := max(10, c.p.Above)
 	above := func(s, to Slot) Call {
-		return call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(uint64(lowest))).to(to)
+		return c.call("fcntl", unix.SYS_FCNTL, from(s), named(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), num(uint64(lowest))).to(to)
 	}
 	memory := c.slot("memory")
 	c.stub = c.slot("trampoline")
 	seals := uint64(unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE)
 	calls := []Call{
-		call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
-		call("write", unix.SYS_WRITE, from(memory), buf(program, "{the stub}"), num(uint64(len(program)))).want(len(program)),
-		call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
+		c.call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
+		c.call("write", unix.SYS_WRITE, from(memory), buf(program, "{the stub}"), num(uint64(len(program)))).want(len(program)),
+		c.call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
 		above(memory, c.stub),
 	}
 	if mount := c.linux.MountLabel; mount != "" && c.spec.Process.SelinuxLabel != "" {
 		// It is what is executed under the container's label. Where it may not be labelled, the policy may let it be so, too.
-		calls = append(calls, setLabel(memory, mount).mayFail())
+		calls = append(calls, c.setLabel(memory, mount).mayFail())
 	}
 	for i, s := range held {
 		up := c.slot(strings.Trim(c.p.slotName(s), "<>") + " above")
@@ -291,7 +291,7 @@ func (c *compiler) trampoline() error {
 		held[i] = up
 	}
 	for i, s := range held {
-		calls = append(calls, call("dup3", unix.SYS_DUP3, from(s), num(uint64(first+i)), num(0)))
+		calls = append(calls, c.call("dup3", unix.SYS_DUP3, from(s), num(uint64(first+i)), num(0)))
 	}
 	c.child(text, "", calls...)
 	return nil

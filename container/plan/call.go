@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +21,32 @@ const atFDCWD = ^uint64(99) // AT_FDCWD, -100
 
 func cwd() Arg { return named(atFDCWD, "AT_FDCWD") }
 
-func call(name string, nr uintptr, args ...Arg) Call { return Call{Name: name, Nr: nr, Args: args} }
+// call is not copied to where it is used, of which there are a hundred.
+//
+//go:noinline
+func (c *compiler) call(name string, nr uintptr, args ...Arg) Call {
+	return Call{Name: name, Nr: nr, Args: c.args.keep(args, usualArgs)}
+}
+
+// A pool is where the lists of a plan are, one behind the other: each size of lists
+// would take pages of its own (docs/design/0004-what-a-start-costs.md).
+type pool[T any] struct{ room []T }
+
+// someCalls is room for those of one step that has many.
+const someCalls = 16
+
+// A piece of a pool is for so many, or for what a plan mostly has.
+const usualArgs, usualCalls, usualActs = 512, 256, 32
+
+// keep copies the list into the pool; to append to what it gives copies it again.
+func (p *pool[T]) keep(list []T, piece int) []T {
+	if len(list) > cap(p.room)-len(p.room) {
+		p.room = make([]T, 0, max(piece, len(list)))
+	}
+	from := len(p.room)
+	p.room = append(p.room, list...)
+	return slices.Clip(p.room[from:])
+}
 
 func (c Call) to(s Slot) Call             { c.Out = s; return c }
 func (c Call) mayFail() Call              { c.OnErr = Ignore; return c }
@@ -34,126 +61,125 @@ func (c Call) thenSkip(n int) Call { c.OnErr, c.Skip, c.SkipOnOK = Ignore, n, tr
 // skipOnError passes over the next n calls when c fails.
 func (c Call) skipOnError(n int) Call { c.OnErr, c.SkipOnOK, c.Skip = SkipOnErr, false, n; return c }
 
-func openTree(path string, recursive bool) Call {
+func (c *compiler) openTree(path string, recursive bool) Call {
 	flags, text := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC"
 	if recursive {
 		flags, text = flags|unix.AT_RECURSIVE, text+"|AT_RECURSIVE"
 	}
-	return call("open_tree", unix.SYS_OPEN_TREE, cwd(), str(path), named(flags, text))
+	return c.call("open_tree", unix.SYS_OPEN_TREE, cwd(), str(path), named(flags, text))
 }
 
-func openTreeOf(fd Slot) Call {
-	return call("open_tree", unix.SYS_OPEN_TREE, from(fd), str(""),
+func (c *compiler) openTreeOf(fd Slot) Call {
+	return c.call("open_tree", unix.SYS_OPEN_TREE, from(fd), str(""),
 		named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH"))
 }
 
 // openTreeRec clones what is at a path and below; "": dir itself.
-func openTreeRec(dir Arg, path string) Call {
+func (c *compiler) openTreeRec(dir Arg, path string) Call {
 	flags, text := uint64(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE), "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE"
 	if path == "" {
 		flags, text = flags|unix.AT_EMPTY_PATH, text+"|AT_EMPTY_PATH"
 	}
-	return call("open_tree", unix.SYS_OPEN_TREE, dir, str(path), named(flags, text))
+	return c.call("open_tree", unix.SYS_OPEN_TREE, dir, str(path), named(flags, text))
 }
 
 // moveTo attaches a detached mount at a path below dir.
-func moveTo(mount Slot, dir Arg, path string) Call {
-	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), dir, str(path), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
+func (c *compiler) moveTo(mount Slot, dir Arg, path string) Call {
+	return c.call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), dir, str(path), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
 }
 
 // moveOn attaches a detached mount at an open target.
-func moveOn(mount, target Slot) Call {
-	return call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), from(target), str(""),
+func (c *compiler) moveOn(mount, target Slot) Call {
+	return c.call("move_mount", unix.SYS_MOVE_MOUNT, from(mount), str(""), from(target), str(""),
 		named(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH"))
 }
 
-func setattr(mount Slot, flags uint64, set, clear, propagation uint64) Call {
+func (c *compiler) setattr(mount Slot, flags uint64, set, clear, propagation uint64) Call {
 	text := "AT_EMPTY_PATH"
 	if flags&unix.AT_RECURSIVE != 0 {
 		text += "|AT_RECURSIVE"
 	}
-	return call("mount_setattr", unix.SYS_MOUNT_SETATTR, from(mount), str(""), named(flags|unix.AT_EMPTY_PATH, text),
+	return c.call("mount_setattr", unix.SYS_MOUNT_SETATTR, from(mount), str(""), named(flags|unix.AT_EMPTY_PATH, text),
 		Arg{Kind: Buf, Form: Attr, Bytes: words(set, clear, propagation, 0)}, num(32))
 }
 
-func fsopen(fstype string) Call {
-	return call("fsopen", unix.SYS_FSOPEN, str(fstype), named(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"))
+func (c *compiler) fsopen(fstype string) Call {
+	return c.call("fsopen", unix.SYS_FSOPEN, str(fstype), named(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"))
 }
 
-func fsString(fs Slot, key, value string) Call {
-	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"), str(key), str(value), num(0))
+func (c *compiler) fsString(fs Slot, key, value string) Call {
+	return c.call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"), str(key), str(value), num(0))
 }
 
-func fsFlag(fs Slot, key string) Call {
-	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"), str(key), named(0, "NULL"), num(0))
+func (c *compiler) fsFlag(fs Slot, key string) Call {
+	return c.call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"), str(key), named(0, "NULL"), num(0))
 }
 
-func fsCreate(fs Slot) Call {
-	return call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"), named(0, "NULL"), named(0, "NULL"), num(0))
+func (c *compiler) fsCreate(fs Slot) Call {
+	return c.call("fsconfig", unix.SYS_FSCONFIG, from(fs), named(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"), named(0, "NULL"), named(0, "NULL"), num(0))
 }
 
-func fsmount(fs Slot, attrs uint64) Call {
-	return call("fsmount", unix.SYS_FSMOUNT, from(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), Arg{Kind: Num, Form: Attrs, Value: attrs})
+func (c *compiler) fsmount(fs Slot, attrs uint64) Call {
+	return c.call("fsmount", unix.SYS_FSMOUNT, from(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), Arg{Kind: Num, Form: Attrs, Value: attrs})
 }
 
 // openTarget opens where something is to be mounted, by path. The root is the
 // container's by then, so links lead nowhere else; strict refuses any link,
 // for the places that the kernel's own file systems must have
 // (CVE-2019-19921, CVE-2026-41579).
-func openTarget(dir Arg, path string, strict bool) Call {
+func (c *compiler) openTarget(dir Arg, path string, strict bool) Call {
 	if strict {
-		return openIn(dir, path, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
+		return c.openIn(dir, path, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	}
-	return openIn(dir, path, unix.O_PATH, 0)
+	return c.openIn(dir, path, unix.O_PATH, 0)
 }
 
 // openDir opens a directory of the container. Links of procfs are refused:
 // they lead to where our descriptors do (CVE-2024-21626).
-func openDir(path string) Call {
-	return openIn(cwd(), path, unix.O_PATH|unix.O_DIRECTORY, 0)
+func (c *compiler) openDir(path string) Call {
+	return c.openIn(cwd(), path, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-func openIn(dir Arg, path string, flags, resolve uint64) Call {
-	return call("openat2", unix.SYS_OPENAT2, dir, str(path),
+func (c *compiler) openIn(dir Arg, path string, flags, resolve uint64) Call {
+	return c.call("openat2", unix.SYS_OPENAT2, dir, str(path),
 		Arg{Kind: Buf, Form: How, Bytes: words(flags|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|resolve)}, num(24))
 }
 
-func mkdirIn(dir Arg, name string, mode uint64) Call {
-	return call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), modeArg(mode))
+func (c *compiler) mkdirIn(dir Arg, name string, mode uint64) Call {
+	return c.call("mkdirat", unix.SYS_MKDIRAT, dir, str(name), modeArg(mode))
 }
 
-func open(path string, flags, mode uint64, text string) Call {
-	return openAt(cwd(), path, flags, mode, text)
+func (c *compiler) open(path string, flags, mode uint64, text string) Call {
+	return c.openAt(cwd(), path, flags, mode, text)
 }
 
-func openAt(dir Arg, path string, flags, mode uint64, text string) Call {
-	return call("openat", unix.SYS_OPENAT, dir, str(path), named(flags, text), modeArg(mode))
+func (c *compiler) openAt(dir Arg, path string, flags, mode uint64, text string) Call {
+	return c.call("openat", unix.SYS_OPENAT, dir, str(path), named(flags, text), modeArg(mode))
 }
 
 // touch makes an empty file to mount something on. It opens none: a file that
 // is open for writing keeps its file system from becoming read-only.
-func touch(dir Arg, name string) Call {
-	return call("mknodat", unix.SYS_MKNODAT, dir, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0))
+func (c *compiler) touch(dir Arg, name string) Call {
+	return c.call("mknodat", unix.SYS_MKNODAT, dir, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0))
 }
 
-func symlinkIn(target string, dir Arg, name string) Call {
-	return call("symlinkat", unix.SYS_SYMLINKAT, str(target), dir, str(name))
+func (c *compiler) symlinkIn(target string, dir Arg, name string) Call {
+	return c.call("symlinkat", unix.SYS_SYMLINKAT, str(target), dir, str(name))
 }
 
-func unlinkIn(dir Arg, name string) Call {
-	return call("unlinkat", unix.SYS_UNLINKAT, dir, str(name), num(0))
+func (c *compiler) unlinkIn(dir Arg, name string) Call {
+	return c.call("unlinkat", unix.SYS_UNLINKAT, dir, str(name), num(0))
 }
 
-func write(fd Slot, text string) Call {
-	return call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Form: Quoted, Bytes: []byte(text)}, num(uint64(len(text))))
+func (c *compiler) write(fd Slot, text string) Call {
+	return c.call("write", unix.SYS_WRITE, from(fd), Arg{Kind: Buf, Form: Quoted, Bytes: []byte(text)}, num(uint64(len(text))))
 }
 
 // prctl: the arguments that are left out are 0, which prctl(2) asks for.
-func prctl(name string, option uint64, args ...Arg) Call {
-	all := make([]Arg, 1+len(args))
-	all[0] = named(option, name)
-	copy(all[1:], args)
-	return call("prctl", unix.SYS_PRCTL, all...)
+func (c *compiler) prctl(name string, option uint64, args ...Arg) Call {
+	var room [6]Arg // as many as a call has
+	all := append(append(room[:0], named(option, name)), args...)
+	return c.call("prctl", unix.SYS_PRCTL, all...)
 }
 
-func umask(mask uint64) Call { return call("umask", unix.SYS_UMASK, modeArg(mask)) }
+func (c *compiler) umask(mask uint64) Call { return c.call("umask", unix.SYS_UMASK, modeArg(mask)) }

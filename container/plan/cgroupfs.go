@@ -94,9 +94,9 @@ type hierarchy struct {
 }
 
 func (c *compiler) hierarchies() []hierarchy {
-	var list []hierarchy
-	dirs := cgroup.Dirs(c.f.Groups)
-	for _, h := range c.f.Cgroup.All() {
+	dirs, all := cgroup.Dirs(c.f.Groups), c.f.Cgroup.All()
+	list := make([]hierarchy, 0, len(all))
+	for _, h := range all {
 		if i := slices.IndexFunc(dirs, func(d string) bool { return strings.HasPrefix(d, h.Mount+"/") }); i >= 0 {
 			list = append(list, hierarchy{h, path.Base(h.Mount), dirs[i]})
 		}
@@ -112,7 +112,7 @@ func (c *compiler) groups(m *mount) {
 		m.detached, m.group.whole = c.slot("mount "+m.Destination), true
 		a := m.Parsed
 		a.RecSet |= unix.MOUNT_ATTR_RDONLY
-		c.child("take "+at+" for "+m.Destination, m.field, append([]Call{openTree(at, true).to(m.detached)}, mountAttributes(m.detached, a)...)...)
+		c.child("take "+at+" for "+m.Destination, m.field, append([]Call{c.openTree(at, true).to(m.detached)}, c.mountAttributes(m.detached, a)...)...)
 		return
 	}
 	if c.f.Cgroup.Kind() == "v2" {
@@ -132,14 +132,14 @@ func (c *compiler) attachGroups(m *mount) {
 	}
 	for i, h := range c.hierarchies() {
 		at, top := m.at+"/"+h.name, from(m.detached) // which is attached: see cgroup.Hold
-		calls := []Call{mkdirIn(top, h.name, 0o755)}
+		calls := []Call{c.mkdirIn(top, h.name, 0o755)}
 		for word := range strings.SplitSeq(h.name, ",") {
 			if word != h.name {
-				calls = append(calls, symlinkIn(h.name, top, word))
+				calls = append(calls, c.symlinkIn(h.name, top, word))
 			}
 		}
 		if len(m.group.binds) > 0 {
-			c.child("attach "+at, m.field, append(calls, moveTo(m.group.binds[i], top, h.name))...)
+			c.child("attach "+at, m.field, append(calls, c.moveTo(m.group.binds[i], top, h.name))...)
 			continue
 		}
 		fstype, data := "cgroup", h.Controllers
@@ -147,6 +147,6 @@ func (c *compiler) attachGroups(m *mount) {
 			fstype, data = "cgroup2", nil
 		}
 		fs := c.make(fstype, "cgroup", at, m.field, chroot.Parsed{Data: data, Set: m.Set | m.RecSet&unix.MOUNT_ATTR_RDONLY}, m.Options)
-		c.child("attach "+at, m.field, append(calls, moveTo(fs, top, h.name))...)
+		c.child("attach "+at, m.field, append(calls, c.moveTo(fs, top, h.name))...)
 	}
 }

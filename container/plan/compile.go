@@ -215,8 +215,11 @@ type compiler struct {
 	o      Options
 	f      Facts
 	p      *Plan
-	phase  int             // of the steps to come
-	calls  int             // so far
+	phase  int // of the steps to come
+	calls  int // so far
+	args   pool[Arg]
+	kept   pool[Call]
+	acts   pool[Act]
 	joined map[string]bool // kinds of namespaces that exist already
 	fresh  map[string]bool
 	joins  []join
@@ -287,12 +290,14 @@ func (c *compiler) step(side Side, text, field string) *Step {
 // child adds a step of the child with its calls.
 func (c *compiler) child(text, field string, calls ...Call) {
 	if c.calls += len(calls); c.calls <= maxCalls {
-		c.step(Child, text, field).Calls = calls
+		c.step(Child, text, field).Calls = c.kept.keep(calls, usualCalls)
 	}
 }
 
 // act adds a step of the parent.
-func (c *compiler) act(text, field string, a Act) { c.step(Parent, text, field).Act = &a }
+func (c *compiler) act(text, field string, a Act) {
+	c.step(Parent, text, field).Act = &c.acts.keep([]Act{a}, usualActs)[0]
+}
 
 func (c *compiler) slot(name string) Slot {
 	c.p.Slots = append(c.p.Slots, name)

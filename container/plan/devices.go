@@ -121,7 +121,7 @@ func (c *compiler) takeDevices() {
 		d := &c.nodes[i]
 		if d.mount == 0 && !c.makesNodes() {
 			d.mount = c.slot("device " + d.Path)
-			c.child("take "+d.Path, "linux.devices", openTree(d.Path, false).to(d.mount))
+			c.child("take "+d.Path, "linux.devices", c.openTree(d.Path, false).to(d.mount))
 		}
 	}
 	if c.freshDev() {
@@ -131,7 +131,7 @@ func (c *compiler) takeDevices() {
 	for _, p := range c.linux.MaskedPaths {
 		null := c.slot("null for " + p)
 		c.nulls = append(c.nulls, null)
-		c.child("take /dev/null for "+p, "linux.maskedPaths", openTree("/dev/null", false).to(null), setattr(null, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
+		c.child("take /dev/null for "+p, "linux.maskedPaths", c.openTree("/dev/null", false).to(null), c.setattr(null, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
 	}
 }
 
@@ -145,12 +145,12 @@ func (c *compiler) devices() {
 		c.node(d)
 	}
 	links := [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}}
-	var calls []Call
+	calls := make([]Call, 0, someCalls)
 	if !c.freshDev() {
-		calls = append(calls, unlinkIn(from(c.dev), "ptmx").mayFailWith(uintptr(unix.ENOENT)))
+		calls = append(calls, c.unlinkIn(from(c.dev), "ptmx").mayFailWith(uintptr(unix.ENOENT)))
 	}
 	for _, l := range links {
-		calls = append(calls, symlinkIn(l[0], from(c.dev), l[1]).mayFailWith(uintptr(unix.EEXIST)))
+		calls = append(calls, c.symlinkIn(l[0], from(c.dev), l[1]).mayFailWith(uintptr(unix.EEXIST)))
 	}
 	c.child("link /dev/fd, stdin, stdout, stderr, core, ptmx", "linux.devices", calls...)
 }
@@ -170,7 +170,7 @@ func (c *compiler) node(d device) {
 	field := "linux.devices"
 	if d.mount != 0 {
 		target := c.slot("target " + d.Path)
-		c.child("attach "+d.Path, field, append(c.placeNode(target, d.at), moveOn(d.mount, target))...)
+		c.child("attach "+d.Path, field, append(c.placeNode(target, d.at), c.moveOn(d.mount, target))...)
 		return
 	}
 	dir, calls := c.dev, []Call(nil)
@@ -183,7 +183,7 @@ func (c *compiler) node(d device) {
 		number = unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	}
 	name := path.Base(d.at)
-	make := call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), Arg{Kind: Num, Form: Node, Value: nodeKind(d.Type) | modeOf(d.LinuxDevice)},
+	make := c.call("mknodat", unix.SYS_MKNODAT, from(dir), str(name), Arg{Kind: Num, Form: Node, Value: nodeKind(d.Type) | modeOf(d.LinuxDevice)},
 		Arg{Kind: Num, Form: Device, Value: number})
 	uid, gid := orZero(d.UID), orZero(d.GID)
 	if uid == 0 && gid == 0 {
@@ -192,7 +192,7 @@ func (c *compiler) node(d device) {
 	}
 	make.OnErr, make.Errno, make.Skip = SkipOnErrno, uintptr(unix.EEXIST), 1
 	c.child("make "+d.Path, field, append(calls, make,
-		call("fchownat", unix.SYS_FCHOWNAT, from(dir), str(name), num(uint64(uid)), num(uint64(gid)), named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW")))...)
+		c.call("fchownat", unix.SYS_FCHOWNAT, from(dir), str(name), num(uint64(uid)), num(uint64(gid)), named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW")))...)
 }
 
 // placeNode are the calls that open the place of a node below /dev, which may
@@ -201,8 +201,8 @@ func (c *compiler) placeNode(target Slot, at string) []Call {
 	if path.Dir(at) != "/dev" {
 		return c.place(target, at, false, true)
 	}
-	return []Call{touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
-		openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, 0).to(target)}
+	return []Call{c.touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
+		c.openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, 0).to(target)}
 }
 
 func orZero(id *uint32) uint32 {

@@ -87,7 +87,7 @@ func CompileExec(p *specs.Process, t Target, o Options, f Facts) (*Plan, error) 
 	c.forkLate = slices.Contains(t.Namespaces, "pid") && c.mayForkLate()
 	c.join(t.Namespaces)
 	if !c.forkLate {
-		c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+		c.child("begin a session", "", c.call("setsid", unix.SYS_SETSID))
 	}
 	c.keyring()
 	c.joinTerminal()
@@ -119,8 +119,8 @@ func (c *compiler) enterRoot(t Target) error {
 		return &fault.Error{Op: "join container", Kind: fault.Invalid, Err: errors.New("nobody says where its root is")}
 	}
 	root := c.slot("root")
-	c.child("enter the container's root", "root", open(t.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(root),
-		call("fchdir", unix.SYS_FCHDIR, from(root)), chrootHere(), chdirRoot())
+	c.child("enter the container's root", "root", c.open(t.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(root),
+		c.call("fchdir", unix.SYS_FCHDIR, from(root)), c.chrootHere(), c.chdirRoot())
 	return nil
 }
 
@@ -138,13 +138,13 @@ func (c *compiler) allowLimits() error {
 		}
 		if own.Hard < l.Hard {
 			own.Soft, own.Hard = max(own.Soft, l.Soft), l.Hard
-			c.child("allow "+l.Name+" to be as high as "+amount(l.Hard), "process.rlimits", setLimit(r.Type, own))
+			c.child("allow "+l.Name+" to be as high as "+amount(l.Hard), "process.rlimits", c.setLimit(r.Type, own))
 		}
 	}
 	if adj := c.spec.Process.OOMScoreAdj; adj != nil {
 		fd, value := c.slot("oom_score_adj"), strconv.Itoa(*adj)
 		c.child("write "+value+" to oom_score_adj", "process.oomScoreAdj",
-			open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, value))
+			c.open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), c.write(fd, value))
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (c *compiler) join(elsewhere []string) {
 		c.joined[kind] = true
 	}
 	if !c.alone {
-		c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+		c.child("let nobody look into this process", "", c.prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	}
 	var flags uint64
 	var names, kinds []string
@@ -169,7 +169,7 @@ func (c *compiler) join(elsewhere []string) {
 	}
 	c.p.OwnMemory = c.joined["time"]
 	if flags != 0 {
-		c.child("join the namespaces "+strings.Join(kinds, " "), "linux.namespaces", call("setns", unix.SYS_SETNS, from(Container), named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))))
+		c.child("join the namespaces "+strings.Join(kinds, " "), "linux.namespaces", c.call("setns", unix.SYS_SETNS, from(Container), named(flags, strings.ReplaceAll(strings.Join(names, "|"), "MNT", "NS"))))
 	}
 	switch {
 	case c.forkLate:
@@ -185,9 +185,9 @@ func (c *compiler) join(elsewhere []string) {
 // beRoot makes the process the root of the user namespace that it is in.
 func (c *compiler) beRoot() {
 	c.child("be root of the user namespace", "linux.namespaces.user",
-		call("setresgid", unix.SYS_SETRESGID, num(0), num(0), num(0)),
-		call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
-		call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
+		c.call("setresgid", unix.SYS_SETRESGID, num(0), num(0), num(0)),
+		c.call("setresuid", unix.SYS_SETRESUID, num(0), num(0), num(0)),
+		c.call("setgroups", unix.SYS_SETGROUPS, num(0), num(0)).mayFail())
 }
 
 // joinTerminal opens a terminal in the container's devpts. What lies there is
@@ -199,6 +199,6 @@ func (c *compiler) joinTerminal() {
 	}
 	c.pts = c.slot("devpts")
 	c.child("find the container's terminals", "process.terminal",
-		openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS).to(c.pts))
+		c.openIn(cwd(), "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS).to(c.pts))
 	c.terminal()
 }

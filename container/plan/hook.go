@@ -26,9 +26,9 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 	if t != nil {
 		c.joinAll(*t)
 	}
-	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
+	c.child("begin a session", "", c.call("setsid", unix.SYS_SETSID))
 	if dir != "" {
-		c.child("go to "+dir, "", call("chdir", unix.SYS_CHDIR, str(dir)))
+		c.child("go to "+dir, "", c.call("chdir", unix.SYS_CHDIR, str(dir)))
 	}
 	c.keepDescriptors()
 	c.env = h.Env

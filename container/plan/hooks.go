@@ -27,7 +27,7 @@ func (c *compiler) hooks() {
 	}
 	h := c.spec.Hooks
 	c.child("go back to the host's root, and let the hooks run", "hooks",
-		append(append([]Call{call("fchdir", unix.SYS_FCHDIR, from(c.above)), chrootHere(), call("fchdir", unix.SYS_FCHDIR, from(c.root))}, c.dumpable(1)...), write(Sock, Ready))...)
+		append(append([]Call{c.call("fchdir", unix.SYS_FCHDIR, from(c.above)), c.chrootHere(), c.call("fchdir", unix.SYS_FCHDIR, from(c.root))}, c.dumpable(1)...), c.write(Sock, Ready))...)
 	c.phase++
 	for _, k := range []struct {
 		kind  string
@@ -51,5 +51,5 @@ func (c *compiler) dumpable(yes uint64) []Call {
 	if c.f.Host || len(c.joins) > 0 {
 		return nil
 	}
-	return []Call{prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(yes))}
+	return []Call{c.prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(yes))}
 }

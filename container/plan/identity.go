@@ -20,12 +20,10 @@ func (c *compiler) identity() {
 		caps = *p.Capabilities
 	}
 	bounding, permitted, effective := c.caps(caps.Bounding), c.caps(caps.Permitted), c.caps(caps.Effective)
-	drop := make([]Call, 0, c.f.LastCap+1)
-	args := make([]Arg, 0, 2*cap(drop)) // of all of them
+	drop := make([]Call, 0, 64)
 	for n := 0; n <= c.f.LastCap; n++ {
 		if !bounding.Has(privilege.Caps(1) << n) {
-			args = append(args, named(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), num(uint64(n)))
-			drop = append(drop, call("prctl", unix.SYS_PRCTL, args[len(args)-2:]...))
+			drop = append(drop, c.prctl("PR_CAPBSET_DROP", unix.PR_CAPBSET_DROP, num(uint64(n))))
 		}
 	}
 	if len(drop) > 0 {
@@ -35,12 +33,12 @@ func (c *compiler) identity() {
 	c.enterWorkdirLate()
 	inheritable := c.caps(caps.Inheritable)
 	c.child("keep the capabilities "+permitted.String(), "process.capabilities",
-		call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), Arg{Kind: Buf, Form: Caps, Bytes: capData(effective, permitted, inheritable)}))
+		c.call("capset", unix.SYS_CAPSET, buf(capHeader(), "{_LINUX_CAPABILITY_VERSION_3}"), Arg{Kind: Buf, Form: Caps, Bytes: capData(effective, permitted, inheritable)}))
 	for _, name := range caps.Ambient {
 		a := c.caps([]string{name})
 		for n := 0; n <= c.f.LastCap; n++ {
 			if a.Has(privilege.Caps(1) << n) {
-				c.child("keep "+name+" over exec", "process.capabilities.ambient", prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))).mayFailWith(uintptr(unix.EPERM)))
+				c.child("keep "+name+" over exec", "process.capabilities.ambient", c.prctl("PR_CAP_AMBIENT", unix.PR_CAP_AMBIENT, named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), num(uint64(n))).mayFailWith(uintptr(unix.EPERM)))
 			}
 		}
 	}
@@ -55,20 +53,20 @@ func (c *compiler) user() {
 	for fd, own := range c.o.Streams {
 		if own {
 			// Of what cannot be given away nothing is lost.
-			c.child("give stream "+strconv.Itoa(fd)+" to user "+decimal(u.UID), "process.user", call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
+			c.child("give stream "+strconv.Itoa(fd)+" to user "+decimal(u.UID), "process.user", c.call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
 		}
 	}
-	calls := []Call{prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1))}
+	calls := []Call{c.prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1))}
 	// In a user namespace of one id without a helper setgroups is forbidden,
 	// so an ordinary user's engine asks in vain; runc passes that over too.
-	set := call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), Arg{Kind: Buf, Form: Groups, Bytes: groupBytes(u.AdditionalGids)})
+	set := c.call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), Arg{Kind: Buf, Form: Groups, Bytes: groupBytes(u.AdditionalGids)})
 	if len(u.AdditionalGids) == 0 || !c.f.Host {
 		set = set.mayFail()
 	}
 	calls = append(calls, set,
-		call("setresgid", unix.SYS_SETRESGID, num(uint64(u.GID)), num(uint64(u.GID)), num(uint64(u.GID))),
-		call("setresuid", unix.SYS_SETRESUID, num(uint64(u.UID)), num(uint64(u.UID)), num(uint64(u.UID))),
-		prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(0)))
+		c.call("setresgid", unix.SYS_SETRESGID, num(uint64(u.GID)), num(uint64(u.GID)), num(uint64(u.GID))),
+		c.call("setresuid", unix.SYS_SETRESUID, num(uint64(u.UID)), num(uint64(u.UID)), num(uint64(u.UID))),
+		c.prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(0)))
 	c.child("become user "+decimal(u.UID)+", group "+decimal(u.GID), "process.user", calls...)
 }
 

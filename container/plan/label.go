@@ -17,11 +17,11 @@ func (c *compiler) labels() {
 		fd := c.slot("AppArmor's exec")
 		c.child("be confined by "+p.ApparmorProfile, ProfileField,
 			c.openAttr("apparmor/exec").to(fd).thenSkip(1), // since Linux 5.8 it has a place of its own
-			c.openAttr("exec").to(fd), write(fd, "exec "+p.ApparmorProfile))
+			c.openAttr("exec").to(fd), c.write(fd, "exec "+p.ApparmorProfile))
 	}
 	if p.SelinuxLabel != "" {
 		fd := c.slot("SELinux's exec")
-		c.child("be labelled "+p.SelinuxLabel, "process.selinuxLabel", c.openAttr("exec").to(fd), write(fd, p.SelinuxLabel))
+		c.child("be labelled "+p.SelinuxLabel, "process.selinuxLabel", c.openAttr("exec").to(fd), c.write(fd, p.SelinuxLabel))
 	}
 }
 
@@ -70,12 +70,12 @@ func (c *compiler) labelKeys() []Call {
 		return nil
 	}
 	fd := c.slot("SELinux's keycreate")
-	return []Call{c.openAttr("keycreate").to(fd), write(fd, label)}
+	return []Call{c.openAttr("keycreate").to(fd), c.write(fd, label)}
 }
 
 func (c *compiler) openAttr(name string) Call { return c.openOwn(name, unix.O_WRONLY) }
 
 // openOwn opens what this process has in its directory attr.
 func (c *compiler) openOwn(name string, flags uint64) Call {
-	return openIn(from(c.procs), path.Join("thread-self/attr", name), flags, unix.RESOLVE_NO_XDEV)
+	return c.openIn(from(c.procs), path.Join("thread-self/attr", name), flags, unix.RESOLVE_NO_XDEV)
 }

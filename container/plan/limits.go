@@ -47,7 +47,7 @@ func (c *compiler) openMany() {
 		return
 	}
 	c.files = privilege.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: soft, Hard: hard}
-	c.child("open as many files as may be", "mounts", setLimit(noFile, privilege.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: hard, Hard: hard}))
+	c.child("open as many files as may be", "mounts", c.setLimit(noFile, privilege.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: hard, Hard: hard}))
 }
 
 const noFile = "RLIMIT_NOFILE"
@@ -76,21 +76,21 @@ func (c *compiler) rlimits() {
 	var calls []Call
 	own := func(r specs.POSIXRlimit) bool { return r.Type == noFile }
 	if c.files.Hard > 0 && !slices.ContainsFunc(c.spec.Process.Rlimits, own) {
-		c.child("open no more files than before", "", setLimit(noFile, c.files))
+		c.child("open no more files than before", "", c.setLimit(noFile, c.files))
 	}
 	for i, r := range c.spec.Process.Rlimits {
 		l, _ := rlimitOf(r)
 		if slices.ContainsFunc(c.spec.Process.Rlimits[i+1:], func(o specs.POSIXRlimit) bool { return o.Type == r.Type }) {
 			continue
 		}
-		calls = append(calls, setLimit(r.Type, l))
+		calls = append(calls, c.setLimit(r.Type, l))
 	}
 	if len(calls) > 0 {
 		c.child("set "+strconv.Itoa(len(calls))+" limits", "process.rlimits", calls...)
 	}
 }
 
-func setLimit(name string, l privilege.Rlimit) Call {
-	return call("prlimit64", unix.SYS_PRLIMIT64, num(0), named(uint64(l.Resource), name),
+func (c *compiler) setLimit(name string, l privilege.Rlimit) Call {
+	return c.call("prlimit64", unix.SYS_PRLIMIT64, num(0), named(uint64(l.Resource), name),
 		buf(words(l.Soft, l.Hard), "{"+amount(l.Soft)+", "+amount(l.Hard)+"}"), named(0, "NULL"))
 }

@@ -10,9 +10,9 @@ func (c *compiler) machineID() {
 	}
 	file := c.slot("machine id")
 	c.child("write /etc/machine-id", "",
-		call("openat2", unix.SYS_OPENAT2, cwd(), str("/etc/machine-id"),
+		c.call("openat2", unix.SYS_OPENAT2, cwd(), str("/etc/machine-id"),
 			buf(words(unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o444, unix.RESOLVE_NO_MAGICLINKS),
 				"{O_WRONLY|O_CREAT|O_TRUNC|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0444, RESOLVE_NO_MAGICLINKS}"), num(24)).to(file).skipOnError(2),
-		write(file, c.o.MachineID+"\n").mayFail(),
-		call("close", unix.SYS_CLOSE, from(file)))
+		c.write(file, c.o.MachineID+"\n").mayFail(),
+		c.call("close", unix.SYS_CLOSE, from(file)))
 }

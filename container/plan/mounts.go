@@ -203,11 +203,11 @@ func (c *compiler) fileSystems() {
 		case m.detached != 0:
 		case m.bind:
 			m.detached = c.slot("mount " + m.Destination)
-			calls := []Call{openTree(m.Source, m.Rec).to(m.detached)}
+			calls := []Call{c.openTree(m.Source, m.Rec).to(m.detached)}
 			if below := subpath(m.Parsed); below != "" {
 				calls = c.openBelow(m.Source, below, m.detached)
 			}
-			c.child("take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, append(calls, mountAttributes(m.detached, c.ofClone(m))...)...)
+			c.child("take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, append(calls, c.mountAttributes(m.detached, c.ofClone(m))...)...)
 		case m.Type == "cgroup":
 			c.groups(m)
 		default:
@@ -256,7 +256,7 @@ func (c *compiler) privateProc() {
 		}
 	}
 	c.procs = c.slot("procfs")
-	c.child("hold on to procfs", "", open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.procs))
+	c.child("hold on to procfs", "", c.open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.procs))
 }
 
 func (c *compiler) labelled() bool {
@@ -268,9 +268,9 @@ func (c *compiler) labelled() bool {
 func (c *compiler) openBelow(source, below string, mount Slot) []Call {
 	base, at := c.slot("base "+source), c.slot("below "+below)
 	return []Call{
-		open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(base),
-		call("openat2", unix.SYS_OPENAT2, from(base), str(below), Arg{Kind: Buf, Form: How, Bytes: words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)}, num(24)).to(at),
-		openTreeOf(at).to(mount),
+		c.open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(base),
+		c.call("openat2", unix.SYS_OPENAT2, from(base), str(below), Arg{Kind: Buf, Form: How, Bytes: words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)}, num(24)).to(at),
+		c.openTreeOf(at).to(mount),
 	}
 }
 
@@ -287,7 +287,7 @@ func (c *compiler) fileSystem(m *mount, fstype string) {
 	m.detached = c.make(fstype, m.Source, m.Destination, m.field, a, m.Options)
 	c.labelQueue(m)
 	if len(a.Propagation) > 0 {
-		c.child("make "+m.Destination+" "+propagationText(a.Propagation[len(a.Propagation)-1]), m.field, propagation(m.detached, a)...)
+		c.child("make "+m.Destination+" "+propagationText(a.Propagation[len(a.Propagation)-1]), m.field, c.propagation(m.detached, a)...)
 	}
 }
 
@@ -295,21 +295,21 @@ func (c *compiler) fileSystem(m *mount, fstype string) {
 func (c *compiler) make(fstype, source, at, field string, a chroot.Parsed, options []string) Slot {
 	fs, mount := c.slot("fs "+at), c.slot("mount "+at)
 	data := c.dataOf(fstype, a)
-	calls := append(make([]Call, 0, 4+len(data)), fsopen(fstype).to(fs))
+	calls := append(make([]Call, 0, someCalls), c.fsopen(fstype).to(fs))
 	if source != "" {
-		calls = append(calls, fsString(fs, "source", source))
+		calls = append(calls, c.fsString(fs, "source", source))
 	}
 	for _, o := range data {
 		key, value, has := strings.Cut(o, "=")
 		if has {
-			calls = append(calls, fsString(fs, key, value))
+			calls = append(calls, c.fsString(fs, key, value))
 		} else {
-			calls = append(calls, fsFlag(fs, key))
+			calls = append(calls, c.fsFlag(fs, key))
 		}
 	}
-	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set|a.RecSet).to(mount))
+	calls = append(calls, c.fsCreate(fs), c.fsmount(fs, a.Set|a.RecSet).to(mount))
 	if fstype == "sysfs" && c.mayBindSysfs() {
-		calls = orBind(calls, "/sys", mount, a)
+		calls = c.orBind(calls, "/sys", mount, a)
 	}
 	c.child("make "+fstype+" for "+at+optionText(options), field, calls...)
 	return mount
@@ -321,9 +321,9 @@ func (c *compiler) mayBindSysfs() bool { return c.mapped() || c.f.Inner }
 
 // orBind takes the host's file system at path where calls may not make one: a
 // sysfs shows a network, and who does not own that may not mount it.
-func orBind(calls []Call, path string, mount Slot, a chroot.Parsed) []Call {
+func (c *compiler) orBind(calls []Call, path string, mount Slot, a chroot.Parsed) []Call {
 	a.RecSet |= a.Set & unix.MOUNT_ATTR_RDONLY
-	instead := append([]Call{openTree(path, true).to(mount)}, mountAttributes(mount, a)...)
+	instead := append([]Call{c.openTree(path, true).to(mount)}, c.mountAttributes(mount, a)...)
 	last := len(calls) - 1
 	calls[0].OnErr, calls[0].Errno, calls[0].Skip = SkipOnErrno, uintptr(unix.EPERM), last
 	calls[last] = calls[last].thenSkip(len(instead))
@@ -376,39 +376,39 @@ func (c *compiler) labelQueue(m *mount) {
 		return
 	}
 	dir := c.slot("top of " + m.Destination)
-	set := setLabel(dir, label).mayFailWith(uintptr(unix.ENOTSUP))
+	set := c.setLabel(dir, label).mayFailWith(uintptr(unix.ENOTSUP))
 	if c.mapped() {
 		set = set.mayFailWith(uintptr(unix.EPERM))
 	}
 	c.child("label "+m.Destination+" "+label, "linux.mountLabel",
-		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir), set)
+		c.call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir), set)
 }
 
 // setLabel is the call that gives what is open a label.
-func setLabel(of Slot, label string) Call {
-	return call("fsetxattr", unix.SYS_FSETXATTR, from(of), str(selinux.Attribute), str(label), num(uint64(len(label))), num(0))
+func (c *compiler) setLabel(of Slot, label string) Call {
+	return c.call("fsetxattr", unix.SYS_FSETXATTR, from(of), str(selinux.Attribute), str(label), num(uint64(len(label))), num(0))
 }
 
 // mountAttributes are the calls that give a detached bind its options.
-func mountAttributes(mount Slot, a chroot.Parsed) []Call {
-	calls := propagation(mount, a)
+func (c *compiler) mountAttributes(mount Slot, a chroot.Parsed) []Call {
+	calls := c.propagation(mount, a)
 	if a.RecSet|a.RecClear != 0 {
-		calls = append(calls, setattr(mount, unix.AT_RECURSIVE, a.RecSet, a.RecClear, 0))
+		calls = append(calls, c.setattr(mount, unix.AT_RECURSIVE, a.RecSet, a.RecClear, 0))
 	}
 	if a.Set|a.Clear != 0 {
-		calls = append(calls, setattr(mount, 0, a.Set, a.Clear, 0))
+		calls = append(calls, c.setattr(mount, 0, a.Set, a.Clear, 0))
 	}
 	return calls
 }
 
-func propagation(mount Slot, a chroot.Parsed) []Call {
+func (c *compiler) propagation(mount Slot, a chroot.Parsed) []Call {
 	var calls []Call
 	for _, p := range a.Propagation {
 		flags := uint64(0)
 		if p&unix.MS_REC != 0 {
 			flags = unix.AT_RECURSIVE
 		}
-		calls = append(calls, setattr(mount, flags, 0, 0, p&^unix.MS_REC))
+		calls = append(calls, c.setattr(mount, flags, 0, 0, p&^unix.MS_REC))
 	}
 	return calls
 }
@@ -435,9 +435,9 @@ func (c *compiler) attach() {
 		switch isFile := c.isFile(m); {
 		case sysfs != 0 && m.at == cgroup.UsualMount:
 			c.hollow = target
-			calls = []Call{openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target)}
+			calls = []Call{c.openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target)}
 		case empty != nil && !isFile && !keeps:
-			calls = placeIn(empty.detached, target, path.Base(m.at), strict)
+			calls = c.placeIn(empty.detached, target, path.Base(m.at), strict)
 		case keeps:
 			calls = c.keepMode(m, c.place(target, m.at, strict, isFile), target)
 		default:
@@ -451,7 +451,7 @@ func (c *compiler) attach() {
 				sysfs = m.detached
 			}
 		}
-		c.child("attach "+m.Destination, m.field, append(calls, moveOn(m.detached, target))...)
+		c.child("attach "+m.Destination, m.field, append(calls, c.moveOn(m.detached, target))...)
 		if m.Type == "cgroup" {
 			c.attachGroups(m)
 		}
@@ -460,8 +460,8 @@ func (c *compiler) attach() {
 
 // placeIn is place for a directory that is mostly to be made, in one that is
 // open. There is room for one more call.
-func placeIn(dir, target Slot, name string, strict bool) []Call {
-	return append(make([]Call, 0, 3), mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(from(dir), name, strict).to(target))
+func (c *compiler) placeIn(dir, target Slot, name string, strict bool) []Call {
+	return append(make([]Call, 0, 3), c.mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), c.openTarget(from(dir), name, strict).to(target))
 }
 
 // attachOrder is that of the spec, in which they are also made, but for procfs,
@@ -482,9 +482,9 @@ func (c *compiler) keepMode(m *mount, place []Call, target Slot) []Call {
 	dir := c.slot("top of " + m.Destination)
 	stat := make([]byte, 256) // struct statx
 	return append([]Call{place[0].skipOnError(3),
-		call("statx", unix.SYS_STATX, from(target), str(""), named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"), named(unix.STATX_MODE, "STATX_MODE"), buf(stat, "{mode}")),
-		call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
-		call("fchmod", unix.SYS_FCHMOD, from(dir), Arg{Kind: FromBuf, Bytes: stat, Value: statxMode, Text: "{mode}"}).thenSkip(len(place) - 1),
+		c.call("statx", unix.SYS_STATX, from(target), str(""), named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"), named(unix.STATX_MODE, "STATX_MODE"), buf(stat, "{mode}")),
+		c.call("openat", unix.SYS_OPENAT, from(m.detached), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0)).to(dir),
+		c.call("fchmod", unix.SYS_FCHMOD, from(dir), Arg{Kind: FromBuf, Bytes: stat, Value: statxMode, Text: "{mode}"}).thenSkip(len(place) - 1),
 	}, place[1:]...)
 }
 
@@ -509,14 +509,14 @@ func (c *compiler) isFile(m *mount) bool {
 func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
 	above := cwd()
 	names := strings.Split(strings.Trim(path.Clean(at), "/"), "/")
-	calls := append(make([]Call, 0, 2+2*len(names)), openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
+	calls := append(make([]Call, 0, 2+2*len(names)), c.openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
 	for i, name := range names {
 		if i == len(names)-1 && file {
-			calls = append(calls, touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
-				openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, 0).to(target))
+			calls = append(calls, c.touch(above, name).mayFailWith(uintptr(unix.EEXIST)),
+				c.openIn(above, name, unix.O_PATH|unix.O_NOFOLLOW, 0).to(target))
 			break
 		}
-		calls = append(calls, mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), openTarget(above, name, strict).to(target))
+		calls = append(calls, c.mkdirIn(above, name, 0o755).mayFailWith(uintptr(unix.EEXIST)), c.openTarget(above, name, strict).to(target))
 		above = from(target)
 	}
 	return calls

@@ -89,9 +89,9 @@ func (c *compiler) unshareFirst(joins []specs.LinuxNamespace) []specs.LinuxNames
 			return false
 		}
 		fd := c.slot("time namespace")
-		c.child("join the time namespace", "linux.namespaces.time", open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0, "O_RDONLY|O_CLOEXEC").to(fd),
-			call("setns", unix.SYS_SETNS, from(fd), named(unix.CLONE_NEWTIME, "CLONE_NEWTIME")))
-		c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, c.newFlags()), write(Sock, Ready))
+		c.child("join the time namespace", "linux.namespaces.time", c.open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0, "O_RDONLY|O_CLOEXEC").to(fd),
+			c.call("setns", unix.SYS_SETNS, from(fd), named(unix.CLONE_NEWTIME, "CLONE_NEWTIME")))
+		c.child("make the other namespaces", "linux.namespaces", c.call("unshare", unix.SYS_UNSHARE, c.newFlags()), c.write(Sock, Ready))
 		c.phase++
 		return true
 	})
@@ -211,7 +211,7 @@ func (c *compiler) visited() bool { return c.o.Served != "" || c.o.Network.Host 
 // settle is what comes first: wait, enter the namespaces, be root in them.
 func (c *compiler) settle() {
 	if c.visited() {
-		c.child("let the parent find this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(1)))
+		c.child("let the parent find this process", "", c.prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(1)))
 	}
 	c.enterCgroups(c.earlyTasks())
 	c.enterBy(c.f.ClassTasks, "class", "linux.intelRdt")
@@ -219,13 +219,13 @@ func (c *compiler) settle() {
 	c.newTime()
 	// Nobody may look into this process while it still has the parent's
 	// memory and descriptors: before it joins anything (CVE-2016-9962).
-	c.child("let nobody look into this process", "", prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
+	c.child("let nobody look into this process", "", c.prctl("PR_SET_DUMPABLE", unix.PR_SET_DUMPABLE, num(0)))
 	for _, j := range c.joins {
-		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag(j.kind), flagText(j.kind))))
+		c.child("join the "+j.kind+" namespace", "linux.namespaces."+j.kind, c.call("setns", unix.SYS_SETNS, from(j.fd), named(cloneFlag(j.kind), flagText(j.kind))))
 	}
 	if c.joined["user"] {
 		if flags := c.newFlags(); flags.Value != 0 {
-			c.child("make the other namespaces", "linux.namespaces", call("unshare", unix.SYS_UNSHARE, flags))
+			c.child("make the other namespaces", "linux.namespaces", c.call("unshare", unix.SYS_UNSHARE, flags))
 		}
 	}
 	if c.joined["pid"] || c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 || c.fresh["time"] {
@@ -235,11 +235,11 @@ func (c *compiler) settle() {
 		c.beRoot()
 	}
 	if c.fresh["cgroup"] {
-		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
+		c.child("make the cgroup namespace, beginning here", "linux.namespaces.cgroup", c.call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP")))
 	}
 	c.affinity("", "")
-	c.child("begin a session", "", call("setsid", unix.SYS_SETSID))
-	c.child("make files with the modes that are asked for", "", umask(0))
+	c.child("begin a session", "", c.call("setsid", unix.SYS_SETSID))
+	c.child("make files with the modes that are asked for", "", c.umask(0))
 	if !c.peers {
 		c.keepMounts()
 	}
@@ -262,7 +262,7 @@ func (c *compiler) keepMounts() {
 		propagation, text = unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"
 	}
 	c.child("keep mounts from the host", "linux.rootfsPropagation",
-		call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
+		c.call("mount", unix.SYS_MOUNT, named(0, "NULL"), str("/"), named(0, "NULL"), named(propagation, text), named(0, "NULL")))
 }
 
 // slaves reports whether the mounts of this namespace become slaves of the host's.
@@ -284,8 +284,8 @@ func (c *compiler) loopback() {
 	copy(request, "lo")
 	request[16] = unix.IFF_UP
 	c.child("switch loopback on", networkField,
-		call("socket", unix.SYS_SOCKET, named(unix.AF_UNIX, "AF_UNIX"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0)).to(sock),
-		call("ioctl", unix.SYS_IOCTL, from(sock), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), buf(request, "{lo, IFF_UP}")))
+		c.call("socket", unix.SYS_SOCKET, named(unix.AF_UNIX, "AF_UNIX"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0)).to(sock),
+		c.call("ioctl", unix.SYS_IOCTL, from(sock), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), buf(request, "{lo, IFF_UP}")))
 }
 
 // awaitParent takes what the parent sends, at once, before it goes on.
@@ -317,7 +317,7 @@ func (c *compiler) earlyTasks() []string {
 // enterMemory enters that cgroup.
 func (c *compiler) enterMemory() {
 	if c.memory != 0 {
-		c.child("enter the cgroup of "+c.p.Slots[c.memory], "linux.cgroupsPath", write(c.memory, "0"))
+		c.child("enter the cgroup of "+c.p.Slots[c.memory], "linux.cgroupsPath", c.write(c.memory, "0"))
 	}
 }
 
@@ -329,7 +329,7 @@ func (c *compiler) enterCgroups(files []string) { c.enterBy(files, "cgroup", "li
 func (c *compiler) enterBy(files []string, what, field string) {
 	for _, file := range files {
 		fd := c.slot(file)
-		c.child("enter the "+what+" of "+file, field, append(c.openTasks(file, fd), write(fd, "0"))...)
+		c.child("enter the "+what+" of "+file, field, append(c.openTasks(file, fd), c.write(fd, "0"))...)
 	}
 }
 
@@ -339,14 +339,14 @@ func (c *compiler) openTasks(file string, fd Slot) []Call {
 	const flags, text = unix.O_WRONLY | unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"
 	rest, below := strings.CutPrefix(file, cgroup.UsualMount+"/")
 	if !below {
-		return []Call{open(file, flags, 0, text).to(fd)}
+		return []Call{c.open(file, flags, 0, text).to(fd)}
 	}
 	var calls []Call
 	if c.groupsTop == 0 {
 		c.groupsTop = c.slot(cgroup.UsualMount)
-		calls = append(calls, open(cgroup.UsualMount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.groupsTop))
+		calls = append(calls, c.open(cgroup.UsualMount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.groupsTop))
 	}
-	return append(calls, openAt(from(c.groupsTop), rest, flags, 0, text).to(fd))
+	return append(calls, c.openAt(from(c.groupsTop), rest, flags, 0, text).to(fd))
 }
 
 // forkAgain lets a second child, whose parent is the first one's, be the first
@@ -359,17 +359,17 @@ func (c *compiler) forkAgain() {
 	if c.fresh["pid"] && c.p.Flags&unix.CLONE_NEWPID == 0 {
 		flags, text = flags|unix.CLONE_NEWPID, text+"|CLONE_NEWPID"
 	}
-	clone := call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).want(1)
+	clone := c.call("clone", unix.SYS_CLONE, named(flags, text), named(0, "NULL"), num(0), num(0), num(0)).want(1)
 	clone.OnErr, clone.Errno, clone.Skip = SkipOnErrno, uintptr(unix.EPIPE), 1
 	c.child("fork once more", "linux.namespaces", clone,
-		call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
-		write(Sock, Hello), c.hearByte())
+		c.call("exit_group", unix.SYS_EXIT_GROUP, num(0)),
+		c.write(Sock, Hello), c.hearByte())
 }
 
 // hearByte waits until the parent has written down who the child is, and fails
 // when the parent is gone.
 func (c *compiler) hearByte() Call {
-	return call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), num(0), named(0, "NULL"), named(0, "NULL")).want(1)
+	return c.call("recvfrom", unix.SYS_RECVFROM, from(Sock), buf(make([]byte, 1), "{}"), num(1), num(0), named(0, "NULL"), named(0, "NULL")).want(1)
 }
 
 // flagText is the name of the flag of a kind of namespaces: "CLONE_NEWNS".

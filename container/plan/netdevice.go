@@ -52,7 +52,7 @@ func (c *compiler) links() {
 	}
 	born := c.bornInNetwork()
 	if !born {
-		c.child("let the parent give links", "linux.netDevices", write(Sock, Ready))
+		c.child("let the parent give links", "linux.netDevices", c.write(Sock, Ready))
 		c.phase++
 	}
 	c.joinNetworks(&c.o.Network)

@@ -34,10 +34,10 @@ func (c *compiler) paths() {
 		}
 	}
 	for _, r := range c.late {
-		c.child("make "+r.at+" read-only", r.field, setattr(r.mount, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
+		c.child("make "+r.at+" read-only", r.field, c.setattr(r.mount, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
 	}
 	if c.spec.Root.Readonly {
-		c.child("make the root read-only", "root.readonly", setattr(c.root, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
+		c.child("make the root read-only", "root.readonly", c.setattr(c.root, 0, unix.MOUNT_ATTR_RDONLY, 0, 0))
 	}
 }
 
@@ -93,7 +93,7 @@ func (c *compiler) below(at string) (dir Arg, rest string) {
 // cover attaches a detached mount at a path, if that is there.
 func (c *compiler) cover(mount Slot, at string) Call {
 	dir, rest := c.below(at)
-	return moveTo(mount, dir, rest).mayFailWith(uintptr(unix.ENOENT))
+	return c.moveTo(mount, dir, rest).mayFailWith(uintptr(unix.ENOENT))
 }
 
 // readOnlyPath covers a path by itself, read-only.
@@ -106,16 +106,16 @@ func (c *compiler) readOnlyPath(p string) {
 	case unknown:
 		// Looked up once: somebody may swap it for a link meanwhile.
 		target := c.slot("target " + p)
-		open := openTarget(cwd(), at, false).to(target)
+		open := c.openTarget(cwd(), at, false).to(target)
 		open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.ENOENT), 3
-		c.child("make "+p+" read-only", "linux.readonlyPaths", open, openTreeRec(from(target), "").to(fixed),
-			setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveOn(fixed, target))
+		c.child("make "+p+" read-only", "linux.readonlyPaths", open, c.openTreeRec(from(target), "").to(fixed),
+			c.setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), c.moveOn(fixed, target))
 	default:
 		dir, rest := c.below(at)
-		take := openTreeRec(dir, rest).to(fixed)
+		take := c.openTreeRec(dir, rest).to(fixed)
 		take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.ENOENT), 2
 		c.child("make "+p+" read-only", "linux.readonlyPaths", take,
-			setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), moveTo(fixed, dir, rest))
+			c.setattr(fixed, unix.AT_RECURSIVE, unix.MOUNT_ATTR_RDONLY, 0, 0), c.moveTo(fixed, dir, rest))
 	}
 }
 
@@ -127,7 +127,7 @@ func (c *compiler) nullMask(i int) (mask Slot, take []Call) {
 		return c.nulls[i], nil
 	}
 	mask = c.slot("mask " + c.linux.MaskedPaths[i])
-	return mask, []Call{call("open_tree", unix.SYS_OPEN_TREE, from(c.dev), str("null"), named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).to(mask)}
+	return mask, []Call{c.call("open_tree", unix.SYS_OPEN_TREE, from(c.dev), str("null"), named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).to(mask)}
 }
 
 // emptyDir are the options of a directory that has nothing and takes nothing.
@@ -143,7 +143,7 @@ func emptyDir() chroot.Parsed {
 func (c *compiler) maskDir(p, at string) {
 	if c.hollow != 0 {
 		mask := c.slot("mask " + p)
-		c.child("mask "+p, "linux.maskedPaths", openTreeOf(c.hollow).to(mask), setattr(mask, 0, emptyDir().Set, 0, 0), c.cover(mask, at))
+		c.child("mask "+p, "linux.maskedPaths", c.openTreeOf(c.hollow).to(mask), c.setattr(mask, 0, emptyDir().Set, 0, 0), c.cover(mask, at))
 		return
 	}
 	if c.empty == 0 {
@@ -152,7 +152,7 @@ func (c *compiler) maskDir(p, at string) {
 		return
 	}
 	mask := c.slot("mask " + p)
-	take, cover := openTreeOf(c.empty).to(mask), c.cover(mask, at)
+	take, cover := c.openTreeOf(c.empty).to(mask), c.cover(mask, at)
 	take.OnErr, take.Errno, take.Skip = SkipOnErrno, uintptr(unix.EINVAL), 1
 	cover.Skip, cover.SkipOnOK = 1, true
 	c.child("mask "+p, "linux.maskedPaths", take, cover, c.cover(c.empty, at))
@@ -163,15 +163,15 @@ func (c *compiler) maskDir(p, at string) {
 func (c *compiler) maskEither(i int, p, at string) {
 	target, dir := c.slot("target "+p), c.slot("mask "+p+" as directory")
 	fs, a := c.slot("fs "+p), emptyDir()
-	calls := []Call{fsopen("tmpfs").to(fs)}
+	calls := []Call{c.fsopen("tmpfs").to(fs)}
 	for _, o := range append([]string{"source=tmpfs"}, c.dataOf("tmpfs", a)...) {
 		key, value, _ := strings.Cut(o, "=")
-		calls = append(calls, fsString(fs, key, value))
+		calls = append(calls, c.fsString(fs, key, value))
 	}
-	calls = append(calls, fsCreate(fs), fsmount(fs, a.Set).to(dir), moveOn(dir, target))
+	calls = append(calls, c.fsCreate(fs), c.fsmount(fs, a.Set).to(dir), c.moveOn(dir, target))
 	mask, take := c.nullMask(i)
-	calls = append(append(take, moveOn(mask, target).thenSkip(len(calls))), calls...)
-	open := openTarget(cwd(), at, false).to(target)
+	calls = append(append(take, c.moveOn(mask, target).thenSkip(len(calls))), calls...)
+	open := c.openTarget(cwd(), at, false).to(target)
 	open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.ENOENT), len(calls)
 	c.child("mask "+p, "linux.maskedPaths", append([]Call{open}, calls...)...)
 }
@@ -185,7 +185,7 @@ func (c *compiler) names() {
 		{"setdomainname", "domainname", c.spec.Domainname, unix.SYS_SETDOMAINNAME},
 	} {
 		if n.value != "" {
-			c.child("set the "+n.field+" to "+n.value, n.field, call(n.call, n.nr, str(n.value), num(uint64(len(n.value)))))
+			c.child("set the "+n.field+" to "+n.value, n.field, c.call(n.call, n.nr, str(n.value), num(uint64(len(n.value)))))
 		}
 	}
 	c.keyring()
@@ -204,10 +204,10 @@ func (c *compiler) keyring() {
 	if c.mapped() {
 		perm = 0x3f130008 // and to others to search
 	}
-	join := call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).to(ring)
+	join := c.call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"), str(c.o.Keyring)).to(ring)
 	join.OnErr, join.Skip = SkipOnErr, 1
 	c.child("begin a session keyring", "", append(c.labelKeys(), join,
-		call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_SETPERM, "KEYCTL_SETPERM"), from(ring), named(perm, hex(perm))).mayFail())...)
+		c.call("keyctl", unix.SYS_KEYCTL, named(unix.KEYCTL_SETPERM, "KEYCTL_SETPERM"), from(ring), named(perm, hex(perm))).mayFail())...)
 }
 
 // workdir is made where it is missing, as Docker does, while the root can still
@@ -227,9 +227,9 @@ func (c *compiler) enterWorkdir() {
 		return
 	}
 	c.cwd = c.slot("working directory")
-	open := openDir(dir).to(c.cwd)
+	open := c.openDir(dir).to(c.cwd)
 	open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.EACCES), 1
-	c.child("go to "+c.spec.Process.Cwd, "process.cwd", open, call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
+	c.child("go to "+c.spec.Process.Cwd, "process.cwd", open, c.call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
 }
 
 // enterWorkdirLate goes there as the user, where root was denied it: a file
@@ -239,7 +239,7 @@ func (c *compiler) enterWorkdirLate() {
 		return
 	}
 	buffer := make([]byte, 4096)
-	elsewhere := call("getcwd", unix.SYS_GETCWD, buf(buffer, "{}"), num(uint64(len(buffer)))).want(len("/x") + 1).thenSkip(2)
+	elsewhere := c.call("getcwd", unix.SYS_GETCWD, buf(buffer, "{}"), num(uint64(len(buffer)))).want(len("/x") + 1).thenSkip(2)
 	c.child("else go to "+c.spec.Process.Cwd+" as the user", "process.cwd", elsewhere,
-		openDir(path.Clean("/"+c.spec.Process.Cwd)).to(c.cwd), call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
+		c.openDir(path.Clean("/"+c.spec.Process.Cwd)).to(c.cwd), c.call("fchdir", unix.SYS_FCHDIR, from(c.cwd)))
 }

@@ -87,22 +87,22 @@ func (c *compiler) attachRoot(root []chroot.Mount) {
 		}
 		c.root = c.slot("root")
 		a, _ := chroot.ParseOptions(m.Options)
-		calls := append([]Call{openTree(m.Source, true).to(c.root)}, mountAttributes(c.root, a)...)
+		calls := append([]Call{c.openTree(m.Source, true).to(c.root)}, c.mountAttributes(c.root, a)...)
 		c.moveRoot("attach "+m.Source+" as root", calls...)
 	}
 	if c.unmounted() {
 		// Where its parent is shared, what comes below would be mounted in
 		// other namespaces as well.
-		c.child("keep what is below the root from other namespaces", "root", setattr(c.root, 0, 0, 0, unix.MS_PRIVATE))
+		c.child("keep what is below the root from other namespaces", "root", c.setattr(c.root, 0, 0, 0, unix.MS_PRIVATE))
 	}
 	if c.rootAt == "" {
 		c.pivot()
 		return
 	}
-	enter := []Call{call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot()}
+	enter := []Call{c.call("fchdir", unix.SYS_FCHDIR, from(c.root)), c.chrootHere(), c.chdirRoot()}
 	if c.hooked() {
 		c.above = c.slot("host's root")
-		enter = append([]Call{open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.above)}, enter...)
+		enter = append([]Call{c.open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.above)}, enter...)
 	}
 	c.child("enter the root", "root", enter...)
 }
@@ -114,33 +114,33 @@ func (c *compiler) moveRoot(text string, calls ...Call) {
 		at = c.rootAt
 		text += " at " + at
 	}
-	c.child(text, "root", append(calls, moveTo(c.root, cwd(), at))...)
+	c.child(text, "root", append(calls, c.moveTo(c.root, cwd(), at))...)
 }
 
-func chrootHere() Call { return call("chroot", unix.SYS_CHROOT, str(".")) }
-func chdirRoot() Call  { return call("chdir", unix.SYS_CHDIR, str("/")) }
+func (c *compiler) chrootHere() Call { return c.call("chroot", unix.SYS_CHROOT, str(".")) }
+func (c *compiler) chdirRoot() Call  { return c.call("chdir", unix.SYS_CHDIR, str("/")) }
 
 // pivot drops the host's root. Without it, for a root on an initramfs, which the
 // kernel does not let go, the new one lies over the host's and hides it.
 // pivot makes the root the root for good.
 func (c *compiler) pivot() {
 	if c.unmounted() {
-		c.child("enter the root", "root", call("fchdir", unix.SYS_FCHDIR, from(c.root)), chrootHere(), chdirRoot())
+		c.child("enter the root", "root", c.call("fchdir", unix.SYS_FCHDIR, from(c.root)), c.chrootHere(), c.chdirRoot())
 		return
 	}
 	if c.o.NoPivot {
-		calls := []Call{call("fchdir", unix.SYS_FCHDIR, from(c.root))}
+		calls := []Call{c.call("fchdir", unix.SYS_FCHDIR, from(c.root))}
 		if c.rootAt != "" {
-			calls = append(calls, call("mount", unix.SYS_MOUNT, str("."), str("/"), num(0), named(unix.MS_MOVE, "MS_MOVE"), num(0)))
+			calls = append(calls, c.call("mount", unix.SYS_MOUNT, str("."), str("/"), num(0), named(unix.MS_MOVE, "MS_MOVE"), num(0)))
 		}
-		c.child("go into the root, over the host's", "root", append(calls, chrootHere(), chdirRoot())...)
+		c.child("go into the root, over the host's", "root", append(calls, c.chrootHere(), c.chdirRoot())...)
 		return
 	}
 	c.child("pivot into the root and drop the host's", "root",
-		call("fchdir", unix.SYS_FCHDIR, from(c.root)),
-		call("pivot_root", unix.SYS_PIVOT_ROOT, str("."), str(".")),
-		call("umount2", unix.SYS_UMOUNT2, str("."), named(unix.MNT_DETACH, "MNT_DETACH")),
-		chdirRoot())
+		c.call("fchdir", unix.SYS_FCHDIR, from(c.root)),
+		c.call("pivot_root", unix.SYS_PIVOT_ROOT, str("."), str(".")),
+		c.call("umount2", unix.SYS_UMOUNT2, str("."), named(unix.MNT_DETACH, "MNT_DETACH")),
+		c.chdirRoot())
 }
 
 // overlayHere mounts the overlay in the child. The list of layers may be
@@ -166,9 +166,9 @@ func (c *compiler) overlayHere(m chroot.Mount) {
 		}
 	}
 	c.child(rootText(m), "root",
-		call("chdir", unix.SYS_CHDIR, str(base)),
-		call("mount", unix.SYS_MOUNT, str("overlay"), str(c.o.Target), str("overlay"), num(0), str(data)),
-		open(c.o.Target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.root))
+		c.call("chdir", unix.SYS_CHDIR, str(base)),
+		c.call("mount", unix.SYS_MOUNT, str("overlay"), str(c.o.Target), str("overlay"), num(0), str(data)),
+		c.open(c.o.Target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.root))
 }
 
 // propagate gives the root its kind of propagation, when everything is below
@@ -183,5 +183,5 @@ func (c *compiler) propagate() {
 	if p&unix.MS_REC != 0 {
 		flags = unix.AT_RECURSIVE
 	}
-	c.child("make the root "+c.linux.RootfsPropagation, "linux.rootfsPropagation", setattr(c.root, flags, 0, 0, kind))
+	c.child("make the root "+c.linux.RootfsPropagation, "linux.rootfsPropagation", c.setattr(c.root, flags, 0, 0, kind))
 }

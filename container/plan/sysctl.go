@@ -94,7 +94,7 @@ func (c *compiler) sysctls() {
 	for _, key := range slices.Sorted(maps.Keys(c.linux.Sysctl)) {
 		value, fd := c.linux.Sysctl[key], c.slot("sysctl "+key)
 		c.child("set "+key+" = "+value, "linux.sysctl",
-			openIn(from(c.procs), "sys/"+swapped(dotted(key)), unix.O_WRONLY, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV).to(fd),
-			write(fd, value))
+			c.openIn(from(c.procs), "sys/"+swapped(dotted(key)), unix.O_WRONLY, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV).to(fd),
+			c.write(fd, value))
 	}
 }

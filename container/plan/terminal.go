@@ -19,25 +19,25 @@ func (c *compiler) terminal() {
 	c.tty = c.slot("terminal")
 	c.p.Console = master
 	flags, text := uint64(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), "O_RDWR|O_NOCTTY|O_CLOEXEC"
-	first := openIn(cwd(), "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	first := c.openIn(cwd(), "/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
 	if c.pts != 0 {
-		first = call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, text), num(0))
+		first = c.call("openat", unix.SYS_OPENAT, from(c.pts), str("ptmx"), named(flags, text), num(0))
 	}
-	control := []Call{call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0))}
+	control := []Call{c.call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSCTTY, "TIOCSCTTY"), num(0))}
 	if c.forkLate {
 		control = nil // the stub does so
 	}
 	c.child("open a terminal and send it to the parent", "process.terminal", slices.Concat([]Call{
 		first.to(master),
-		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCSPTLCK, "TIOCSPTLCK"), buf(make([]byte, 4), "[0]")),
-		call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, text)).to(c.tty),
+		c.call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCSPTLCK, "TIOCSPTLCK"), buf(make([]byte, 4), "[0]")),
+		c.call("ioctl", unix.SYS_IOCTL, from(master), named(unix.TIOCGPTPEER, "TIOCGPTPEER"), named(flags, text)).to(c.tty),
 		Call{Name: "sendmsg", Nr: unix.SYS_SENDMSG, Args: []Arg{from(Sock), named(0, "{terminal}"), named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, Special: SendConsole},
 	}, control, []Call{
-		call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
+		c.call("fchown", unix.SYS_FCHOWN, from(c.tty), num(uint64(c.spec.Process.User.UID)), num(^uint64(0))).mayFail(),
 	}, c.labelTerminal(), []Call{
-		call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
-		call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
-		call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)),
+		c.call("dup3", unix.SYS_DUP3, from(c.tty), num(0), num(0)),
+		c.call("dup3", unix.SYS_DUP3, from(c.tty), num(1), num(0)),
+		c.call("dup3", unix.SYS_DUP3, from(c.tty), num(2), num(0)),
 	})...)
 	c.plainLines()
 	c.terminalSize()
@@ -45,12 +45,12 @@ func (c *compiler) terminal() {
 		return
 	}
 	console, target := c.slot("console"), c.slot("target /dev/console")
-	calls := []Call{openTreeOf(c.tty).to(console)}
+	calls := []Call{c.openTreeOf(c.tty).to(console)}
 	if !c.freshDev() {
 		// Whatever it is, it is not followed (CVE-2026-88264).
-		calls = append(calls, unlinkIn(from(c.dev), "console").mayFail())
+		calls = append(calls, c.unlinkIn(from(c.dev), "console").mayFail())
 	}
-	c.child("attach the terminal as /dev/console", "process.terminal", append(append(calls, c.placeNode(target, "/dev/console")...), moveOn(console, target))...)
+	c.child("attach the terminal as /dev/console", "process.terminal", append(append(calls, c.placeNode(target, "/dev/console")...), c.moveOn(console, target))...)
 }
 
 // labelTerminal gives the terminal the container's label. Where files can have labels of their own it has
@@ -59,7 +59,7 @@ func (c *compiler) labelTerminal() []Call {
 	if c.linux.MountLabel == "" || c.pts == 0 {
 		return nil
 	}
-	return []Call{setLabel(c.tty, c.linux.MountLabel).mayFailWith(uintptr(unix.ENOTSUP))}
+	return []Call{c.setLabel(c.tty, c.linux.MountLabel).mayFailWith(uintptr(unix.ENOTSUP))}
 }
 
 // plainLines are set before the program starts, which may write at once.
@@ -68,7 +68,7 @@ func (c *compiler) plainLines() {
 		return
 	}
 	c.child("leave line feeds of the terminal as they are", "",
-		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TCSETS, "TCSETS"), buf(plainTermios(), "{a new terminal's, without ONLCR}")))
+		c.call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TCSETS, "TCSETS"), buf(plainTermios(), "{a new terminal's, without ONLCR}")))
 }
 
 // plainTermios is the struct termios of a new pseudo-terminal (tty_std_termios of
@@ -99,5 +99,5 @@ func (c *compiler) terminalSize() {
 		b = append(b, byte(v), byte(v>>8))
 	}
 	c.child(fmt.Sprintf("make the terminal %d by %d", columns, rows), "process.consoleSize",
-		call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSWINSZ, "TIOCSWINSZ"), buf(b, fmt.Sprintf("{%d, %d}", rows, columns))))
+		c.call("ioctl", unix.SYS_IOCTL, from(c.tty), named(unix.TIOCSWINSZ, "TIOCSWINSZ"), buf(b, fmt.Sprintf("{%d, %d}", rows, columns))))
 }

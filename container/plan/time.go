@@ -44,7 +44,7 @@ func (c *compiler) newTime() {
 	if !c.fresh["time"] {
 		return
 	}
-	calls := []Call{call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWTIME, "CLONE_NEWTIME"))}
+	calls := []Call{c.call("unshare", unix.SYS_UNSHARE, named(unix.CLONE_NEWTIME, "CLONE_NEWTIME"))}
 	text := ""
 	for _, clock := range slices.Sorted(maps.Keys(c.linux.TimeOffsets)) {
 		o := c.linux.TimeOffsets[clock]
@@ -52,7 +52,7 @@ func (c *compiler) newTime() {
 	}
 	if text != "" {
 		fd := c.slot("timens_offsets")
-		calls = append(calls, open("/proc/self/timens_offsets", unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), write(fd, text))
+		calls = append(calls, c.open("/proc/self/timens_offsets", unix.O_WRONLY|unix.O_CLOEXEC, 0, "O_WRONLY|O_CLOEXEC").to(fd), c.write(fd, text))
 	}
 	c.child("make the time namespace", "linux.timeOffsets", calls...)
 }

@@ -184,16 +184,23 @@ func statOf(pid int) (stat, error) {
 func parseStat(text []byte) (stat, error) {
 	bad := &fault.Error{Op: "read", On: "/proc/PID/stat", Kind: fault.Invalid, Err: errors.New("it is not as proc_pid_stat(5) says")}
 	const state, start, exit = 0, 19, 49 // fields 3, 22 and 52: the name is the second
-	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(f) <= exit || len(f[state]) != 1 {
+	var f [exit + 1][]byte
+	n := 0
+	for word := range bytes.FieldsSeq(text[bytes.LastIndexByte(text, ')')+1:]) {
+		if f[n] = word; n == exit {
+			break
+		}
+		n++
+	}
+	if n != exit || len(f[state]) != 1 {
 		return stat{}, bad
 	}
-	n, err := strconv.ParseUint(string(f[start]), 10, 64)
+	began, err := strconv.ParseUint(string(f[start]), 10, 64)
 	code, failed := strconv.ParseUint(string(f[exit]), 10, 32)
 	if err != nil || failed != nil {
 		return stat{}, bad
 	}
-	return stat{f[state][0], n, syscall.WaitStatus(code)}, nil
+	return stat{f[state][0], began, syscall.WaitStatus(code)}, nil
 }
 
 // Descriptor tells what a descriptor of the process is: a path, or "pipe:[INODE]"
