@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"kiste/internal/pool"
 )
 
 // Decode reads JSON into *v, which is zero, with the result and the errors of
@@ -65,7 +67,8 @@ type decoder struct {
 // documents of the same.
 var structTypes struct {
 	sync.Mutex
-	list []*structType
+	list    []*structType
+	members pool.Of[member]
 }
 
 // A structType is a struct's fields as a document has them.
@@ -362,11 +365,19 @@ func known(t reflect.Type) *structType {
 	return nil
 }
 
-// remember adds s to those that were met; another may have done so meanwhile.
-func remember(s *structType) {
+// usualTypes and usualMembers are what the document of a container has.
+const usualTypes, usualMembers = 24, 160
+
+// remember adds a type to those that were met; another may have done so meanwhile.
+func remember(t reflect.Type, fields []member) *structType {
 	structTypes.Lock()
 	defer structTypes.Unlock()
+	s := &structType{t, structTypes.members.Keep(fields, usualMembers)}
+	if structTypes.list == nil {
+		structTypes.list = make([]*structType, 0, usualTypes)
+	}
 	structTypes.list = append(structTypes.list, s)
+	return s
 }
 
 // typeOf lists the fields of t, those of embedded structs behind its own.
@@ -374,8 +385,11 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 	if s := known(t); s != nil {
 		return s, nil
 	}
-	s := &structType{of: t, fields: make([]member, 0, t.NumField())}
-	var structs []int
+	var (
+		structs []int
+		err     error
+	)
+	fields := make([]member, 0, maxFields)
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
@@ -390,49 +404,39 @@ func (d *decoder) typeOf(t reflect.Type) (*structType, error) {
 			if name == "" {
 				name = f.Name
 			}
-			if err := s.add(member{name: name, index: i}); err != nil {
+			if fields, err = add(fields, member{name: name, index: i}); err != nil {
 				return nil, err
 			}
 		}
 	}
 	for _, i := range structs {
-		if err := d.embed(s, t.Field(i).Type, i); err != nil {
+		inner, err := d.embedded(t.Field(i).Type)
+		if err != nil {
 			return nil, err
 		}
+		for at, f := range inner.fields {
+			if fields, err = add(fields, member{f.name, i, inner, at}); err != nil {
+				return nil, err
+			}
+		}
 	}
-	remember(s)
-	return s, nil
+	return remember(t, fields), nil
 }
 
-// embed adds the fields of the embedded struct t, which may not be s's own too:
-// which of them counts is not plain.
-func (d *decoder) embed(s *structType, t reflect.Type, index int) error {
+// embedded is the type of an embedded field, which is a struct.
+func (d *decoder) embedded(t reflect.Type) (*structType, error) {
 	if t.Kind() != reflect.Struct {
-		return errNotPlain
+		return nil, errNotPlain
 	}
-	inner, err := d.typeOf(t)
-	if err != nil {
-		return err
-	}
-	for at, f := range inner.fields {
-		if err := s.add(member{f.name, index, inner, at}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.typeOf(t)
 }
 
-func (s *structType) add(f member) error {
-	if len(s.fields) == maxFields {
-		return errNotPlain
+// add adds a field. Of two of a name which one counts is not plain.
+func add(fields []member, f member) ([]member, error) {
+	if len(fields) == maxFields || slices.ContainsFunc(fields, func(o member) bool { return o.name == f.name }) {
+		return nil, errNotPlain
 	}
-	for _, other := range s.fields {
-		if other.name == f.name {
-			return errNotPlain
-		}
-	}
-	s.fields = append(s.fields, f)
-	return nil
+	return append(fields, f), nil
 }
 
 func (d *decoder) mapping(v reflect.Value, depth int) error {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"kiste/internal/pool"
 )
 
 // Encode is v as JSON, in the form that encoding/json reads back: structs with
@@ -23,7 +25,13 @@ func Encode(v any) ([]byte, error) {
 }
 
 // An encoder remembers the fields of the structs that it has met, a few.
-type encoder struct{ met []fieldsOf }
+type encoder struct {
+	met  []fieldsOf
+	pool pool.Of[field]
+}
+
+// someFields is more than most structs have.
+const someFields = 32
 
 type fieldsOf struct {
 	of   reflect.Type
@@ -147,7 +155,7 @@ func (e *encoder) fields(t reflect.Type) []field {
 			return known.list
 		}
 	}
-	list := make([]field, 0, t.NumField())
+	list := make([]field, 0, someFields)
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
@@ -161,8 +169,8 @@ func (e *encoder) fields(t reflect.Type) []field {
 		list = append(list, field{name: name, index: i,
 			omitempty: strings.Contains(options, "omitempty"), embedded: f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct})
 	}
-	e.met = append(e.met, fieldsOf{t, list})
-	return list
+	e.met = append(e.met, fieldsOf{t, e.pool.Keep(list, 2*someFields)})
+	return e.met[len(e.met)-1].list
 }
 
 // empty is what omitempty leaves out.

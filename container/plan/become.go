@@ -163,9 +163,9 @@ func (c *compiler) exec() {
 		}
 	}
 	c.env = c.environment()
-	calls := make([]Call, 0, 2*len(paths)+1)
+	calls := make([]Call, 0, someCalls)
 	for _, file := range paths {
-		calls = append(calls, c.attempt(file)...)
+		calls = c.attempt(calls, file)
 	}
 	c.child("become "+strings.Join(p.Args, " "), "process.args", append(calls, Call{OnErr: FailNoted})...)
 }
@@ -209,22 +209,22 @@ func (c *compiler) environment() []string {
 	return out
 }
 
-// attempt tries one file.
-func (c *compiler) attempt(file string) []Call {
+// attempt adds the calls that try one file.
+func (c *compiler) attempt(calls []Call, file string) []Call {
 	p := c.spec.Process
 	env := Arg{Kind: Vec, Form: Variables, List: &c.env}
 	if c.stub == 0 {
 		x := c.call("execve", unix.SYS_EXECVE, str(file), Arg{Kind: Vec, List: &p.Args}, env)
 		x.OnErr = Note
-		return []Call{x}
+		return append(calls, x)
 	}
 	// By the old call: filters are older than faccessat2, and real and
 	// effective user are the same by now.
 	may := c.call("faccessat", unix.SYS_FACCESSAT, cwd(), str(file), named(unix.X_OK, "X_OK"))
 	may.OnErr, may.Skip = Note, 1
 	words := append([]string{file}, p.Args...)
-	return []Call{may, c.call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
-		Arg{Kind: Vec, List: &words}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))}
+	return append(calls, may, c.call("execveat", unix.SYS_EXECVEAT, from(c.stub), str(""),
+		Arg{Kind: Vec, List: &words}, env, named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH")))
 }
 
 // binaryIsForeign reports whether Kiste's binary belongs to nobody whom the
@@ -248,13 +248,13 @@ func (c *compiler) trampoline() error {
 		return nil
 	}
 	first := 3 + c.o.Keep
-	held, text, make := []Slot{Sock}, "keep the host's binary out of reach", stub.Trampoline
+	held, text, build := []Slot{Sock}, "keep the host's binary out of reach", stub.Trampoline
 	if c.o.Wait {
-		held, text, make = []Slot{Start, Report}, "wait for the start, with the host's binary out of reach", stub.Waiter
+		held, text, build = []Slot{Start, Report}, "wait for the start, with the host's binary out of reach", stub.Waiter
 	}
 	if c.forkLate {
 		text = "keep the host's binary out of reach, and let the stub fork into the pid namespace"
-		make = func(arch string, fd int, l *stub.Label) ([]byte, error) {
+		build = func(arch string, fd int, l *stub.Label) ([]byte, error) {
 			return stub.Joiner(arch, fd, c.spec.Process.Terminal, l)
 		}
 	}
@@ -262,7 +262,7 @@ func (c *compiler) trampoline() error {
 	if label != nil {
 		held = append(held, c.attr)
 	}
-	program, err := make(runtime.GOARCH, first, label)
+	program, err := build(runtime.GOARCH, first, label)
 	if err != nil {
 		return err
 	}
@@ -275,12 +275,11 @@ func (c *compiler) trampoline() error {
 	memory := c.slot("memory")
 	c.stub = c.slot("trampoline")
 	seals := uint64(unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE)
-	calls := []Call{
+	calls := append(make([]Call, 0, someCalls),
 		c.call("memfd_create", unix.SYS_MEMFD_CREATE, str("kiste"), named(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, "MFD_CLOEXEC|MFD_ALLOW_SEALING")).to(memory),
 		c.call("write", unix.SYS_WRITE, from(memory), buf(program, "{the stub}"), num(uint64(len(program)))).want(len(program)),
 		c.call("fcntl", unix.SYS_FCNTL, from(memory), named(unix.F_ADD_SEALS, "F_ADD_SEALS"), named(seals, "F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE")),
-		above(memory, c.stub),
-	}
+		above(memory, c.stub))
 	if mount := c.linux.MountLabel; mount != "" && c.spec.Process.SelinuxLabel != "" {
 		// It is what is executed under the container's label. Where it may not be labelled, the policy may let it be so, too.
 		calls = append(calls, c.setLabel(memory, mount).mayFail())

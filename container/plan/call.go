@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -25,28 +23,14 @@ func cwd() Arg { return named(atFDCWD, "AT_FDCWD") }
 //
 //go:noinline
 func (c *compiler) call(name string, nr uintptr, args ...Arg) Call {
-	return Call{Name: name, Nr: nr, Args: c.args.keep(args, usualArgs)}
+	return Call{Name: name, Nr: nr, Args: c.args.Keep(args, usualArgs)}
 }
-
-// A pool is where the lists of a plan are, one behind the other: each size of lists
-// would take pages of its own (docs/design/0004-what-a-start-costs.md).
-type pool[T any] struct{ room []T }
 
 // someCalls is room for those of one step that has many.
 const someCalls = 16
 
-// A piece of a pool is for so many, or for what a plan mostly has.
+// How many a piece of a pool has room for: mostly one is enough, of arguments two.
 const usualArgs, usualCalls, usualActs = 512, 256, 32
-
-// keep copies the list into the pool; to append to what it gives copies it again.
-func (p *pool[T]) keep(list []T, piece int) []T {
-	if len(list) > cap(p.room)-len(p.room) {
-		p.room = make([]T, 0, max(piece, len(list)))
-	}
-	from := len(p.room)
-	p.room = append(p.room, list...)
-	return slices.Clip(p.room[from:])
-}
 
 func (c Call) to(s Slot) Call             { c.Out = s; return c }
 func (c Call) mayFail() Call              { c.OnErr = Ignore; return c }

@@ -132,7 +132,7 @@ func (c *compiler) attachGroups(m *mount) {
 	}
 	for i, h := range c.hierarchies() {
 		at, top := m.at+"/"+h.name, from(m.detached) // which is attached: see cgroup.Hold
-		calls := []Call{c.mkdirIn(top, h.name, 0o755)}
+		calls := append(make([]Call, 0, someCalls), c.mkdirIn(top, h.name, 0o755))
 		for word := range strings.SplitSeq(h.name, ",") {
 			if word != h.name {
 				calls = append(calls, c.symlinkIn(h.name, top, word))

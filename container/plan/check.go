@@ -118,24 +118,29 @@ func (c *compiler) mostCaps() int {
 
 // checkPaths refuses paths that no kernel takes.
 func (c *compiler) checkPaths() error {
-	lists := map[string][]string{"process.cwd": {c.spec.Process.Cwd}, "root.path": {c.spec.Root.Path}, "linux.maskedPaths": c.linux.MaskedPaths, "linux.readonlyPaths": c.linux.ReadonlyPaths}
-	for _, m := range c.spec.Mounts {
-		lists["mounts"] = append(lists["mounts"], m.Destination, m.Source, m.Type)
-	}
-	for _, d := range c.linux.Devices {
-		lists["linux.devices"] = append(lists["linux.devices"], d.Path)
-	}
-	for _, n := range c.linux.Namespaces {
-		lists["linux.namespaces"] = append(lists["linux.namespaces"], n.Path)
-	}
-	for field, paths := range lists {
+	var err error
+	check := func(field string, paths ...string) {
 		for _, p := range paths {
-			if len(p) >= maxPath || hasZero(p) {
-				return refused(field, fault.Invalid, "%.100q is no path: it has a zero byte or more than %d", p, maxPath-1)
+			if err == nil && (len(p) >= maxPath || hasZero(p)) {
+				err = refused(field, fault.Invalid, "%.100q is no path: it has a zero byte or more than %d", p, maxPath-1)
 			}
 		}
 	}
-	return nil
+	check("process.cwd", c.spec.Process.Cwd)
+	check("root.path", c.spec.Root.Path)
+	check("linux.maskedPaths", c.linux.MaskedPaths...)
+	check("linux.readonlyPaths", c.linux.ReadonlyPaths...)
+	for i := range c.spec.Mounts {
+		m := &c.spec.Mounts[i]
+		check("mounts", m.Destination, m.Source, m.Type)
+	}
+	for i := range c.linux.Devices {
+		check("linux.devices", c.linux.Devices[i].Path)
+	}
+	for i := range c.linux.Namespaces {
+		check("linux.namespaces", c.linux.Namespaces[i].Path)
+	}
+	return err
 }
 
 // A mount is one of the spec's, with its options sorted.

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kiste/fault"
+	"kiste/internal/pool"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/cgroup/resctrl"
 	"kiste/kernel/chroot"
@@ -217,9 +218,9 @@ type compiler struct {
 	p      *Plan
 	phase  int // of the steps to come
 	calls  int // so far
-	args   pool[Arg]
-	kept   pool[Call]
-	acts   pool[Act]
+	args   pool.Of[Arg]
+	kept   pool.Of[Call]
+	acts   pool.Of[Act]
 	joined map[string]bool // kinds of namespaces that exist already
 	fresh  map[string]bool
 	joins  []join
@@ -290,13 +291,13 @@ func (c *compiler) step(side Side, text, field string) *Step {
 // child adds a step of the child with its calls.
 func (c *compiler) child(text, field string, calls ...Call) {
 	if c.calls += len(calls); c.calls <= maxCalls {
-		c.step(Child, text, field).Calls = c.kept.keep(calls, usualCalls)
+		c.step(Child, text, field).Calls = c.kept.Keep(calls, usualCalls)
 	}
 }
 
 // act adds a step of the parent.
 func (c *compiler) act(text, field string, a Act) {
-	c.step(Parent, text, field).Act = &c.acts.keep([]Act{a}, usualActs)[0]
+	c.step(Parent, text, field).Act = &c.acts.Keep([]Act{a}, usualActs)[0]
 }
 
 func (c *compiler) slot(name string) Slot {

@@ -52,7 +52,7 @@ type device struct {
 // deviceList are the standard devices that the spec does not describe itself,
 // and those of the spec. The terminal's are made otherwise.
 func (c *compiler) deviceList() []device {
-	var list []device
+	list := make([]device, 0, len(standardDevices)+len(c.linux.Devices))
 	mode := fs.FileMode(0o666)
 	for _, s := range standardDevices {
 		at := "/dev/" + s.name
@@ -162,7 +162,7 @@ func (c *compiler) openDev() {
 		return
 	}
 	c.dev = c.slot("/dev")
-	c.child("open /dev", "linux.devices", c.place(c.dev, "/dev", true, false)...)
+	c.child("open /dev", "linux.devices", c.place(make([]Call, 0, someCalls), c.dev, "/dev", true, false)...)
 }
 
 // node makes one node, or mounts it. What is there already stays.
@@ -170,13 +170,13 @@ func (c *compiler) node(d device) {
 	field := "linux.devices"
 	if d.mount != 0 {
 		target := c.slot("target " + d.Path)
-		c.child("attach "+d.Path, field, append(c.placeNode(target, d.at), c.moveOn(d.mount, target))...)
+		c.child("attach "+d.Path, field, append(c.placeNode(make([]Call, 0, someCalls), target, d.at), c.moveOn(d.mount, target))...)
 		return
 	}
-	dir, calls := c.dev, []Call(nil)
+	dir, calls := c.dev, make([]Call, 0, someCalls)
 	if path.Dir(d.at) != "/dev" {
 		dir = c.slot("above " + d.Path)
-		calls = c.place(dir, path.Dir(d.at), false, false)
+		calls = c.place(calls, dir, path.Dir(d.at), false, false)
 	}
 	number := uint64(0)
 	if d.Type != "p" {
@@ -195,14 +195,14 @@ func (c *compiler) node(d device) {
 		c.call("fchownat", unix.SYS_FCHOWNAT, from(dir), str(name), num(uint64(uid)), num(uint64(gid)), named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW")))...)
 }
 
-// placeNode are the calls that open the place of a node below /dev, which may
+// placeNode adds the calls that open the place of a node below /dev, which may
 // be no link.
-func (c *compiler) placeNode(target Slot, at string) []Call {
+func (c *compiler) placeNode(calls []Call, target Slot, at string) []Call {
 	if path.Dir(at) != "/dev" {
-		return c.place(target, at, false, true)
+		return c.place(calls, target, at, false, true)
 	}
-	return []Call{c.touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
-		c.openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, 0).to(target)}
+	return append(calls, c.touch(from(c.dev), path.Base(at)).mayFailWith(uintptr(unix.EEXIST)),
+		c.openIn(from(c.dev), path.Base(at), unix.O_PATH|unix.O_NOFOLLOW, 0).to(target))
 }
 
 func orZero(id *uint32) uint32 {

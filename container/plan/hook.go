@@ -32,7 +32,7 @@ func CompileHook(h specs.Hook, dir string, t *Target) (*Plan, error) {
 	}
 	c.keepDescriptors()
 	c.env = h.Env
-	c.child("become "+h.Path, "hooks", append(c.attempt(h.Path), Call{OnErr: FailNoted})...)
+	c.child("become "+h.Path, "hooks", append(c.attempt(nil, h.Path), Call{OnErr: FailNoted})...)
 	return c.p, nil
 }
 

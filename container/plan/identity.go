@@ -56,7 +56,7 @@ func (c *compiler) user() {
 			c.child("give stream "+strconv.Itoa(fd)+" to user "+decimal(u.UID), "process.user", c.call("fchown", unix.SYS_FCHOWN, num(uint64(fd)), num(uint64(u.UID)), num(^uint64(0))).mayFail())
 		}
 	}
-	calls := []Call{c.prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1))}
+	calls := append(make([]Call, 0, someCalls), c.prctl("PR_SET_KEEPCAPS", unix.PR_SET_KEEPCAPS, num(1)))
 	// In a user namespace of one id without a helper setgroups is forbidden,
 	// so an ordinary user's engine asks in vain; runc passes that over too.
 	set := c.call("setgroups", unix.SYS_SETGROUPS, num(uint64(len(u.AdditionalGids))), Arg{Kind: Buf, Form: Groups, Bytes: groupBytes(u.AdditionalGids)})

@@ -427,7 +427,7 @@ func (c *compiler) attach() {
 		}
 		target := c.slot("target " + m.Destination)
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
-		var calls []Call
+		calls := make([]Call, 0, someCalls)
 		keeps := m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") })
 		if empty != nil && (path.Dir(m.at) != empty.at || m.at == empty.at) {
 			empty = nil
@@ -435,13 +435,13 @@ func (c *compiler) attach() {
 		switch isFile := c.isFile(m); {
 		case sysfs != 0 && m.at == cgroup.UsualMount:
 			c.hollow = target
-			calls = []Call{c.openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target)}
+			calls = append(calls, c.openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target))
 		case empty != nil && !isFile && !keeps:
-			calls = c.placeIn(empty.detached, target, path.Base(m.at), strict)
+			calls = c.placeIn(calls, empty.detached, target, path.Base(m.at), strict)
 		case keeps:
-			calls = c.keepMode(m, c.place(target, m.at, strict, isFile), target)
+			calls = c.keepMode(m, c.place(calls, target, m.at, strict, isFile), target)
 		default:
-			calls = c.place(target, m.at, strict, isFile)
+			calls = c.place(calls, target, m.at, strict, isFile)
 		}
 		if m.Type == "tmpfs" && !m.copyUp {
 			empty = m
@@ -459,9 +459,9 @@ func (c *compiler) attach() {
 }
 
 // placeIn is place for a directory that is mostly to be made, in one that is
-// open. There is room for one more call.
-func (c *compiler) placeIn(dir, target Slot, name string, strict bool) []Call {
-	return append(make([]Call, 0, 3), c.mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), c.openTarget(from(dir), name, strict).to(target))
+// open.
+func (c *compiler) placeIn(calls []Call, dir, target Slot, name string, strict bool) []Call {
+	return append(calls, c.mkdirIn(from(dir), name, 0o755).mayFailWith(uintptr(unix.EEXIST)), c.openTarget(from(dir), name, strict).to(target))
 }
 
 // attachOrder is that of the spec, in which they are also made, but for procfs,
@@ -501,15 +501,15 @@ func (c *compiler) isFile(m *mount) bool {
 	return kind == "file" || kind == "" && slices.Contains(m.Options, "bind")
 }
 
-// place are the calls that open a mount point, or make it and what is above it
+// place adds the calls that open a mount point, or make it and what is above it
 // where it is missing: each directory in the one above, opened before, so that
 // no link that the image has or that another container swaps in leads elsewhere
 // (CVE-2024-45310). A file may be mounted on a link that leads nowhere, such as
-// the /etc/resolv.conf of many images. There is room for one more call.
-func (c *compiler) place(target Slot, at string, strict, file bool) []Call {
+// the /etc/resolv.conf of many images.
+func (c *compiler) place(calls []Call, target Slot, at string, strict, file bool) []Call {
 	above := cwd()
 	names := strings.Split(strings.Trim(path.Clean(at), "/"), "/")
-	calls := append(make([]Call, 0, 2+2*len(names)), c.openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
+	calls = append(calls, c.openTarget(above, at, strict).to(target).thenSkip(2*len(names)))
 	for i, name := range names {
 		if i == len(names)-1 && file {
 			calls = append(calls, c.touch(above, name).mayFailWith(uintptr(unix.EEXIST)),

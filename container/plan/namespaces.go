@@ -308,7 +308,7 @@ func (c *compiler) earlyTasks() []string {
 		late := strings.HasPrefix(file, memory.Mount+"/")
 		if late {
 			c.memory = c.slot(file)
-			c.child("open "+file, "linux.cgroupsPath", c.openTasks(file, c.memory)...)
+			c.child("open "+file, "linux.cgroupsPath", c.openTasks(make([]Call, 0, someCalls), file, c.memory)...)
 		}
 		return late
 	})
@@ -329,19 +329,18 @@ func (c *compiler) enterCgroups(files []string) { c.enterBy(files, "cgroup", "li
 func (c *compiler) enterBy(files []string, what, field string) {
 	for _, file := range files {
 		fd := c.slot(file)
-		c.child("enter the "+what+" of "+file, field, append(c.openTasks(file, fd), c.write(fd, "0"))...)
+		c.child("enter the "+what+" of "+file, field, append(c.openTasks(make([]Call, 0, someCalls), file, fd), c.write(fd, "0"))...)
 	}
 }
 
-// openTasks opens the file by which a group is entered. Those of cgroups are
+// openTasks adds the calls that open the file by which a group is entered. Those of cgroups are
 // looked up from where all hierarchies are mounted: see cgroup.Hold.
-func (c *compiler) openTasks(file string, fd Slot) []Call {
+func (c *compiler) openTasks(calls []Call, file string, fd Slot) []Call {
 	const flags, text = unix.O_WRONLY | unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"
 	rest, below := strings.CutPrefix(file, cgroup.UsualMount+"/")
 	if !below {
-		return []Call{c.open(file, flags, 0, text).to(fd)}
+		return append(calls, c.open(file, flags, 0, text).to(fd))
 	}
-	var calls []Call
 	if c.groupsTop == 0 {
 		c.groupsTop = c.slot(cgroup.UsualMount)
 		calls = append(calls, c.open(cgroup.UsualMount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, "O_PATH|O_DIRECTORY|O_CLOEXEC").to(c.groupsTop))

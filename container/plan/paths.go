@@ -25,8 +25,8 @@ func (c *compiler) paths() {
 		seen[at] = true
 		switch c.kernelKind(at) {
 		case "file":
-			mask, take := c.nullMask(i)
-			c.child("mask "+p, "linux.maskedPaths", append(take, c.cover(mask, at))...)
+			mask, calls := c.nullMask(make([]Call, 0, someCalls), i)
+			c.child("mask "+p, "linux.maskedPaths", append(calls, c.cover(mask, at))...)
 		case "dir":
 			c.maskDir(p, at)
 		case unknown:
@@ -119,15 +119,15 @@ func (c *compiler) readOnlyPath(p string) {
 	}
 }
 
-// nullMask is a mount of the null device for masked path i, and the calls that
-// make it: of the container's own, which has just been made, or where /dev was
+// nullMask is a mount of the null device for masked path i, and adds the call that
+// makes it: of the container's own, which has just been made, or where /dev was
 // not empty of the host's, which has been taken before.
-func (c *compiler) nullMask(i int) (mask Slot, take []Call) {
+func (c *compiler) nullMask(calls []Call, i int) (mask Slot, with []Call) {
 	if len(c.nulls) > 0 {
-		return c.nulls[i], nil
+		return c.nulls[i], calls
 	}
 	mask = c.slot("mask " + c.linux.MaskedPaths[i])
-	return mask, []Call{c.call("open_tree", unix.SYS_OPEN_TREE, from(c.dev), str("null"), named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).to(mask)}
+	return mask, append(calls, c.call("open_tree", unix.SYS_OPEN_TREE, from(c.dev), str("null"), named(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).to(mask))
 }
 
 // emptyDir are the options of a directory that has nothing and takes nothing.
@@ -169,7 +169,7 @@ func (c *compiler) maskEither(i int, p, at string) {
 		calls = append(calls, c.fsString(fs, key, value))
 	}
 	calls = append(calls, c.fsCreate(fs), c.fsmount(fs, a.Set).to(dir), c.moveOn(dir, target))
-	mask, take := c.nullMask(i)
+	mask, take := c.nullMask(nil, i)
 	calls = append(append(take, c.moveOn(mask, target).thenSkip(len(calls))), calls...)
 	open := c.openTarget(cwd(), at, false).to(target)
 	open.OnErr, open.Errno, open.Skip = SkipOnErrno, uintptr(unix.ENOENT), len(calls)
@@ -217,7 +217,7 @@ func (c *compiler) workdir() {
 	if dir == "/" {
 		return
 	}
-	c.child("make the working directory "+dir, "process.cwd", c.place(c.slot("working directory"), dir, false, false)...)
+	c.child("make the working directory "+dir, "process.cwd", c.place(make([]Call, 0, someCalls), c.slot("working directory"), dir, false, false)...)
 }
 
 // enterWorkdir goes there with the powers that the child still has.

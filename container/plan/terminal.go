@@ -50,7 +50,7 @@ func (c *compiler) terminal() {
 		// Whatever it is, it is not followed (CVE-2026-88264).
 		calls = append(calls, c.unlinkIn(from(c.dev), "console").mayFail())
 	}
-	c.child("attach the terminal as /dev/console", "process.terminal", append(append(calls, c.placeNode(target, "/dev/console")...), c.moveOn(console, target))...)
+	c.child("attach the terminal as /dev/console", "process.terminal", append(c.placeNode(calls, target, "/dev/console"), c.moveOn(console, target))...)
 }
 
 // labelTerminal gives the terminal the container's label. Where files can have labels of their own it has

@@ -93,7 +93,7 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 	steps := make([]Step, 0, len(all)+4) // a directory in each, and few files
 	for _, h := range all {
 		if _, ok := c.needed[h.Mount]; ok {
-			steps = append(steps, c.hierarchy(h)...)
+			steps = c.hierarchy(steps, h)
 		}
 	}
 	return steps, nil
@@ -225,10 +225,10 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 // mostRules bounds the work of making a program of them.
 const mostRules = 4096
 
-// hierarchy is the steps in one of them: the directory, the controllers handed
+// hierarchy adds the steps in one of them: the directory, the controllers handed
 // down to it, then the knobs. What lies above the group is there already for
 // all groups but the first: it is looked after only when something fails.
-func (c *compiler) hierarchy(h Hierarchy) []Step {
+func (c *compiler) hierarchy(steps []Step, h Hierarchy) []Step {
 	mk := Step{Op: Mkdir, Path: h.Dir(c.group), V2: h.V2, Leaf: true, Above: c.parents(h)}
 	switch {
 	case c.o.Exist:
@@ -238,7 +238,7 @@ func (c *compiler) hierarchy(h Hierarchy) []Step {
 	case c.o.Unit:
 		mk.Value = unit
 	}
-	steps := []Step{mk}
+	steps = append(steps, mk)
 	needed, wished := c.needed[h.Mount], c.wished[h.Mount]
 	switch {
 	case h.V2 && len(needed)+len(wished) > 0:

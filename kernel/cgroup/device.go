@@ -110,12 +110,15 @@ type deviceList struct {
 	except []DeviceRule // of one type each
 }
 
+// usualRules is room for those of a container, and one more.
+const usualRules = 12
+
 // reduce refuses what version 1 would leave out without a word, as runc does.
 func reduce(rules []DeviceRule) (deviceList, error) {
-	var l deviceList
+	l := deviceList{except: make([]DeviceRule, 0, usualRules)}
 	for _, r := range rules {
 		if r.everything() {
-			l = deviceList{allow: r.Allow}
+			l.allow, l.except = r.Allow, l.except[:0]
 			continue
 		}
 		for _, t := range r.types() {
@@ -175,7 +178,7 @@ func (l deviceList) all() bool { return l.allow && len(l.except) == 0 }
 
 // rules are those that come to the list: one for all, then the exceptions.
 func (l deviceList) rules() []DeviceRule {
-	return append([]DeviceRule{{Allow: l.allow, Major: -1, Minor: -1}}, l.except...)
+	return append(append(make([]DeviceRule, 0, usualRules), DeviceRule{Allow: l.allow, Major: -1, Minor: -1}), l.except...)
 }
 
 // accessBits are the bits of bpf_cgroup_dev_ctx.access_type.

@@ -146,7 +146,7 @@ func value[T any](p *T) T {
 // specconv.AllowedDevices.
 func DefaultDevices() []DeviceRule {
 	named := [...][2]int64{{1, 3}, {1, 8}, {1, 7}, {5, 0}, {1, 5}, {1, 9}, {136, -1}, {5, 2}, {10, 200}}
-	rules := make([]DeviceRule, 2, 2+len(named))
+	rules := make([]DeviceRule, 2, usualRules)
 	rules[0], rules[1] = DeviceRule{true, 'c', -1, -1, "m"}, DeviceRule{true, 'b', -1, -1, "m"}
 	for _, n := range named {
 		rules = append(rules, DeviceRule{true, 'c', n[0], n[1], "rwm"})
