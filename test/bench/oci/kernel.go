@@ -67,13 +67,18 @@ func reap() {
 	}
 }
 
-// await waits for the adopted child pid.
+// await waits for the child pid, own or adopted. One that fails is an error.
 func await(pid int) error {
 	for {
-		_, err := syscall.Wait4(pid, nil, 0, nil)
-		if err != syscall.EINTR {
-			return err
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == nil && status != 0:
+			return fmt.Errorf("wait status %#x", uint32(status))
 		}
+		return err
 	}
 }
 
