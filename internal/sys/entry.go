@@ -41,6 +41,7 @@ type entryState struct {
 	limit   unix.Rlimit
 	limited int // 1: the limit is taken away
 	slack   int // of timers, in nanoseconds, as it was where early or SlowMonitor has changed it
+	monitor int // the slack with which early has the monitor born
 }
 
 // Begin gives this process back what entry has taken: its processors and its
@@ -72,8 +73,9 @@ func inTime() {
 
 // Timely keeps the goroutine on a thread whose timers are not late, for package
 // os/exec: a child has those of the thread that makes it. A Child always has
-// timers as they were.
+// timers as they were. The monitor sleeps less from now on.
 func Timely() {
+	watchful()
 	if entered.slack != 0 {
 		runtime.LockOSThread()
 		inTime()
@@ -158,8 +160,12 @@ func CPUs() int {
 }
 
 // Parallel lets the runtime use all processors, for goroutines that are to run
-// while others wait for the kernel.
-func Parallel() { parallel() }
+// while others wait for the kernel; and its monitor sleeps less, which hands on those
+// that wait hold.
+func Parallel() {
+	watchful()
+	parallel()
+}
 
 var parallel = sync.OnceFunc(func() {
 	if entered.length > 0 && os.Getenv("GOMAXPROCS") == "" {

@@ -2,6 +2,7 @@
 #include "textflag.h"
 
 #define SYS_fcntl	72
+#define SYS_geteuid	107
 #define SYS_prctl	157
 #define SYS_arch_prctl	158
 #define SYS_sched_setaffinity	203
@@ -111,8 +112,15 @@ usual:
 	TESTQ	AX, AX
 	JLE	begin
 	MOVQ	AX, ·entered+entryState_slack(SB)
-	MOVL	$PR_SET_TIMERSLACK, DI
+	MOVL	$SYS_geteuid, AX
+	SYSCALL
+	MOVL	$const_aloneSlack, SI
+	TESTQ	AX, AX
+	JEQ	late
 	MOVL	$const_monitorSlack, SI
+late:
+	MOVQ	SI, ·entered+entryState_monitor(SB)
+	MOVL	$PR_SET_TIMERSLACK, DI
 	MOVL	$SYS_prctl, AX
 	SYSCALL
 begin:

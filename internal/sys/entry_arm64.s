@@ -6,6 +6,7 @@
 #define SYS_sched_getaffinity	123
 #define SYS_prctl	167
 #define SYS_getcpu	168
+#define SYS_geteuid	175
 #define SYS_prlimit64	261
 
 #define PR_SET_TIMERSLACK	29
@@ -108,8 +109,14 @@ TEXT ·early(SB),NOSPLIT|NOFRAME,$0
 	BLE	begin
 	MOVD	$·entered(SB), R19
 	MOVD	R0, entryState_slack(R19)
-	MOVD	$PR_SET_TIMERSLACK, R0
+	MOVD	$SYS_geteuid, R8
+	SVC
+	MOVD	$const_aloneSlack, R1
+	CBZ	R0, late
 	MOVD	$const_monitorSlack, R1
+late:
+	MOVD	R1, entryState_monitor(R19)
+	MOVD	$PR_SET_TIMERSLACK, R0
 	MOVD	$SYS_prctl, R8
 	SVC
 begin:

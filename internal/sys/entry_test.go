@@ -1,17 +1,21 @@
 package sys_test
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	command "os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"kiste/host"
 	"kiste/internal/need"
 	"kiste/internal/sys"
 )
@@ -98,6 +102,66 @@ func TestEntryChangesNothingThatLasts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who is root's is born with a monitor that sleeps for long, until it has something to
+// watch; another could not change that any more.
+func TestTheMonitorSleepsLongUntilParallel(t *testing.T) {
+	need.Power(t, host.Root)
+	program := build(t, runtime.GOARCH, byEarly)
+	for dir := filepath.Dir(program); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		uid         uint32
+		alone, then string
+	}{{0, "20000000", "4000000"}, {65534, "4000000", "4000000"}} {
+		cmd := command.Command(program, "stay")
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for _, want := range []string{tt.alone, tt.then} {
+			lines.Scan()
+			if got := latestTimers(t, cmd.Process.Pid); got != want {
+				t.Errorf("as %d: after %q %s, not %s", tt.uid, lines.Text(), got, want)
+			}
+			fmt.Fprintln(in)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// latestTimers is the largest timer slack of a thread.
+func latestTimers(t *testing.T, pid int) string {
+	t.Helper()
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest := 0
+	for _, d := range threads {
+		n, err := strconv.Atoi(slack(t, d.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		latest = max(latest, n)
+	}
+	return strconv.Itoa(latest)
 }
 
 // refuse names the call that a child of this test may not make, and its errno.

@@ -2,12 +2,20 @@ package sys
 
 import (
 	"strconv"
+	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// monitorSlack is how late the runtime's monitor may wake up, in nanoseconds.
-const monitorSlack = 4_000_000
+// How late the runtime's monitor may wake up, in nanoseconds: where goroutines wait
+// for each other, and for root, who can change it later, until Parallel or Timely. Of
+// twenty starts at once each is interrupted all the time: that the monitor sleeps
+// longer then saves a third of their changes of threads.
+const (
+	monitorSlack = 4_000_000
+	aloneSlack   = 20_000_000
+)
 
 // SlowMonitor lets the thread with which Go's runtime watches the others sleep
 // for milliseconds (PR_SET_TIMERSLACK in prctl(2)). It looks every 20 µs
@@ -30,15 +38,30 @@ func SlowMonitor() {
 	if thread == "" {
 		return
 	}
-	fd, err := unix.Open("/proc/"+thread+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	if _, err := unix.Write(fd, strconv.AppendInt(nil, monitorSlack, 10)); err == nil {
+	if WriteKnob(slackFile(thread), strconv.Itoa(monitorSlack)) == nil {
 		entered.slack = usual
 	}
-	unix.Close(fd)
 }
+
+func slackFile(thread string) string { return "/proc/" + thread + "/timerslack_ns" }
+
+// watchful has no thread sleep as long as aloneSlack any more. What the kernel
+// refuses stays as it is.
+var watchful = sync.OnceFunc(func() {
+	if entered.monitor <= monitorSlack {
+		return
+	}
+	for eachThread(func(tid int) {
+		file := slackFile(strconv.Itoa(tid))
+		text, err := ReadKnob(file, 32)
+		now, failed := strconv.Atoi(strings.TrimSpace(text))
+		if err == nil && failed == nil && now > monitorSlack {
+			_ = WriteKnob(file, strconv.Itoa(monitorSlack))
+		}
+	}) {
+		// Another was born meanwhile, perhaps of one that was still late.
+	}
+})
 
 // secondThread is the id of the first thread that the runtime has started,
 // which is the monitor: the next number that was free.

@@ -17,6 +17,10 @@ import (
 var allowed = regexp.MustCompile(`Cpus_allowed_list:\s*(\S+)`)
 
 func main() {
+	if len(os.Args) > 1 {
+		stay()
+		return
+	}
 	fmt.Println("processors of the runtime:", runtime.GOMAXPROCS(0))
 	sys.Begin()
 	var limit syscall.Rlimit
@@ -40,6 +44,19 @@ func main() {
 	cmd.Stdout = os.Stdout
 	if err := cmd.Run(); err != nil {
 		fmt.Println(err)
+	}
+}
+
+// stay waits for a line when it has begun, and when it uses all processors.
+func stay() {
+	sys.Begin()
+	for _, at := range []struct {
+		name string
+		to   func()
+	}{{"begin", func() {}}, {"parallel", sys.Parallel}} {
+		at.to()
+		fmt.Println(at.name)
+		fmt.Scanln()
 	}
 }
 
