@@ -13,8 +13,8 @@
 // way: how it came into the page cache, and whether it has been reclaimed since, is
 // worth as much as a tenth (docs/design/0004-what-a-start-costs.md).
 // CPU time is that of the runtime and of all processes that it starts, the median;
-// the best wall time is the one in which nobody came between. Whom no promise is
-// about is asked less often. The exit code is 1 where a promise is broken. Run it as
+// the best wall time is the mean of the best tenth: one run in which nobody came
+// between is luck. Whom no promise is about is asked less often. The exit code is 1 where a promise is broken. Run it as
 // root on a quiet machine:
 //
 //	go run ./test/bench/oci
@@ -309,6 +309,15 @@ func of(samples []sample, what func(sample) time.Duration) []time.Duration {
 	}
 	slices.Sort(d)
 	return d
+}
+
+// best is the mean of the best tenth, of one at least.
+func best(sorted []time.Duration) (mean time.Duration) {
+	few := sorted[:max(1, len(sorted)/10)]
+	for _, d := range few {
+		mean += d / time.Duration(len(few))
+	}
+	return mean
 }
 
 func wall(s sample) time.Duration { return s.wall }
