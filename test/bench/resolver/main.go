@@ -99,6 +99,7 @@ func measure(rounds int) (code int, err error) {
 		return 0, err
 	}
 	engines := []*engine{{name: "kiste", command: []string{kiste}, subnet: "10.213.8", env: []string{"KISTE_LIB=" + b.dir + "/lib", "KISTE_RUN=" + b.dir + "/run"}}}
+	b.ends = append(b.ends, func() { _, _ = engines[0].do("gc") }) // the rules of a store stay as long as it does
 	if docker, err := b.docker(); err == nil {
 		engines = append(engines, &engine{name: "docker", command: docker, subnet: "10.213.9"})
 	} else {
