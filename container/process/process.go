@@ -221,7 +221,7 @@ func (r *run) act(a *plan.Act) error {
 	case plan.ActCgroup:
 		err := a.Cgroup.Do()
 		if err == nil {
-			r.undo = append(r.undo, func() { a.Cgroup.Undo() })
+			r.undo = append(r.undo, func() { a.Cgroup.Undo() }) // as a method value it would hold a copy of the step
 		}
 		return err
 	case plan.ActClass:

@@ -14,8 +14,8 @@
 // worth as much as a tenth (docs/design/0004-what-a-start-costs.md).
 // CPU time is that of the runtime and of all processes that it starts, the median;
 // the best wall time is the mean of the best tenth: one run in which nobody came
-// between is luck. Whom no promise is about is asked less often. The exit code is 1 where a promise is broken. Run it as
-// root on a quiet machine:
+// between is luck. Whom no promise is about is asked less often. The exit code is 1
+// where a promise is broken. Run it as root on a quiet machine:
 //
 //	go run ./test/bench/oci
 package main
@@ -182,9 +182,7 @@ func contest(name, bin, dir string) (*contestant, error) {
 	if err := peer.True(c.bundle.Root("bin/true")); err != nil {
 		return nil, err
 	}
-	if c.environment = c.Env; c.Env == nil {
-		c.environment = os.Environ()
-	}
+	c.environment = c.Command().Environ()
 	if c.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
@@ -262,9 +260,8 @@ func (c *contestant) call(args ...string) error {
 
 // start starts the runtime, with as little between it and the kernel as can be.
 func (c *contestant) start(args ...string) (pid int, err error) {
-	null := c.null.Fd()
-	all := append([]string{c.Path, "--root", c.Root}, c.Args...)
-	return syscall.ForkExec(c.Path, append(all, args...), &syscall.ProcAttr{Env: c.environment, Files: []uintptr{null, null, c.errors.Fd()}, Sys: c.Attr})
+	cmd, null := c.Command(args...), c.null.Fd()
+	return syscall.ForkExec(cmd.Path, cmd.Args, &syscall.ProcAttr{Env: c.environment, Files: []uintptr{null, null, c.errors.Fd()}, Sys: cmd.SysProcAttr})
 }
 
 // told is an error with what the runtime has written.

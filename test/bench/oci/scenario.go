@@ -129,7 +129,7 @@ func (s scenario) measure(r *report, all []*contestant) error {
 	return failed
 }
 
-// seldom: whom no promise is about has one round of so many.
+// seldom: whom no promise is about has one round of so many, and the first that counts.
 const seldom = 10
 
 // inTurn are those that are measured in a round, in another order each time: what

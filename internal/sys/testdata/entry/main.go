@@ -18,7 +18,7 @@ var allowed = regexp.MustCompile(`Cpus_allowed_list:\s*(\S+)`)
 
 func main() {
 	if len(os.Args) > 1 {
-		stay()
+		stay(os.Args[1])
 		return
 	}
 	fmt.Println("processors of the runtime:", runtime.GOMAXPROCS(0))
@@ -47,17 +47,17 @@ func main() {
 	}
 }
 
-// stay waits for a line when it has begun, and when it uses all processors.
-func stay() {
+// stay waits for a line when it has begun, and when it has done what is asked for.
+func stay(what string) {
 	sys.Begin()
-	for _, at := range []struct {
-		name string
-		to   func()
-	}{{"begin", func() {}}, {"parallel", sys.Parallel}} {
-		at.to()
-		fmt.Println(at.name)
-		fmt.Scanln()
-	}
+	wait("begun")
+	map[string]func(){"parallel": sys.Parallel, "timely": sys.Timely}[what]()
+	wait(what)
+}
+
+func wait(at string) {
+	fmt.Println(at)
+	fmt.Scanln()
 }
 
 // childsTimers is the timer slack of a sys.Child that another thread makes.
