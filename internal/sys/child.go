@@ -235,11 +235,7 @@ func (c *Child) Send(data []byte, fds []int) error {
 // end of the list (the child has become its program), or a ChildError.
 func (c *Child) Receive() (data []byte, fds []int, err error) {
 	buf, oob := make([]byte, 64), make([]byte, 256)
-	var n, oobn int
-	err = retry(func() (err error) {
-		n, oobn, _, _, err = unix.Recvmsg(c.sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		return err
-	})
+	n, oobn, err := receive(c.sock, buf, oob)
 	if err != nil {
 		return nil, nil, named("recvmsg", err)
 	}

@@ -246,7 +246,7 @@ func ReceiveFDs(socket *os.File, b []byte) (n int, fds []int, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*8))
 	var oobn int
 	err = onFile(socket, func(fd int) (err error) {
-		n, oobn, _, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, err = receive(fd, b, oob)
 		return err
 	})
 	if err != nil {
@@ -254,6 +254,23 @@ func ReceiveFDs(socket *os.File, b []byte) (n int, fds []int, err error) {
 	}
 	_, fds, err = parseControl(oob[:oobn])
 	return n, fds, err
+}
+
+// receive receives one message of a sequenced-packet socket; none is its end. The
+// kernel looks for a message, and then, with no lock held, whether the other end
+// is closed (__skb_wait_for_more_packets of net/core/datagram.c): where that one
+// sends and closes in between, it tells of the end first. So an end is believed
+// when nothing is found after it.
+func receive(fd int, b, oob []byte) (n, oobn int, err error) {
+	for flags := unix.MSG_CMSG_CLOEXEC; ; flags |= unix.MSG_DONTWAIT {
+		err = retry(func() (err error) {
+			n, oobn, _, _, err = unix.Recvmsg(fd, b, oob, flags)
+			return err
+		})
+		if err != nil || n > 0 || flags&unix.MSG_DONTWAIT != 0 {
+			return n, oobn, err
+		}
+	}
 }
 
 // CloseOnExec keeps a descriptor from the programs that this process executes.

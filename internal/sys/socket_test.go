@@ -72,3 +72,33 @@ func TestWaitAnyChild(t *testing.T) {
 		t.Error("a child that is not there")
 	}
 }
+
+// The kernel tells a few of 100000 receivers of the end before the last message
+// where they are interrupted just then, as beside
+// perf record -e cpu-clock -F 25000 -g -a.
+func TestTheLastWordIsHeardBeforeTheEnd(t *testing.T) {
+	const rounds = 5000
+	theirs := make(chan *os.File)
+	defer close(theirs)
+	go func() {
+		for f := range theirs {
+			_, _ = f.Write([]byte("x"))
+			_ = f.Close()
+		}
+	}()
+	for i := range rounds {
+		ours, other, err := SeqPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs <- other
+		n, _, err := ReceiveFDs(ours, make([]byte, 1))
+		if err != nil || n != 1 {
+			t.Fatalf("round %d: ReceiveFDs = %d, %v; want the message", i, n, err)
+		}
+		if n, _, err = ReceiveFDs(ours, make([]byte, 1)); err != nil || n != 0 {
+			t.Fatalf("round %d: and then %d, %v; want the end", i, n, err)
+		}
+		_ = ours.Close()
+	}
+}
