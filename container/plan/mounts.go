@@ -419,8 +419,8 @@ var strictly = []string{"proc", "sysfs", "cgroup", "devpts", "mqueue"}
 
 // attach mounts everything else inside the root.
 func (c *compiler) attach() {
-	var empty *mount // the last one, where it is a tmpfs in which is only what was attached since
-	var sysfs Slot   // one of its own, where it is attached by now
+	var empty []*mount // the last ones, where they are tmpfs in which is only what was attached since
+	var sysfs Slot     // one of its own, where it is attached by now
 	for _, m := range c.attachOrder() {
 		if c.calls > maxCalls {
 			return // it is going to be refused
@@ -429,7 +429,8 @@ func (c *compiler) attach() {
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
 		calls := make([]Call, 0, someCalls)
 		keeps := m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") })
-		if empty != nil && (path.Dir(m.at) != empty.at || m.at == empty.at) {
+		dir := slices.IndexFunc(empty, func(e *mount) bool { return e.at == path.Dir(m.at) })
+		if dir < 0 || slices.ContainsFunc(empty, func(e *mount) bool { return e.at == m.at }) {
 			empty = nil
 		}
 		switch isFile := c.isFile(m); {
@@ -437,14 +438,14 @@ func (c *compiler) attach() {
 			c.hollow = target
 			calls = append(calls, c.openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target))
 		case empty != nil && !isFile && !keeps:
-			calls = c.placeIn(calls, empty.detached, target, path.Base(m.at), strict)
+			calls = c.placeIn(calls, empty[dir].detached, target, path.Base(m.at), strict)
 		case keeps:
 			calls = c.keepMode(m, c.place(calls, target, m.at, strict, isFile), target)
 		default:
 			calls = c.place(calls, target, m.at, strict, isFile)
 		}
 		if m.Type == "tmpfs" && !m.copyUp {
-			empty = m
+			empty = append(empty, m)
 		}
 		if m.at == "/sys" {
 			if sysfs = 0; m.Type == "sysfs" && !c.mayBindSysfs() {

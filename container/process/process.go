@@ -501,7 +501,8 @@ func (r *run) fork() error {
 	r.makeRoom()
 	for i, f := range r.o.Files {
 		if f != nil {
-			r.add(-1, 0, sys.Dup(int(f.Fd()), i))
+			dup := sys.Dup(int(f.Fd()), i)
+			r.add(-1, 0, &dup)
 		}
 	}
 	for i := range r.plan.Steps {
@@ -570,7 +571,8 @@ func (r *run) makeRoom() {
 func (r *run) addStep(step int) error {
 	calls := r.plan.Steps[step].Calls
 	for i := range calls {
-		c := r.compile(&calls[i])
+		var c sys.ChildCall
+		r.compile(&calls[i], &c)
 		if r.made++; r.made == r.o.FailCall {
 			c.Nr = noCall
 		}
@@ -579,16 +581,17 @@ func (r *run) addStep(step int) error {
 				return err
 			}
 		}
-		r.add(step, i, c)
+		r.add(step, i, &c)
 	}
 	if r.clock != nil && len(calls) > 0 {
-		r.add(-1, 0, r.clock.stamp(step))
+		stamp := r.clock.stamp(step)
+		r.add(-1, 0, &stamp)
 	}
 	return nil
 }
 
-func (r *run) add(step, index int, c sys.ChildCall) {
-	r.calls.Add(&c)
+func (r *run) add(step, index int, c *sys.ChildCall) {
+	r.calls.Add(c)
 	r.origin, r.index = append(r.origin, int32(step)), append(r.index, int32(index))
 }
 
@@ -633,22 +636,24 @@ func (r *run) at(s plan.Slot) *int32 {
 	return &r.slots[s]
 }
 
-func (r *run) compile(c *plan.Call) sys.ChildCall {
+// compile fills out, which is empty: it is large, and there are hundreds.
+func (r *run) compile(c *plan.Call, out *sys.ChildCall) {
 	switch c.Special {
 	case plan.ReceiveInbox:
 		r.waits++
-		return r.inboxes[r.waits-1].Receive(&r.sock)
+		*out = r.inboxes[r.waits-1].Receive(&r.sock)
+		return
 	case plan.SendConsole:
-		return r.outbox.Send(&r.sock)
+		*out = r.outbox.Send(&r.sock)
+		return
 	}
-	out := sys.ChildCall{Nr: c.Nr, OnErr: sys.OnErr(c.OnErr), Errno: syscall.Errno(c.Errno), Skip: int32(c.Skip), SkipOnOK: c.SkipOnOK, Want: int32(c.Want)}
+	out.Nr, out.OnErr, out.Errno, out.Skip, out.SkipOnOK, out.Want = c.Nr, sys.OnErr(c.OnErr), syscall.Errno(c.Errno), int32(c.Skip), c.SkipOnOK, int32(c.Want)
 	if c.Out != 0 {
 		out.Out = r.at(c.Out)
 	}
 	for i := range c.Args {
 		out.Args[i] = r.argument(&c.Args[i])
 	}
-	return out
 }
 
 func (r *run) argument(a *plan.Arg) sys.ChildArg {
