@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +39,7 @@ func named(call string, err error) error {
 // retry repeats call while a signal interrupts it.
 func retry(call func() error) error {
 	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
+		if err := call(); !interrupted(err) {
 			return err
 		}
 	}
@@ -47,8 +48,17 @@ func retry(call func() error) error {
 // retryFD is retry for calls that give a descriptor or a count.
 func retryFD(call func() (int, error)) (int, error) {
 	for {
-		if n, err := call(); !errors.Is(err, unix.EINTR) {
+		if n, err := call(); !interrupted(err) {
 			return n, err
 		}
 	}
+}
+
+// interrupted reports whether a signal has interrupted a call. Most errors here are
+// the number itself, and many are expected.
+func interrupted(err error) bool {
+	if errno, bare := err.(syscall.Errno); bare || err == nil {
+		return errno == unix.EINTR
+	}
+	return errors.Is(err, unix.EINTR)
 }

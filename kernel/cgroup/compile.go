@@ -75,7 +75,7 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := compiler{group: group, o: o, needed: map[string][]string{}, wished: map[string][]string{}, writes: map[string][]Step{}}
+	c := compiler{group: group, o: o, demands: make([]demand, 0, someHierarchies)}
 	c.need(base, "")
 	for _, w := range wants {
 		if err := c.want(l, w); err != nil {
@@ -92,29 +92,54 @@ func Compile(l Layout, group string, lim Limits, o Options) ([]Step, error) {
 	all := l.All()
 	steps := make([]Step, 0, len(all)+4) // a directory in each, and few files
 	for _, h := range all {
-		if _, ok := c.needed[h.Mount]; ok {
-			steps = c.hierarchy(steps, h)
+		if d := c.of(h); d.joined {
+			steps = c.hierarchy(steps, h, d)
 		}
 	}
 	return steps, nil
 }
 
-// A compiler collects by mount point which controllers are needed there and
-// what is to be written.
+// A compiler collects what is wanted of each hierarchy.
 type compiler struct {
-	group  string
-	o      Options
-	needed map[string][]string
-	wished map[string][]string // for accounting: no error when it cannot be
-	writes map[string][]Step
+	group   string
+	o       Options
+	demands []demand
+}
+
+// A demand is what is wanted of the hierarchy that is mounted at a place.
+type demand struct {
+	mount  string
+	joined bool // the group has a directory there
+	needed []string
+	wished []string // for accounting: no error when it cannot be
+	writes []Step
+}
+
+// someHierarchies is how many most hosts have at most.
+const someHierarchies = 12
+
+// of is the demand on h, until the next call of it.
+func (c *compiler) of(h Hierarchy) *demand {
+	at := slices.IndexFunc(c.demands, func(d demand) bool { return d.mount == h.Mount })
+	if at < 0 {
+		at = len(c.demands)
+		c.demands = append(c.demands, demand{mount: h.Mount})
+	}
+	return &c.demands[at]
 }
 
 func (c *compiler) need(h Hierarchy, controller string) {
-	have := c.needed[h.Mount]
-	if controller != "" && !slices.Contains(have, controller) {
-		have = append(have, controller)
+	d := c.of(h)
+	d.joined = true
+	if controller != "" && !slices.Contains(d.needed, controller) {
+		d.needed = append(d.needed, controller)
 	}
-	c.needed[h.Mount] = have
+}
+
+// write adds a step in h.
+func (c *compiler) write(h Hierarchy, s Step) {
+	d := c.of(h)
+	d.writes = append(d.writes, s)
 }
 
 func (c *compiler) want(l Layout, w want) error {
@@ -154,7 +179,7 @@ func (c *compiler) want(l Layout, w want) error {
 		if controller == "cpuset" && !h.V2 {
 			step.Above = c.inherit(h, path.Dir(c.group), nil)
 		}
-		c.writes[h.Mount] = append(c.writes[h.Mount], step)
+		c.write(h, step)
 	}
 	return nil
 }
@@ -175,8 +200,9 @@ func (c *compiler) wish(l Layout, controllers []string) {
 	for _, name := range controllers {
 		h, ok := l.Find(name)
 		switch {
-		case ok && h.V2 && !slices.Contains(c.needed[h.Mount], name):
-			c.wished[h.Mount] = append(c.wished[h.Mount], name)
+		case ok && h.V2 && !slices.Contains(c.of(h).needed, name):
+			d := c.of(h)
+			d.wished = append(d.wished, name)
 		case ok:
 			c.need(h, name)
 		}
@@ -218,7 +244,7 @@ func (c *compiler) devices(l Layout, rules []DeviceRule) error {
 	default:
 		return unsupported(field, "devices", "no hierarchy of this host has it")
 	}
-	c.writes[h.Mount] = append(c.writes[h.Mount], guard)
+	c.write(h, guard)
 	return nil
 }
 
@@ -228,7 +254,7 @@ const mostRules = 4096
 // hierarchy adds the steps in one of them: the directory, the controllers handed
 // down to it, then the knobs. What lies above the group is there already for
 // all groups but the first: it is looked after only when something fails.
-func (c *compiler) hierarchy(steps []Step, h Hierarchy) []Step {
+func (c *compiler) hierarchy(steps []Step, h Hierarchy, d *demand) []Step {
 	mk := Step{Op: Mkdir, Path: h.Dir(c.group), V2: h.V2, Leaf: true, Above: c.parents(h)}
 	switch {
 	case c.o.Exist:
@@ -239,14 +265,13 @@ func (c *compiler) hierarchy(steps []Step, h Hierarchy) []Step {
 		mk.Value = unit
 	}
 	steps = append(steps, mk)
-	needed, wished := c.needed[h.Mount], c.wished[h.Mount]
 	switch {
-	case h.V2 && len(needed)+len(wished) > 0:
-		steps = append(steps, Step{Op: Need, Path: path.Join(mk.Path, "cgroup.controllers"), Value: strings.Join(append(slices.Clone(needed), wished...), " "), V2: true, Above: c.enables(h)})
+	case h.V2 && len(d.needed)+len(d.wished) > 0:
+		steps = append(steps, Step{Op: Need, Path: path.Join(mk.Path, "cgroup.controllers"), Value: strings.Join(append(slices.Clone(d.needed), d.wished...), " "), V2: true, Above: c.enables(h, d)})
 	case h.Has("cpuset") && !h.V2:
-		steps = append(steps, c.inherit(h, c.group, c.writes[h.Mount])...)
+		steps = append(steps, c.inherit(h, c.group, d.writes)...)
 	}
-	for _, s := range c.writes[h.Mount] {
+	for _, s := range d.writes {
 		s.made = mk.made
 		steps = append(steps, s)
 	}
@@ -295,13 +320,13 @@ func (c *compiler) inherit(h Hierarchy, group string, writes []Step) []Step {
 }
 
 // enables hand the controllers on from all groups above, from the top.
-func (c *compiler) enables(h Hierarchy) []Step {
+func (c *compiler) enables(h Hierarchy, d *demand) []Step {
 	var steps []Step
 	for _, at := range append([]string{"/"}, c.above()...) {
 		for _, e := range []struct {
 			controllers []string
 			optional    bool
-		}{{c.needed[h.Mount], false}, {c.wished[h.Mount], true}} {
+		}{{d.needed, false}, {d.wished, true}} {
 			if len(e.controllers) > 0 {
 				steps = append(steps, Step{Op: Enable, Path: path.Join(h.Dir(at), "cgroup.subtree_control"), Value: "+" + strings.Join(e.controllers, " +"), V2: true, Optional: e.optional})
 			}

@@ -102,14 +102,15 @@ func (p *Parsed) named(word string) bool {
 		p.IDMap = word
 		return true
 	}
-	for _, o := range options {
-		switch {
+	rest, recursive := strings.CutPrefix(word, "r")
+	for i := range options {
+		switch o := &options[i]; {
 		case o.name == word:
-			apply(&p.Set, &p.Clear, o)
-			p.flag(o)
+			apply(&p.Set, &p.Clear, *o)
+			p.flag(*o)
 			return true
-		case len(word) == len(o.name)+1 && word[0] == 'r' && word[1:] == o.name && (o.attr != 0 || isATime(o)):
-			apply(&p.RecSet, &p.RecClear, o)
+		case recursive && o.name == rest && (o.attr != 0 || isATime(*o)):
+			apply(&p.RecSet, &p.RecClear, *o)
 			return true
 		}
 	}

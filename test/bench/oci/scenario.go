@@ -17,7 +17,8 @@ import (
 // A scenario is done by everybody in turn, for some rounds.
 type scenario struct {
 	name   string
-	part   int // of the rounds: 1 is all of them
+	part   int           // of the rounds: 1 is all of them
+	rest   time.Duration // before each
 	before func(c *contestant) error
 	do     func(c *contestant) error
 	after  func(c *contestant) error
@@ -30,18 +31,23 @@ func (c *contestant) id(name string) string {
 	return name + "-" + filepath.Base(filepath.Dir(c.bundle.Dir))
 }
 
+// settling is how long the kernel's own threads end the networks and cgroups of 20
+// containers, some time after these have ended (RCU). Without a rest it is the next
+// crowd, another contestant's, that has a tenth and more of its time from that.
+const settling = 50 * time.Millisecond
+
 var scenarios = []scenario{
-	{"run", 1, nothing, run, nothing},
-	{"create, start, delete", 1, nothing, createStartDelete, nothing},
-	{"exec", 1, sleeper, func(c *contestant) error { return c.call("exec", c.id("sleeper"), "/bin/true") }, wake},
-	{"100 in sequence", 10, nothing, func(c *contestant) error {
+	{"run", 1, 0, nothing, run, nothing},
+	{"create, start, delete", 1, 0, nothing, createStartDelete, nothing},
+	{"exec", 1, 0, sleeper, func(c *contestant) error { return c.call("exec", c.id("sleeper"), "/bin/true") }, wake},
+	{"100 in sequence", 10, 0, nothing, func(c *contestant) error {
 		var err error
 		for range 100 {
 			err = errors.Join(err, run(c))
 		}
 		return err
 	}, nothing},
-	{"20 at once", 1, nothing, func(c *contestant) error { return c.atOnce(20) }, nothing},
+	{"20 at once", 1, settling, nothing, func(c *contestant) error { return c.atOnce(20) }, nothing},
 }
 
 func run(c *contestant) error { return c.call("run", "-b", c.bundle.Dir, c.id("bench")) }
@@ -110,6 +116,7 @@ func (s scenario) measure(r *report, all []*contestant) error {
 	var failed error
 	for round := range 1 + max(1, *rounds/s.part) {
 		for _, c := range inTurn(all, round) {
+			time.Sleep(s.rest)
 			got, err := sampleOf(func() error { return s.do(c) })
 			if err != nil {
 				failed = fmt.Errorf("%s: %w", s.name, err)
