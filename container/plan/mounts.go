@@ -429,16 +429,19 @@ func (c *compiler) attach() {
 		strict := slices.Contains(strictly, m.Type) || m.at == "/dev" || inProc(m.at)
 		calls := make([]Call, 0, someCalls)
 		keeps := m.Type == "tmpfs" && !m.copyUp && !slices.ContainsFunc(m.Data, func(o string) bool { return strings.HasPrefix(o, "mode=") })
-		dir := slices.IndexFunc(empty, func(e *mount) bool { return e.at == path.Dir(m.at) })
-		if dir < 0 || slices.ContainsFunc(empty, func(e *mount) bool { return e.at == m.at }) {
+		var in *mount // the one of them that m goes into
+		at := func(place string) int { return slices.IndexFunc(empty, func(e *mount) bool { return e.at == place }) }
+		if dir := at(path.Dir(m.at)); dir >= 0 && at(m.at) < 0 {
+			in = empty[dir]
+		} else {
 			empty = nil
 		}
 		switch isFile := c.isFile(m); {
 		case sysfs != 0 && m.at == cgroup.UsualMount:
 			c.hollow = target
 			calls = append(calls, c.openTarget(from(sysfs), strings.TrimPrefix(m.at, "/sys/"), true).to(target))
-		case empty != nil && !isFile && !keeps:
-			calls = c.placeIn(calls, empty[dir].detached, target, path.Base(m.at), strict)
+		case in != nil && !isFile && !keeps:
+			calls = c.placeIn(calls, in.detached, target, path.Base(m.at), strict)
 		case keeps:
 			calls = c.keepMode(m, c.place(calls, target, m.at, strict, isFile), target)
 		default:

@@ -262,15 +262,16 @@ func ReceiveFDs(socket *os.File, b []byte) (n int, fds []int, err error) {
 // sends and closes in between, it tells of the end first. So an end is believed
 // when nothing is found after it.
 func receive(fd int, b, oob []byte) (n, oobn int, err error) {
-	for flags := unix.MSG_CMSG_CLOEXEC; ; flags |= unix.MSG_DONTWAIT {
-		err = retry(func() (err error) {
-			n, oobn, _, _, err = unix.Recvmsg(fd, b, oob, flags)
+	ask := func(flags int) error {
+		return retry(func() (err error) {
+			n, oobn, _, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC|flags)
 			return err
 		})
-		if err != nil || n > 0 || flags&unix.MSG_DONTWAIT != 0 {
-			return n, oobn, err
-		}
 	}
+	if err = ask(0); err == nil && n == 0 {
+		err = ask(unix.MSG_DONTWAIT)
+	}
+	return n, oobn, err
 }
 
 // CloseOnExec keeps a descriptor from the programs that this process executes.

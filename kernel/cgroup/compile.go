@@ -200,9 +200,10 @@ func (c *compiler) wish(l Layout, controllers []string) {
 	for _, name := range controllers {
 		h, ok := l.Find(name)
 		switch {
-		case ok && h.V2 && !slices.Contains(c.of(h).needed, name):
-			d := c.of(h)
-			d.wished = append(d.wished, name)
+		case ok && h.V2:
+			if d := c.of(h); !slices.Contains(d.needed, name) {
+				d.wished = append(d.wished, name)
+			}
 		case ok:
 			c.need(h, name)
 		}

@@ -16,8 +16,8 @@
 // the best wall time is the mean of the best tenth: one run in which nobody came
 // between is luck. Before each crowd of 20 there is a rest, so that nobody has the
 // time of the kernel's own threads that end another's. Whom no promise is about is asked
-// less often. The exit code is 1
-// where a promise is broken. Run it as root on a quiet machine:
+// less often. The exit code is 1 where a promise is broken. Run it as root on a quiet
+// machine:
 //
 //	go run ./test/bench/oci
 package main
