@@ -51,6 +51,7 @@ func (c *compiler) scope() error {
 type cgroupMount struct {
 	whole bool   // a bind of what the host has there
 	binds []Slot // of version 1: the container's group in each hierarchy; empty: they are mounted anew
+	shelf bool   // of version 1: the directory that they lie in is the host's
 }
 
 // own reports whether the container sees its own group as the root of all.
@@ -104,6 +105,23 @@ func (c *compiler) hierarchies() []hierarchy {
 	return list
 }
 
+// onShelf reports whether the directory of version 1's mounts can be the host's,
+// which has a place for each: where nobody puts anything else there, and the child may take it
+// without what is mounted on it. A tmpfs of the container's own costs more
+// calls, and the kernel one more file system to look through whenever a group with
+// memory of its own ends (docs/design/0004-what-a-start-costs.md).
+func (c *compiler) onShelf(m *mount) bool {
+	readOnly := (m.Set|m.RecSet)&unix.MOUNT_ATTR_RDONLY != 0
+	return c.f.Cgroup.Shelf != "" && readOnly && c.takenByChild(m) && c.linux.MountLabel == "" && !c.hasBelow(m.at)
+}
+
+// hasBelow reports whether something else of the document's has its place below dir.
+func (c *compiler) hasBelow(dir string) bool {
+	below := func(at string) bool { return strings.HasPrefix(at, dir+"/") }
+	return slices.ContainsFunc(c.mounts, func(m mount) bool { return below(m.at) }) ||
+		slices.ContainsFunc(c.linux.Devices, func(d specs.LinuxDevice) bool { return below(path.Clean(d.Path)) })
+}
+
 // groups makes the mount of version 2, or the directory for those of version 1.
 func (c *compiler) groups(m *mount) {
 	if c.f.Cgroup.Kind() == "v2" && !c.ownGroups() && c.mapped() {
@@ -119,6 +137,12 @@ func (c *compiler) groups(m *mount) {
 		c.fileSystem(m, "cgroup2")
 		return
 	}
+	if c.onShelf(m) {
+		m.detached, m.group.shelf = c.slot("mount "+m.Destination), true
+		c.child("take "+c.f.Cgroup.Shelf+" for "+m.Destination+optionText(m.Options), m.field,
+			append([]Call{c.openTree(c.f.Cgroup.Shelf, false).to(m.detached)}, c.mountAttributes(m.detached, c.ofClone(m))...)...)
+		return
+	}
 	top := mount{Mount: m.Mount, field: m.field, Parsed: chroot.Parsed{Data: []string{"mode=755", "size=64k"}, Set: m.Set &^ unix.MOUNT_ATTR_RDONLY, Propagation: m.Propagation}}
 	c.fileSystem(&top, "tmpfs")
 	m.detached = top.detached
@@ -132,11 +156,9 @@ func (c *compiler) attachGroups(m *mount) {
 	}
 	for i, h := range c.hierarchies() {
 		at, top := m.at+"/"+h.name, from(m.detached) // which is attached: see cgroup.Hold
-		calls := append(make([]Call, 0, someCalls), c.mkdirIn(top, h.name, 0o755))
-		for word := range strings.SplitSeq(h.name, ",") {
-			if word != h.name {
-				calls = append(calls, c.symlinkIn(h.name, top, word))
-			}
+		calls := make([]Call, 0, someCalls)
+		if !m.group.shelf {
+			calls = c.shelve(calls, top, h.name)
 		}
 		if len(m.group.binds) > 0 {
 			c.child("attach "+at, m.field, append(calls, c.moveTo(m.group.binds[i], top, h.name))...)
@@ -149,4 +171,16 @@ func (c *compiler) attachGroups(m *mount) {
 		fs := c.make(fstype, "cgroup", at, m.field, chroot.Parsed{Data: data, Set: m.Set | m.RecSet&unix.MOUNT_ATTR_RDONLY}, m.Options)
 		c.child("attach "+at, m.field, append(calls, c.moveTo(fs, top, h.name))...)
 	}
+}
+
+// shelve adds the calls that make the place of a hierarchy in top, and a link for each of several
+// controllers.
+func (c *compiler) shelve(calls []Call, top Arg, name string) []Call {
+	calls = append(calls, c.mkdirIn(top, name, 0o755))
+	for word := range strings.SplitSeq(name, ",") {
+		if word != name {
+			calls = append(calls, c.symlinkIn(name, top, word))
+		}
+	}
+	return calls
 }

@@ -239,7 +239,7 @@ func (c *compiler) ofClone(m *mount) chroot.Parsed {
 
 // lateReadOnly: things are put into it before.
 func (c *compiler) lateReadOnly(m *mount) bool {
-	return m.Type == "tmpfs" || m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2" && !m.group.whole
+	return m.Type == "tmpfs" || m.Type == "cgroup" && c.f.Cgroup.Kind() != "v2" && !m.group.whole && !m.group.shelf
 }
 
 // privateProc is where sysctls and labels are written: the container's procfs

@@ -88,7 +88,7 @@ func layout(v2 bool) cgroup.Layout {
 	if v2 {
 		return cgroup.Layout{Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup", Root: "/", V2: true, Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"}}}
 	}
-	l := cgroup.Layout{Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup/unified", Root: "/", V2: true}}
+	l := cgroup.Layout{Shelf: "/sys/fs/cgroup", Unified: cgroup.Hierarchy{Mount: "/sys/fs/cgroup/unified", Root: "/", V2: true}}
 	for _, c := range []string{"cpu", "memory", "pids"} {
 		l.V1 = append(l.V1, cgroup.Hierarchy{Mount: "/sys/fs/cgroup/" + c, Root: "/", Controllers: []string{c}})
 	}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,7 @@ import (
 	"kiste/container/process"
 	"kiste/host"
 	"kiste/internal/need"
+	"kiste/internal/sys"
 	"kiste/kernel/cgroup"
 	"kiste/kernel/privilege"
 )
@@ -844,4 +846,75 @@ func rootless(t *testing.T) {
 		t.Fatal("an ordinary user has the host's powers")
 	}
 	b.says(t, `0\nrunc\n0\n([^\n]*\n)?fixed\nF\n0\nhooked`)
+}
+
+// The hierarchies of version 1 lie on the host's own directory where the container
+// cannot write to it, and has nothing else there.
+func TestShelf(t *testing.T) {
+	need.Power(t, host.Root)
+	need.Clean(t)
+	l, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Shelf == "" {
+		t.Skip("NEEDS cgroups of version 1, mounted as systemd does")
+	}
+	steps, err := cgroup.Compile(l, "/kiste-shelf", cgroup.Limits{}, cgroup.Options{Account: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = "; stat -c %d .; cat pids/pids.current; mkdir x 2>&1 || true; cat in/f 2>/dev/null; true"
+	device, _, err := sys.InodeOf(l.Shelf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		hosts  bool
+		want   string
+		change func(t *testing.T, b *ociBox, m *specs.Mount)
+	}{
+		{"usual", true, "\n2\n.*Read-only file system", nil},
+		{"of slaves", true, "\n2\n.*Read-only file system", func(_ *testing.T, b *ociBox, _ *specs.Mount) { b.spec.Linux.RootfsPropagation = "rslave" }},
+		{"elsewhere", true, "\n2\n.*Read-only file system", func(_ *testing.T, _ *ociBox, m *specs.Mount) { m.Destination = "/groups" }},
+		{"in a cgroup namespace", true, "\n2\n.*Read-only file system", func(_ *testing.T, b *ociBox, _ *specs.Mount) {
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		}},
+		{"writable", false, "\n2", func(_ *testing.T, _ *ociBox, m *specs.Mount) { m.Options = []string{"nosuid"} }},
+		{"with something else", false, "\n2\n.*Read-only file system\nA", func(t *testing.T, b *ociBox, _ *specs.Mount) {
+			if err := os.WriteFile(b.dir+"/f", []byte("A\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			b.mount(specs.Mount{Type: "bind", Source: b.dir, Destination: "/sys/fs/cgroup/in", Options: []string{"bind"}})
+		}},
+		{"with a device", false, "\n2\n.*Read-only file system", func(_ *testing.T, b *ociBox, _ *specs.Mount) {
+			b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/sys/fs/cgroup/null", Type: "c", Major: 1, Minor: 3}}
+		}},
+		{"mapped", false, "\n2\n.*Read-only file system", func(_ *testing.T, b *ociBox, _ *specs.Mount) { b.mapped() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBox(t, "")
+			b.f.Cgroup, b.f.Groups = l, steps
+			m := &b.spec.Mounts[slices.IndexFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })]
+			if tt.change != nil {
+				tt.change(t, b, m)
+			}
+			b.spec.Process.Args[2] = "cd " + m.Destination + script
+			out, err := b.run(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, rest, _ := strings.Cut(out, "\n")
+			if hosts := first == strconv.FormatUint(device, 10); hosts != tt.hosts {
+				t.Errorf("%q: the host's: %v", out, hosts)
+			}
+			if !regexp.MustCompile("^(?s:" + tt.want + ")$").MatchString("\n" + rest) {
+				t.Errorf("it wrote %q; want %q", rest, tt.want)
+			}
+			if _, err := os.Stat(l.Shelf + "/x"); err == nil {
+				t.Error("the host has what the container made")
+			}
+		})
+	}
 }

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -63,6 +64,10 @@ type Layout struct {
 
 	// V1 are the version 1 hierarchies in the order of the mount table.
 	V1 []Hierarchy
+
+	// Shelf is the tmpfs with a directory for each hierarchy, on which it is mounted, and
+	// with a link for each controller of several in one. It is empty where they lie otherwise.
+	Shelf string `json:"-"`
 }
 
 // Kind is "v2", "hybrid", "v1" or "none".
@@ -162,6 +167,9 @@ func usual() (Layout, bool) {
 	}
 	lines := strings.Split(strings.TrimSpace(table), "\n")
 	l.V1 = make([]Hierarchy, 0, len(lines))
+	if top.Type == unix.TMPFS_MAGIC {
+		l.Shelf = UsualMount
+	}
 	// The kernel has the newest hierarchy first.
 	for _, line := range slices.Backward(lines) {
 		f := strings.SplitN(line, ":", 3)
@@ -178,7 +186,11 @@ func usual() (Layout, bool) {
 		if strings.Contains(at, "..") || !whole(at) {
 			return l, false
 		}
-		l.V1 = append(l.V1, Hierarchy{Mount: at, Root: "/", Controllers: strings.Split(f[1], ","), own: f[2]})
+		h := Hierarchy{Mount: at, Root: "/", Controllers: strings.Split(f[1], ","), own: f[2]}
+		if !h.linked() {
+			l.Shelf = ""
+		}
+		l.V1 = append(l.V1, h)
 	}
 	return l, len(l.V1) > 0
 }
@@ -186,8 +198,17 @@ func usual() (Layout, bool) {
 // whole reports whether the root of a hierarchy is mounted at dir: its inode
 // is the first. No directory that could be there without a mount has that.
 func whole(dir string) bool {
-	_, inode, err := sys.InodeOf(dir)
+	_, inode, err := sys.InodeHere(dir)
 	return err == nil && inode == 1
+}
+
+// linked reports whether each controller of several has its link beside h.
+func (h Hierarchy) linked() bool {
+	name := path.Base(h.Mount)
+	return len(h.Controllers) == 1 || !slices.ContainsFunc(h.Controllers, func(c string) bool {
+		to, err := os.Readlink(path.Join(path.Dir(h.Mount), c))
+		return err != nil || to != name
+	})
 }
 
 // v1Controllers are the words of a version 1 mount's options that name

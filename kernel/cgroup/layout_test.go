@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"os"
 	"path"
 	"reflect"
 	"slices"
@@ -61,11 +62,27 @@ func TestUsualLayoutIsTheMountTable(t *testing.T) {
 	for i := range got.V1 {
 		got.V1[i].own = ""
 	}
-	got.Unified.own = ""
+	got.Unified.own, got.Shelf = "", ""
 	for _, l := range []*Layout{&got, &want} {
 		slices.SortFunc(l.V1, func(a, b Hierarchy) int { return strings.Compare(a.Mount, b.Mount) })
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// A hierarchy of several controllers is on the shelf if each has its link.
+func TestLinked(t *testing.T) {
+	dir := t.TempDir()
+	for name, to := range map[string]string{"cpu": "cpu,cpuacct", "cpuacct": "cpu,cpuacct", "net_cls": "net_cls,net_prio", "net_prio": dir + "/net_cls,net_prio"} {
+		if err := os.Symlink(to, dir+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for controllers, want := range map[string]bool{"pids": true, "name=systemd": true, "cpu,cpuacct": true, "net_cls,net_prio": false, "cpu,cpuset": false} {
+		h := Hierarchy{Mount: dir + "/" + controllers, Controllers: strings.Split(controllers, ",")}
+		if got := h.linked(); got != want {
+			t.Errorf("%s: %v, want %v", controllers, got, want)
+		}
 	}
 }
