@@ -112,7 +112,7 @@ func (c *compiler) hierarchies() []hierarchy {
 // memory of its own ends (docs/design/0004-what-a-start-costs.md).
 func (c *compiler) onShelf(m *mount) bool {
 	readOnly := (m.Set|m.RecSet)&unix.MOUNT_ATTR_RDONLY != 0
-	return c.f.Cgroup.Shelf != "" && readOnly && c.takenByChild(m) && c.linux.MountLabel == "" && !c.hasBelow(m.at)
+	return c.f.Cgroup.Shelf != "" && readOnly && c.takenByChild(m) && !isPeer(m) && c.linux.MountLabel == "" && !c.hasBelow(m.at)
 }
 
 // hasBelow reports whether something else of the document's has its place below dir.
