@@ -97,7 +97,7 @@ func measure() (int, error) {
 	if err := hideUnified(); err != nil {
 		return 0, err
 	}
-	programs, err := os.MkdirTemp(*where, ".bench")
+	programs, err := ownCopies(*where)
 	if err != nil {
 		return 0, err
 	}
@@ -128,6 +128,24 @@ func measure() (int, error) {
 		}
 	}
 	return r.print(all), nil
+}
+
+// ownCopies makes the directory of this process's copies of programs, and removes those of
+// processes that were killed.
+func ownCopies(dir string) (string, error) {
+	const prefix = ".bench-"
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range all {
+		pid, err := strconv.Atoi(strings.TrimPrefix(d.Name(), prefix))
+		if err == nil && strings.HasPrefix(d.Name(), prefix) && syscall.Kill(pid, 0) == syscall.ESRCH {
+			os.RemoveAll(filepath.Join(dir, d.Name()))
+		}
+	}
+	own := filepath.Join(dir, prefix+strconv.Itoa(os.Getpid()))
+	return own, os.Mkdir(own, 0o755)
 }
 
 // contestants are those that start a container here; the others are named.
