@@ -121,7 +121,9 @@ func (f *field) removeAll() {
 	}
 }
 
-// monitors are the processes of this store's monitor and of its guard.
+// monitors are the processes of this store's monitor and of its guard. A child of the
+// monitor looks like it until it becomes the container's process, which is nobody's to
+// kill here.
 func (f *field) monitors() (pids []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, d := range entries {
@@ -135,7 +137,21 @@ func (f *field) monitors() (pids []int) {
 			pids = append(pids, pid)
 		}
 	}
-	return pids
+	return slices.DeleteFunc(slices.Clone(pids), func(pid int) bool {
+		parent := parentOf(pid)
+		return slices.Contains(pids, parent) && !isStub(parent)
+	})
+}
+
+// parentOf is field 4 of proc_pid_stat(5); 0 of who is gone.
+func parentOf(pid int) int {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
 }
 
 // one does one random thing with one of the containers. Whoever does it may be
