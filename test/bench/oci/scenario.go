@@ -35,7 +35,7 @@ func (c *contestant) id(name string) string {
 
 // settling is how long the kernel's own threads end the networks and cgroups of 20
 // containers, some time after these have ended (RCU). Without a rest it is the next
-// crowd, another contestant's, that has a tenth and more of its time from that.
+// crowd, another contestant's, that has a tenth and more of its time from that; see also besideMany.
 const settling = 50 * time.Millisecond
 
 var scenarios = []scenario{
@@ -286,15 +286,18 @@ func leastMemory(r *report, c *contestant) error {
 
 // besideMany compares runs beside one living container and beside many, in turn: each
 // number beside many with those beside one before and after it, since a machine may be slower for
-// a minute by more than what is looked for. It is the median of these that counts.
+// a minute by more than what is looked for. It is the median of these that counts. There is a rest before
+// each run: the kernel holds a lock of all cgroups while it ends those of the one before, for the longer the more
+// containers there are. What that costs who starts one after the other is shown, too.
 func besideMany(r *report, c *contestant) error {
 	started := 0
 	defer func() { c.end(&started, 0) }()
 	numbers, times := []int{1, *alive / 5, *alive}, 1
+	ways := []*beside{{name: "run", rest: settling, do: run}, {name: "in a row", do: run}}
 	if c.name == ours {
 		times = pairs
+		ways = append(ways, &beside{name: floorWord, rest: settling, do: runFloor})
 	}
-	took, floors := map[int][]time.Duration{}, map[int][]time.Duration{}
 	for i := range times*len(numbers) + 1 {
 		n := numbers[i%len(numbers)]
 		c.end(&started, n)
@@ -303,30 +306,33 @@ func besideMany(r *report, c *contestant) error {
 				return err
 			}
 		}
-		d, err := leastRun(c, run)
-		if err != nil {
-			return err
+		for _, w := range ways {
+			d, err := leastRun(c, w.rest, w.do)
+			if err != nil {
+				return err
+			}
+			w.took[i%len(numbers)] = append(w.took[i%len(numbers)], d)
 		}
-		took[n] = append(took[n], d)
-		if c.name != ours {
-			continue
-		}
-		if d, err = leastRun(c, runFloor); err != nil {
-			return err
-		}
-		floors[n] = append(floors[n], d)
 	}
-	for _, n := range numbers {
-		r.add(fmt.Sprintf("run beside %d, CPU ms", n), c.name, milliseconds(slices.Min(took[n])))
+	for i, n := range numbers {
+		r.add(fmt.Sprintf("run beside %d, CPU ms", n), c.name, milliseconds(slices.Min(ways[0].took[i])))
 	}
-	growth, more := grown(took[1], took[*alive])
-	r.add("run beside many, times beside 1", c.name, growth)
-	r.add("more beside many, ms", c.name, more)
-	if c.name == ours {
-		_, more = grown(floors[1], floors[*alive])
-		r.add("the kernel's more beside many, ms", c.name, more)
+	for _, w := range ways {
+		growth, more := grown(w.took[0], w.took[len(numbers)-1])
+		if w.name != floorWord {
+			r.add(w.name+" beside many, times beside 1", c.name, growth)
+		}
+		r.add(w.name+", more beside many, ms", c.name, more)
 	}
 	return nil
+}
+
+// A beside is a way to start containers beside others, and what it took each time beside one, some, and many.
+type beside struct {
+	name string
+	rest time.Duration
+	do   func(*contestant) error
+	took [3][]time.Duration
 }
 
 // pairs is how often ours is measured so; of the others nothing is promised here.
@@ -351,14 +357,18 @@ func (c *contestant) end(started *int, left int) {
 	}
 }
 
-// leastRun is the CPU time of the best tenth of runs by start.
-func leastRun(c *contestant, start func(*contestant) error) (time.Duration, error) {
+// leastRun is the CPU time of the best tenth of runs by start, with a rest before each.
+func leastRun(c *contestant, rest time.Duration, start func(*contestant) error) (time.Duration, error) {
 	var samples []sample
 	n := *rounds
 	if !promised(c.name) {
 		n = max(1, n/seldom)
 	}
+	if rest > 0 {
+		n = max(1, n/2)
+	}
 	for range n {
+		time.Sleep(rest)
 		s, err := sampleOf(func() error { return start(c) })
 		if err != nil {
 			return 0, err
@@ -374,10 +384,10 @@ func manyMounts(r *report, c *contestant) error {
 	for _, n := range []int{10, *mounts} {
 		err := amongMounts(filepath.Join(c.bundle.Dir, "mounts"), n, func() (err error) {
 			if c.name == ours {
-				floors[n], err = leastRun(c, runFloor)
+				floors[n], err = leastRun(c, 0, runFloor)
 			}
 			if err == nil {
-				took[n], err = leastRun(c, run)
+				took[n], err = leastRun(c, 0, run)
 			}
 			return err
 		})
@@ -388,7 +398,7 @@ func manyMounts(r *report, c *contestant) error {
 	}
 	r.add("more for many mounts, ms", c.name, milliseconds(took[*mounts]-took[10]))
 	if c.name == ours {
-		r.add("the kernel's more for mounts, ms", c.name, milliseconds(floors[*mounts]-floors[10]))
+		r.add(floorWord+", more for many mounts, ms", c.name, milliseconds(floors[*mounts]-floors[10]))
 	}
 	return nil
 }
