@@ -357,7 +357,7 @@ func (c *contestant) end(started *int, left int) {
 	}
 }
 
-// leastRun is the CPU time of the best tenth of runs by start, with a rest before each.
+// leastRun is the CPU time of the best tenth of runs by start; of half as many with a rest before each.
 func leastRun(c *contestant, rest time.Duration, start func(*contestant) error) (time.Duration, error) {
 	var samples []sample
 	n := *rounds
