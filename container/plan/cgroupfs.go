@@ -139,8 +139,7 @@ func (c *compiler) groups(m *mount) {
 	}
 	if c.onShelf(m) {
 		m.detached, m.group.shelf = c.slot("mount "+m.Destination), true
-		c.child("take "+c.f.Cgroup.Shelf+" for "+m.Destination+optionText(m.Options), m.field,
-			append([]Call{c.openTree(c.f.Cgroup.Shelf, false).to(m.detached)}, c.mountAttributes(m.detached, c.ofClone(m))...)...)
+		c.take(m, c.f.Cgroup.Shelf, c.openTree(c.f.Cgroup.Shelf, false).to(m.detached))
 		return
 	}
 	top := mount{Mount: m.Mount, field: m.field, Parsed: chroot.Parsed{Data: []string{"mode=755", "size=64k"}, Set: m.Set &^ unix.MOUNT_ATTR_RDONLY, Propagation: m.Propagation}}

@@ -207,7 +207,7 @@ func (c *compiler) fileSystems() {
 			if below := subpath(m.Parsed); below != "" {
 				calls = c.openBelow(m.Source, below, m.detached)
 			}
-			c.child("take "+m.Source+" for "+m.Destination+optionText(m.Options), m.field, append(calls, c.mountAttributes(m.detached, c.ofClone(m))...)...)
+			c.take(m, m.Source, calls...)
 		case m.Type == "cgroup":
 			c.groups(m)
 		default:
@@ -221,6 +221,12 @@ func (c *compiler) fileSystems() {
 		}
 	}
 	c.privateProc()
+}
+
+// take lets the child take the host's source for m, by calls that put it into m's slot, and
+// give it m's options.
+func (c *compiler) take(m *mount, source string, calls ...Call) {
+	c.child("take "+source+" for "+m.Destination+optionText(m.Options), m.field, append(calls, c.mountAttributes(m.detached, c.ofClone(m))...)...)
 }
 
 // ofClone are the attributes that a clone of the host's mount is given. It is

@@ -27,18 +27,17 @@ func Inode(fd int) (device, inode uint64, err error) {
 }
 
 // InodeOf is Inode by path, following links.
-func InodeOf(path string) (device, inode uint64, err error) { return inodeAt(path, 0) }
+func InodeOf(path string) (device, inode uint64, err error) {
+	var st unix.Stat_t
+	dir, name := from(path)
+	err = retry(func() error { return unix.Fstatat(dir, name, &st, 0) })
+	return st.Dev, st.Ino, onPath("stat", path, err)
+}
 
 // InodeHere is InodeOf where path's last name may be a link, which is not followed.
 func InodeHere(path string) (device, inode uint64, err error) {
-	return inodeAt(path, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func inodeAt(path string, flags int) (device, inode uint64, err error) {
-	var st unix.Stat_t
-	dir, name := from(path)
-	err = retry(func() error { return unix.Fstatat(dir, name, &st, flags) })
-	return st.Dev, st.Ino, onPath("stat", path, err)
+	st, err := StatAt(from(path))
+	return st.Dev, st.Ino, err
 }
 
 // VersionOf is which file path is, and when it was written, in nanoseconds since 1970:

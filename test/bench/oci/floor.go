@@ -109,8 +109,7 @@ func floorInside(root string, tasks []string) error {
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}
-	name := "_ses.bench-floor"
-	if _, err := unix.KeyctlJoinSessionKeyring(name); err != nil {
+	if _, err := unix.KeyctlJoinSessionKeyring("_ses.bench-floor"); err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
 	if err := errors.Join(unix.Chdir(root), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH)); err != nil {

@@ -17,8 +17,8 @@
 // between is luck. Before each crowd of 20 there is a rest, so that nobody has the
 // time of the kernel's own threads that end another's. Whom no promise is about is asked
 // less often. How much more a start takes beside many containers and among many mounts stands
-// beside what the kernel alone takes more, of which floor.go asks it. The exit code is 1 where a promise is broken. Run it as root on a quiet
-// machine:
+// beside what the kernel alone takes more, of which floor.go asks it. The exit code is 1
+// where a promise is broken. Run it as root on a quiet machine:
 //
 //	go run ./test/bench/oci
 package main
@@ -374,12 +374,12 @@ func (r *report) value(name, who string) (float64, bool) {
 
 // print prints the table and the verdicts, and returns the exit code.
 func (r *report) print(all []*contestant) (code int) {
-	fmt.Printf("\n%-34s", runtime.GOARCH)
+	fmt.Printf("\n%-37s", runtime.GOARCH)
 	for _, c := range all {
 		fmt.Printf("%15s", c.name)
 	}
 	for _, x := range r.rows {
-		fmt.Printf("\n%-34s", x.name)
+		fmt.Printf("\n%-37s", x.name)
 		for _, c := range all {
 			v, ok := x.values[c.name]
 			text := "-"
